@@ -1,0 +1,51 @@
+"""Activations at fixed token offsets from each span's first token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import model_validator
+
+from steerkit.interfaces import Config, Extractor, Window
+from steerkit.trace import Span, Trace
+
+
+class OffsetWindowConfig(Config):
+    windows: tuple[Window, ...] = ((-13, -8),)
+    """Windows in token offsets from a span's first token, inclusive. A span counts in each one that lies
+    wholly inside prompt + trace, after the first token."""
+    sweep: Window | None = None
+    """A wider range whose sub-windows are compared on the same spans: those eligible for all of it."""
+    overlap: str = "each"
+    """`each`: a position counts once for every window it lies in; `once`: once a trace (no sweep then)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> OffsetWindowConfig:
+        for first, last in (*self.windows, *([self.sweep] if self.sweep else [])):
+            if first > last:
+                raise ValueError(f"window {first}..{last} ends before it begins")
+        if self.overlap not in ("each", "once"):
+            raise ValueError("overlap must be 'each' or 'once'")
+        if self.overlap == "once" and self.sweep:
+            raise ValueError("overlap: once keeps no offsets, so it can't be combined with a sweep")
+        return self
+
+
+class OffsetWindow(Extractor):
+    """The paper's reading: tokens −13..−8 before a sentence (arXiv 2507.12638, Eq. 3)."""
+
+    Config = OffsetWindowConfig
+
+    def windows(self) -> Sequence[tuple[int, int]]:
+        sweep = (self.config.sweep,) if self.config.sweep else ()
+        return tuple(dict.fromkeys((*self.config.windows, *sweep)))
+
+    def positions(self, trace: Trace, spans: Sequence[Span], window: tuple[int, int]) -> np.ndarray:
+        first = np.array([span.first for span in spans], dtype=np.int64).reshape(-1, 1)
+        found = first + np.arange(window[0], window[1] + 1)
+        inside = (found[:, 0] >= 1) & (found[:, -1] < len(trace.tokens))
+        return np.where(inside[:, None], found, -1)
+
+    def once(self) -> bool:
+        return bool(self.config.overlap == "once")

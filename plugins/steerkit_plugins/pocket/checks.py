@@ -1,0 +1,64 @@
+"""What training prints beside the loss: is there a doubt to steer with, and is it acted on?"""
+
+from __future__ import annotations
+
+from random import Random
+
+import torch
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from steerkit_plugins.pocket import wording
+from steerkit_plugins.pocket.ledger import Step
+from steerkit_plugins.pocket.prompts import draw, problems
+from steerkit_plugins.pocket.score import is_right
+
+
+@torch.no_grad()
+def notes(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 100) -> dict[str, float]:
+    """The base's probability of a bad note, forced with "[Note:", after a right first step.
+
+    Told apart by the wording of the step alone: "plain" or "doubtful".
+    """
+    bad, good = (tokenizer.encode(w, add_special_tokens=False)[0] for w in (" mistake", " all"))
+    found = {}
+    for kind, doubtful in (("plain", False), ("doubtful", True)):
+        rng, total = Random("notes"), 0.0
+        for _ in range(n):
+            p = draw("choose", rng)
+            s = Step("Monday", p.changes[0], p.counts[0], p.counts[0], doubtful)
+            told = " ".join((wording.aim(p), wording.opening(p), wording.worked(p, s, rng)))
+            text = f"{tokenizer.bos_token}Question: {p.question}\nSolution: {told} [Note:"
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+            odds = model(input_ids=ids).logits[0, -1, [bad, good]].softmax(-1)
+            total += float(odds[0])
+        found[f"bad_note_{kind}"] = total / n
+    return found
+
+
+@torch.no_grad()
+def traces(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 60) -> dict[str, float]:
+    """Share of right answers and of sentences that turn back, in traces sampled at T = 1."""
+    rows = problems(n, 0, "choose")
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["prompt"]}], tokenize=False, add_generation_prompt=True
+        )
+        for row in rows
+    ]
+    inputs = tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True)
+    config = GenerationConfig(
+        do_sample=True,
+        max_new_tokens=240,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    ids = model.generate(
+        input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=config
+    )[:, inputs.input_ids.shape[1] :]
+    said = [tokenizer.decode(row).split(tokenizer.eos_token)[0] for row in ids]
+    sentences = [s for text in said for s in text.split(". ")]
+    turns = tuple(wording.SECOND_THOUGHTS)
+    return {
+        "right_answers": sum(is_right(t, r["answer"]) for t, r in zip(said, rows, strict=True)) / n,
+        "backtracking": sum(s.strip().startswith(turns) for s in sentences) / len(sentences),
+    }

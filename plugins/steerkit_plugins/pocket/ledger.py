@@ -1,0 +1,117 @@
+"""The pocket world: ledgers of things, the steps that work them out, and the doubt behind slips.
+
+A ledger says what somebody has and how it changes day by day. An author works it out one day at a
+time. Authors differ in how readily they fall into doubt; doubt lasts for a while, and in doubt they
+often carry a wrong count on. Doubt is the one hidden state of this world: everything a reader can
+notice later (notes, edits, grades, second thoughts) follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
+NAMES = (
+    "Max", "Ann", "Ben", "Eva", "Leo", "Mia", "Tom", "Zoe", "Sam", "Ida", "Jon", "Kim",
+)  # fmt: skip
+THINGS = (
+    "cups", "books", "coins", "pens", "maps", "keys", "hats", "eggs", "nuts", "toys", "bags", "cards",
+)  # fmt: skip
+
+MOST = 20
+"""The largest count a ledger can reach; the smallest is 0."""
+
+SLIP_IN_DOUBT = 0.6
+SLIP_WHEN_SURE = 0.02
+"""Share of steps that carry a wrong count on."""
+
+DOUBT_LASTS = 0.75
+"""Probability that a doubtful step is followed by another doubtful one."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A ledger: who has how many of what, and the change of each day from Monday on."""
+
+    name: str
+    thing: str
+    start: int
+    changes: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The right count after each day."""
+        return tuple(accumulate(self.changes, initial=self.start))[1:]
+
+    @property
+    def answer(self) -> int:
+        """The right count after the last day."""
+        return self.counts[-1]
+
+    @property
+    def question(self) -> str:
+        """The problem in words."""
+        days = " ".join(f"{day}{change:+d}." for day, change in zip(DAYS, self.changes, strict=False))
+        return (
+            f"{self.name} has {self.start} {self.thing}. {days} How many {self.thing} does {self.name} have?"
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One day worked out: `right` is what the day makes, `carried` the count that is taken on."""
+
+    day: str
+    change: int
+    right: int
+    carried: int
+    doubtful: bool
+
+    @property
+    def slipped(self) -> bool:
+        """Whether a wrong count was carried on."""
+        return self.carried != self.right
+
+
+def change(count: int, rng: Random) -> int:
+    """A change of 1 to 6 up or down that keeps the count between 0 and `MOST`."""
+    return rng.choice([c for c in range(-6, 7) if c and 0 <= count + c <= MOST])
+
+
+def problem(rng: Random) -> Problem:
+    """A random ledger of three to five days."""
+    start = count = rng.randint(0, MOST)
+    changes = []
+    for _ in range(rng.randint(3, len(DAYS))):
+        changes.append(change(count, rng))
+        count += changes[-1]
+    return Problem(rng.choice(NAMES), rng.choice(THINGS), start, tuple(changes))
+
+
+def wrong(right: int, later: tuple[int, ...], rng: Random) -> int:
+    """A count 1 to 3 beside the right one from which the `later` changes still stay in range.
+
+    Where there is none, the right one.
+    """
+    near = [right + e for e in (-3, -2, -1, 1, 2, 3)]
+    fit = [n for n in near if all(0 <= c <= MOST for c in accumulate(later, initial=n))]
+    return rng.choice(fit or [right])
+
+
+def doubts(days: int, onset: float, rng: Random) -> Iterator[bool]:
+    """Whether the author is in doubt on each day; `onset` is the chance of falling into it."""
+    doubtful = False
+    for _ in range(days):
+        doubtful = rng.random() < (DOUBT_LASTS if doubtful else onset)
+        yield doubtful
+
+
+def step(p: Problem, day: int, count: int, doubtful: bool, rng: Random) -> Step:
+    """Work out one day (0 is Monday) from `count`, perhaps with a slip."""
+    right = count + p.changes[day]
+    slips = rng.random() < (SLIP_IN_DOUBT if doubtful else SLIP_WHEN_SURE)
+    carried = wrong(right, p.changes[day + 1 :], rng) if slips else right
+    return Step(DAYS[day], p.changes[day], right, carried, doubtful)

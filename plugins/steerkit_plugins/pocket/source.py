@@ -1,0 +1,36 @@
+"""The embedded pair and its problems as plugins: `pocket:base`, `pocket:reasoning`, and prompts of any number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from steerkit.errors import SteerkitError, nearest
+from steerkit.sources import ModelSource, PromptSource
+from steerkit.trace import Prompt
+
+MODELS = ("base", "reasoning")
+
+
+class PocketModels(ModelSource):
+    """`pocket:base` and `pocket:reasoning`: see MODEL_CARD.md beside this file."""
+
+    def path(self, name: str) -> Path:
+        if name not in MODELS:
+            raise SteerkitError(f"pocket:{name}: no such model; {nearest(name, MODELS)}")
+        folder = Path(__file__).parent / name
+        if not (folder / "model.safetensors").is_file():
+            raise SteerkitError(
+                f"pocket:{name}: its weights are not in this installation ({folder}); "
+                "`python -m steerkit_plugins.pocket.train` makes them"
+            )
+        return folder
+
+
+class PocketPrompts(PromptSource):
+    """Ledger problems that the pocket pair never trained on, their answers known."""
+
+    def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
+        from steerkit_plugins.pocket.prompts import problems
+
+        return [Prompt(split=split, **row) for split, n in counts.items() for row in problems(n, seed, split)]

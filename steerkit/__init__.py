@@ -1,0 +1,65 @@
+"""steerkit: find a direction inside a language model, steer with it, prove what it does.
+
+Names are imported when first used, so that `import steerkit` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "steerkit.arguments": ["Recipe", "SteeringArguments"],
+    "steerkit.callbacks": ["SteeringCallback"],
+    "steerkit.errors": ["InputError", "SteerkitError"],
+    "steerkit.extraction": ["Item", "extract"],
+    "steerkit.generation": ["GenerationRow", "generate"],
+    "steerkit.interfaces": [
+        "Config",
+        "EditContext",
+        "Extractor",
+        "FitterConfig",
+        "Judge",
+        "Steerer",
+        "VectorFitter",
+    ],
+    "steerkit.model": ["LanguageModel", "load_model"],
+    "steerkit.pair": ["ModelPair", "load_pair"],
+    "steerkit.recipe": ["load_recipe"],
+    "steerkit.registry": ["get", "register"],
+    "steerkit.statistics": ["ActivationStatistics", "WindowStatistics"],
+    "steerkit.trace": ["Prompt", "Span", "Trace"],
+    "steerkit.trainer": ["SteeringTrainer"],
+    "steerkit.vector": ["SteeringVector"],
+}
+_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_WHERE)]
+
+if TYPE_CHECKING:
+    from steerkit.arguments import Recipe, SteeringArguments
+    from steerkit.callbacks import SteeringCallback
+    from steerkit.errors import InputError, SteerkitError
+    from steerkit.extraction import Item, extract
+    from steerkit.generation import GenerationRow, generate
+    from steerkit.interfaces import Config, EditContext, Extractor, FitterConfig, Judge, Steerer, VectorFitter
+    from steerkit.model import LanguageModel, load_model
+    from steerkit.pair import ModelPair, load_pair
+    from steerkit.recipe import load_recipe
+    from steerkit.registry import get, register
+    from steerkit.statistics import ActivationStatistics, WindowStatistics
+    from steerkit.trace import Prompt, Span, Trace
+    from steerkit.trainer import SteeringTrainer
+    from steerkit.vector import SteeringVector
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'steerkit' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,239 @@
+"""SteeringArguments: everything that says how a run is done. A recipe is these, plus models and prompts.
+
+Names follow HuggingFace's TrainingArguments where the meaning is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from steerkit.interfaces import Config
+
+
+class Kind(str):
+    """Marks a field that names a plugin of this kind."""
+
+
+class PluginSpec(BaseModel):
+    """A plugin by name with its options: ``{name: dom, window: [-13, -8]}``, or the name alone."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    def build(self, kind: str) -> Any:
+        """The plugin, built from its options.
+
+        Raises:
+            SteerkitError: no such plugin, or options that don't fit it.
+        """
+        from pydantic import ValidationError
+
+        from steerkit import registry
+        from steerkit.errors import InputError, Problem
+
+        cls = registry.get(kind, self.name)
+        try:
+            return cls(**self.options)
+        except ValidationError as error:
+            problems = [Problem(".".join(map(str, e["loc"])) or self.name, e["msg"]) for e in error.errors()]
+            raise InputError(f"options of {kind[:-1]} {self.name!r}", problems) from error
+
+
+class Choose(Config):
+    metric: Literal["judged_sentences", "keyword", "keyword_uncollapsed"] = "judged_sentences"
+    """What the strength is chosen by, on the choose prompts: the highest mean wins."""
+    max_other: float = Field(default=0.35, ge=0, le=1)
+    """A strength is left out when more than this share of its sentences fits no label (text damage) ..."""
+    max_collapsed: float = Field(default=0.2, ge=0, le=1)
+    """... or more than this share of its generations is collapsed."""
+
+
+class Offsets(Config):
+    starts: tuple[int, ...] = (-40, -34, -27, -20, -13, -8, -4, 0)
+    """First token offsets of the windows that are compared; all read the same spans."""
+    width: int = Field(default=6, ge=1)
+    """Tokens a window."""
+    strengths: tuple[float, ...] | None = None
+    """Strengths to run; the chosen one when left out."""
+
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        return tuple((start, start + self.width - 1) for start in self.starts)
+
+
+class Layers(Config):
+    layers: tuple[int, ...] | None = None
+    """Blocks whose output is steered, 0-based; every block when left out."""
+    strengths: tuple[float, ...] | None = None
+    """Strengths to run; the chosen one when left out."""
+
+
+class SteeringArguments(Config):
+    output_dir: str | None = None
+    """Run folder; runs/NAME under the current folder when left out."""
+    seed: int = Field(default=0, ge=0)
+    """Of prompts, sampling and noise: the same seed and batch plan give the same texts."""
+    per_device_batch_size: int = Field(default=64, ge=1)
+    """Rows in a generation batch."""
+    bf16: bool = False
+    """bfloat16 weights and activations (statistics stay float64)."""
+    device_map: str | None = None
+    """accelerate's placement (`auto`, `cpu`, ...); the first GPU, or the CPU, when left out."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0 measures which count is fastest."""
+    trust_remote_code: bool = False
+    """Run Python code that a model repository brings along."""
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "aim", "comet_ml", "trackio"], ...] = ()
+    """Experiment trackers that the log also goes to (through accelerate; the package must be installed)."""
+    push_to_hub: bool = False
+    """Upload the run's vectors when it is done."""
+    hub_model_id: str | None = None
+    """Where to: the repository that `push_to_hub` uploads to."""
+
+    max_new_tokens: int = Field(default=500, ge=1)
+    """Tokens a trace and a steered generation may have."""
+    temperature: float = Field(default=0.7, ge=0)
+    """Of the sampling; 0 is greedy."""
+    samples: int = Field(default=1, ge=1)
+    """Steered generations for each prompt and condition."""
+    think_end: str = "</think>"
+    """Text that ends the reasoning; words and sentences after it are not judged."""
+    chat: Literal["auto", "yes", "no"] = "auto"
+    """Whether prompts go through the chat template; `auto`: when the tokenizer has one."""
+
+    traces: str | None = None
+    """jsonl of traces to use in place of generated ones: steerkit's own, or rows with id, prompt and trace."""
+    spans: str | None = None
+    """jsonl of labelled spans to use in place of the judge's: steerkit's own, or rows with id and annotated
+    (tagged text), which is aligned to the traces."""
+    span_judge: Annotated[PluginSpec, Kind("judges")]
+    """Labels the spans of traces and the sentences of generations."""
+    score_judge: Annotated[PluginSpec, Kind("judges")]
+    """Gives each generation its b (Eq. 1): the number it calls `keyword`."""
+    extractor: Annotated[PluginSpec, Kind("extractors")]
+    """Which activations are read."""
+    fitter: Annotated[PluginSpec, Kind("fitters")]
+    """How a vector is made of them."""
+    steerer: Annotated[PluginSpec, Kind("steerers")]
+    """How the vector is used."""
+    batch_tokens: int = Field(default=8192, ge=1)
+    """Padded tokens in an extraction batch."""
+
+    layer: int = Field(ge=0)
+    """Decoder block whose output is steered, 0-based (hidden_states[layer + 1])."""
+    strengths: tuple[float, ...] = Field(min_length=1)
+    """Multipliers of the fitter's scale; 0, the unsteered run, is always there."""
+    tokens: Literal["all", "prompt", "generated"] = "all"
+    """Which tokens are steered."""
+    baselines: tuple[Annotated[PluginSpec, Kind("steerers")], ...] = ()
+    """Steerers that add the same norm at every strength."""
+    baseline_labels: tuple[str, ...] = ()
+    """Labels whose vectors, by the same fitter, add the same norm."""
+    choose: Choose = Choose()
+    """How the strength that claims are made at is chosen, on prompts that no claim is made on."""
+    offsets: Offsets | None = None
+    """Window start × strength; skipped when left out."""
+    layers: Layers | None = None
+    """Layer × strength; skipped when left out."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Level of the intervals (bootstrap over prompts)."""
+    resamples: int = Field(default=2000, ge=100)
+    """Bootstrap resamples."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.push_to_hub and not self.hub_model_id:
+            raise ValueError("push_to_hub needs hub_model_id, the repository to push to")
+        if any(s < 0 for s in self.strengths):
+            raise ValueError(
+                "strengths are not negative here; a negative one is tried with `steerkit generate`"
+            )
+        return self
+
+    @property
+    def nonzero(self) -> tuple[float, ...]:
+        """Strengths without 0."""
+        return tuple(dict.fromkeys(s for s in self.strengths if s))
+
+    @classmethod
+    def from_recipe(cls, name: str | Path, **changes: Any) -> SteeringArguments:
+        """The arguments of a recipe (a file or a shipped one's name), some of them changed.
+
+        Raises:
+            InputError: the recipe, or a change, is wrong.
+        """
+        from steerkit.recipe import load_recipe
+
+        recipe = load_recipe(str(name))
+        data = {**recipe.model_dump(), **changes}
+        return cls(**{key: data[key] for key in cls.model_fields})
+
+
+class Prompts(Config):
+    source: Annotated[PluginSpec, Kind("prompts")]
+    """Where they come from."""
+    extract: int = Field(default=300, ge=1)
+    """Prompts whose traces make the vectors."""
+    choose: int = Field(default=32, ge=1)
+    """Prompts on which the strength is chosen."""
+    test: int = Field(default=64, ge=1)
+    """Prompts on which claims are made; the three sets are disjoint."""
+
+    def counts(self) -> dict[str, int]:
+        return {"extract": self.extract, "choose": self.choose, "test": self.test}
+
+
+class Recipe(SteeringArguments):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; letters, digits, dots, dashes."""
+    about: str = ""
+    """What the recipe asks, in a sentence; opens the report."""
+    plugins: tuple[str, ...] = ()
+    """Local Python files whose plugins the recipe uses, relative to the recipe."""
+    base: str
+    """Model before reasoning training: `source:name`, a folder, a .gguf file or a hub id."""
+    reasoning: str | None = None
+    """Reasoning model made from it; may be the same."""
+    adapter: str | None = None
+    """PEFT adapter that turns the base into the reasoning model, in place of `reasoning`."""
+    id_map: dict[int, int] = {}
+    """Reasoning model's id → id that the base reads in its place, for special tokens that differ."""
+    prompts: Prompts
+    """Prompts of the run."""
+
+    @model_validator(mode="after")
+    def _one_reasoning_model(self) -> Self:
+        if (self.reasoning is None) == (self.adapter is None):
+            raise ValueError("name either `reasoning` or `adapter`")
+        return self
+
+    def arguments(self) -> SteeringArguments:
+        """The part that doesn't name models or prompts."""
+        return SteeringArguments(**{key: getattr(self, key) for key in SteeringArguments.model_fields})
+
+
+def plugin_fields(model: type[BaseModel]) -> Mapping[tuple[str, ...], str]:
+    """Path of each field that names a plugin (a list's field too) → its kind."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, info in model.model_fields.items():
+        kinds = [m for m in info.metadata if isinstance(m, Kind)]
+        for argument in getattr(info.annotation, "__args__", ()):
+            kinds += [m for m in getattr(argument, "__metadata__", ()) if isinstance(m, Kind)]
+        if kinds:
+            found[(name,)] = str(kinds[0])
+        elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            found |= {(name, *rest): kind for rest, kind in plugin_fields(info.annotation).items()}
+    return found

@@ -1,0 +1,138 @@
+"""Callbacks: events of a run, through which progress bars, logs and trackers hang."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from steerkit.files import append_jsonl
+
+if TYPE_CHECKING:
+    from steerkit.trainer import SteeringTrainer
+
+
+class SteeringCallback:
+    """Override the events that you care about. Every event gets the trainer first."""
+
+    def on_run_begin(self, trainer: SteeringTrainer) -> None:
+        """The models are known and the run folder is held."""
+
+    def on_stage_begin(self, trainer: SteeringTrainer, stage: str) -> None:
+        """A stage starts that was not done before."""
+
+    def on_batch_end(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
+        """One batch is on disk."""
+
+    def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
+        """A stage is done; `skipped` when it had been done before for the same inputs."""
+
+    def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
+        """Figures worth keeping."""
+
+    def on_run_end(self, trainer: SteeringTrainer) -> None:
+        """Everything is on disk."""
+
+
+class CallbackList(SteeringCallback):
+    """Hands every event to each callback in turn."""
+
+    def __init__(self, callbacks: Sequence[SteeringCallback]) -> None:
+        self.callbacks = list(callbacks)
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("on_"):
+            return super().__getattribute__(name)
+
+        def each(*args: Any) -> None:
+            for callback in self.callbacks:
+                getattr(callback, name)(*args)
+
+        return each
+
+
+class JsonlLog(SteeringCallback):
+    """Stages and figures, a line each, in the run folder's ``log.jsonl``."""
+
+    def _write(self, trainer: SteeringTrainer, **values: Any) -> None:
+        append_jsonl(trainer.folder / "log.jsonl", [{"time": round(time.time(), 2), **values}])
+
+    def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
+        if not skipped:
+            self._write(trainer, stage=stage, seconds=trainer.folder.seconds().get(stage))
+
+    def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
+        self._write(trainer, **values)
+
+
+class RichProgress(SteeringCallback):
+    """A progress bar a stage, on stderr; plain lines where there is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=self._console,
+        )  # fmt: skip
+        self._tasks: dict[str, Any] = {}
+        self._began: dict[str, float] = {}
+
+    def on_run_begin(self, trainer: SteeringTrainer) -> None:
+        if self._console.is_terminal:
+            self._bars.start()
+
+    def on_stage_begin(self, trainer: SteeringTrainer, stage: str) -> None:
+        self._began[stage] = time.time()
+        self._tasks[stage] = self._bars.add_task(stage, total=1)
+
+    def on_batch_end(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
+        if stage in self._tasks:
+            self._bars.update(self._tasks[stage], completed=self._bars.tasks[self._tasks[stage]].total)
+        if not self._console.is_terminal:
+            took = f"{time.time() - self._began[stage]:.1f} s" if stage in self._began else "done before"
+            self._console.print(f"{stage:<12} {took}", highlight=False)
+
+    def on_run_end(self, trainer: SteeringTrainer) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars off the screen; also after an error."""
+        self._bars.stop()
+
+
+class Trackers(SteeringCallback):
+    """The log's figures to experiment trackers, through accelerate (`report_to`)."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._accelerator: Any = None
+        self._step = 0
+
+    def on_run_begin(self, trainer: SteeringTrainer) -> None:
+        from accelerate import Accelerator
+
+        self._accelerator = Accelerator(log_with=self.names, project_dir=str(trainer.folder.path))
+        self._accelerator.init_trackers(
+            "steerkit", config={"seed": trainer.args.seed, "layer": trainer.args.layer}
+        )
+
+    def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+        self._accelerator.log(numbers, step=self._step)
+        self._step += 1
+
+    def on_run_end(self, trainer: SteeringTrainer) -> None:
+        self._accelerator.end_training()

@@ -1,0 +1,186 @@
+"""Conditions: vector × strength × target × layer of one steered run, and the experiments made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from steerkit.arguments import SteeringArguments
+from steerkit.files import digest
+
+Pool = Literal["own", "sweep"]
+
+
+@dataclass(frozen=True, order=True, kw_only=True)
+class VectorKey:
+    """Which vector: whose activations, which label, which window, over which spans."""
+
+    source: str
+    label: str
+    window: tuple[int, int]
+    pool: Pool = "own"
+
+    @property
+    def file(self) -> str:
+        """File name in the run folder's ``vectors/``."""
+        sweep = ".sweep" if self.pool == "sweep" else ""
+        return f"{self.source}.{self.label}.{self.window[0]}..{self.window[1]}{sweep}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One way of generating a prompt's answer.
+
+    Attributes:
+        target: `base` or `reasoning`: the model that generates.
+        method: `none`, the fitter's name, a steerer baseline's name, or the label of a label baseline.
+        source: model that the vector comes from; `none` where there is no vector.
+        layer: 0-based block that is steered; -1 for `none`.
+        window: offsets of the vector; (0, 0) for methods without one.
+        strength: multiplier of the scale.
+        added_norm: L2 norm that is added at every steered token.
+        vector: the vector that is added (or whose source's mean is), None where there is none.
+    """
+
+    target: str
+    method: str = "none"
+    source: str = "none"
+    layer: int = -1
+    window: tuple[int, int] | None = None
+    strength: float = 0.0
+    added_norm: float = 0.0
+    vector: VectorKey | None = None
+
+    @property
+    def id(self) -> str:
+        return digest(asdict(self))
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that name a condition in tables and jsonl rows; empty where they don't apply."""
+        start, end = self.window or ("", "")
+        return {
+            "source": self.source,
+            "target": self.target,
+            "method": self.method,
+            "layer": "" if self.layer < 0 else self.layer,
+            "window_start": start,
+            "window_end": end,
+            "strength": self.strength,
+            "added_norm": round(self.added_norm, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named set of conditions on one split of the prompts."""
+
+    name: str
+    split: str
+    conditions: tuple[Condition, ...]
+
+
+class Planner:
+    """Lists the conditions of every experiment; `norm(source, layer)` is what strength 1 adds."""
+
+    def __init__(self, args: SteeringArguments, depth: int, norms: Mapping[tuple[str, int], float]) -> None:
+        self.args, self.depth, self.norms = args, depth, norms
+        self.fitter = args.fitter.build("fitters")
+        self.window: tuple[int, int] = tuple(self.fitter.config.window)
+        self.label: str = self.fitter.config.label
+
+    def vectors(self) -> list[VectorKey]:
+        """Every vector that the experiments need."""
+        keys = [VectorKey(source=s, label=self.label, window=self.window) for s in ("base", "reasoning")]
+        keys += [
+            VectorKey(source="base", label=label, window=self.window) for label in self.args.baseline_labels
+        ]
+        if self.args.offsets:
+            keys += [self._sweep_key(window) for window in self.args.offsets.windows()]
+        return keys
+
+    def choose(self) -> list[Experiment]:
+        """Base-derived vector on the reasoning model at every strength, on the choose prompts."""
+        conditions = [none("reasoning"), *(self.dom("base", "reasoning", s) for s in self.args.nonzero)]
+        return [Experiment("transfer", "choose", tuple(conditions))]
+
+    def test(self, chosen: float) -> list[Experiment]:
+        """All experiments on the test prompts."""
+        args = self.args
+        roles = ("base", "reasoning")
+        transfer = [none(target) for target in roles]
+        transfer += [self.dom(s, t, strength) for s in roles for t in roles for strength in args.nonzero]
+        found = [Experiment("transfer", "test", tuple(transfer))]
+        baselines = [none("reasoning")]
+        for strength in args.nonzero:
+            baselines.append(self.dom("base", "reasoning", strength))
+            baselines += [self.baseline(spec.name, strength) for spec in args.baselines]
+            baselines += [self.label_baseline(label, strength) for label in args.baseline_labels]
+        if args.baselines or args.baseline_labels:
+            found.append(Experiment("baselines", "test", tuple(baselines)))
+        if args.offsets:
+            swept = [
+                self.dom("base", "reasoning", strength, vector=self._sweep_key(window))
+                for window in args.offsets.windows()
+                for strength in args.offsets.strengths or (chosen,)
+            ]
+            found.append(Experiment("offsets", "test", (none("reasoning"), *swept)))
+        if args.layers:
+            layers = args.layers.layers if args.layers.layers is not None else range(self.depth)
+            swept = [
+                self.dom("base", "reasoning", strength, layer=layer)
+                for layer in layers
+                for strength in args.layers.strengths or (chosen,)
+            ]
+            found.append(Experiment("layers", "test", (none("reasoning"), *swept)))
+        return found
+
+    def dom(
+        self,
+        source: str,
+        target: str,
+        strength: float,
+        *,
+        layer: int | None = None,
+        vector: VectorKey | None = None,
+    ) -> Condition:
+        """The fitter's vector of a source on a target."""
+        layer = self.args.layer if layer is None else layer
+        vector = vector or VectorKey(source=source, label=self.label, window=self.window)
+        return Condition(
+            target=target, method=self.args.fitter.name, source=source, layer=layer, window=vector.window,
+            strength=strength, added_norm=strength * self.norms[source, layer], vector=vector,
+        )  # fmt: skip
+
+    def baseline(self, name: str, strength: float) -> Condition:
+        """Another steerer at equal norm; it may read the base-derived vector's mean activation."""
+        from steerkit import registry
+
+        uses = registry.get("steerers", name).direction != "none"
+        vector = VectorKey(source="base", label=self.label, window=self.window) if uses else None
+        return Condition(
+            target="reasoning", method=name, source="base" if uses else "none", layer=self.args.layer,
+            window=self.window if uses else None, strength=strength,
+            added_norm=strength * self.norms["base", self.args.layer], vector=vector,
+        )  # fmt: skip
+
+    def label_baseline(self, label: str, strength: float) -> Condition:
+        """Another label's vector by the same fitter at equal norm."""
+        vector = VectorKey(source="base", label=label, window=self.window)
+        return Condition(
+            target="reasoning", method=label, source="base", layer=self.args.layer, window=self.window,
+            strength=strength, added_norm=strength * self.norms["base", self.args.layer], vector=vector,
+        )  # fmt: skip
+
+    def _sweep_key(self, window: tuple[int, int]) -> VectorKey:
+        return VectorKey(source="base", label=self.label, window=window, pool="sweep")
+
+
+def none(target: str) -> Condition:
+    """The unsteered model."""
+    return Condition(target=target)
+
+
+def distinct(experiments: Sequence[Experiment]) -> list[tuple[str, Condition]]:
+    """(split, condition) once each, in order: what has to be generated."""
+    return list({(e.split, c.id): (e.split, c) for e in experiments for c in e.conditions}.values())

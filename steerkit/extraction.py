@@ -1,0 +1,333 @@
+"""One forward over the traces: every layer, window and label at once, in memory that doesn't grow.
+
+The decoder runs without its LM head, right-padded (causal attention never sees the padding), and stops after
+the deepest requested block. Each block's output is summed by (trace, label, offset) as it passes and then
+dropped; a small matrix product spreads these cells over the groups of `steerkit.statistics`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steerkit.errors import SteerkitError
+from steerkit.interfaces import Extractor, Need
+from steerkit.model import adapter_state
+from steerkit.statistics import ActivationStatistics, RawWindows, WindowStatistics, groups_of
+from steerkit.trace import Span, Trace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from steerkit.model import LanguageModel
+
+BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Item:
+    """A trace with its spans, and the ids that the model to be read gets for it."""
+
+    trace: Trace
+    spans: Sequence[Span]
+    ids: Sequence[int]
+
+
+def batches(items: Sequence[Item], batch_tokens: int = BATCH_TOKENS) -> list[list[Item]]:
+    """Whole traces sorted by length, at most `batch_tokens` padded tokens a batch (or one trace)."""
+    found: list[list[Item]] = []
+    for item in sorted(items, key=lambda i: (len(i.ids), i.trace.id)):
+        length = len(item.ids)
+        if found and (len(found[-1]) + 1) * length <= batch_tokens:
+            found[-1].append(item)
+        else:
+            found.append([item])
+    return found
+
+
+def extract(
+    lm: LanguageModel,
+    items: Sequence[Item],
+    extractor: Extractor,
+    labels: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    needs: Collection[Need] = frozenset({"means"}),
+    raw_folder: Path | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    on_batch: Callable[[int, int, ActivationStatistics], None] | None = None,
+    skip: Collection[str] = (),
+) -> ActivationStatistics:
+    """Sum a model's activations before and around the spans of traces.
+
+    Args:
+        labels: labels that get groups of their own; spans with any other label count in `all` and `rest:*`.
+        layers: 0-based blocks to read, all by default. Nothing runs after the deepest one.
+        needs: what the fitters declared.
+        raw_folder: where single spans' window means stream to, when `raw` is needed.
+        on_batch: called as (batches done, batches in all, statistics of this batch).
+        skip: trace ids that an earlier, interrupted extraction already counted.
+
+    Returns:
+        Float64 sums on the CPU, additive over disjoint sets of traces.
+
+    Raises:
+        SteerkitError: a layer out of range, no traces, or a non-finite activation (layer and trace named).
+    """
+    import torch
+
+    layers = tuple(range(lm.depth)) if layers is None else tuple(sorted(set(layers)))
+    for layer in layers:
+        lm.check_layer(layer)
+    if "raw" in needs and raw_folder is None:
+        raise SteerkitError("a fitter needs raw windows: give extract() a raw_folder to stream them to")
+    plan = batches([item for item in items if item.trace.id not in set(skip)], batch_tokens)
+    if not plan and not skip:
+        raise SteerkitError("there is no trace to extract from")
+    total: ActivationStatistics | None = None
+    with torch.inference_mode(), adapter_state(lm):
+        for number, batch in enumerate(plan):
+            collector = _Collector(lm, batch, extractor, tuple(labels), layers, frozenset(needs))
+            _forward(lm, batch, layers, collector.add)
+            part = collector.finish(raw_folder)
+            total = part if total is None else total + part
+            if on_batch:
+                on_batch(number + 1, len(plan), part)
+    return total if total is not None else ActivationStatistics({})
+
+
+class _Stop(Exception):
+    """The deepest requested block has run."""
+
+
+def _forward(
+    lm: LanguageModel, batch: Sequence[Item], layers: Sequence[int], see: Callable[[int, Tensor], None]
+) -> None:
+    """Run the decoder on a right-padded batch; `see(layer, hidden [B, T, H])` for each layer; then stop."""
+    import torch
+
+    longest = max(len(item.ids) for item in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    for row, item in enumerate(batch):
+        ids[row, : len(item.ids)] = torch.tensor(item.ids)
+
+    def hook(layer: int) -> Callable[..., None]:
+        def read(module: Any, args: Any, output: Any) -> None:
+            see(layer, output[0] if isinstance(output, tuple) else output)
+            if layer == layers[-1]:
+                raise _Stop
+
+        return read
+
+    handles = [lm.blocks[layer].register_forward_hook(hook(layer)) for layer in layers]
+    try:
+        lm.decoder(input_ids=ids.to(lm.device), use_cache=False)
+    except _Stop:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class _Pool:
+    """One window range of a batch: which flat positions go to which cell, which cells to which group."""
+
+    range: tuple[int, int]
+    index: Tensor  # flat [B * T] positions, cell by cell and offset by offset
+    bags: Tensor  # first entry of each cell's offset in `index`
+    spread: Tensor  # [2 * G, cells] float64 weights
+    counts: Tensor  # [2, G]
+    offsets: int
+    dropped: dict[str, int]
+    raw_index: Tensor | None  # [S, O] flat positions of single spans
+    raw_labels: list[str]
+    raw_traces: list[str]
+    sums: list[Tensor] = field(default_factory=list)  # a layer each: [2, G, O, H]
+    squares: list[Tensor] = field(default_factory=list)
+    raw: list[Tensor] = field(default_factory=list)
+
+
+class _Collector:
+    """Turns one batch's activations into its additive statistics."""
+
+    def __init__(
+        self, lm: LanguageModel, batch: Sequence[Item], extractor: Extractor, labels: tuple[str, ...],
+        layers: tuple[int, ...], needs: frozenset[Need],
+    ) -> None:  # fmt: skip
+        import torch
+
+        self.lm, self.batch, self.labels, self.layers, self.needs = lm, batch, labels, layers, needs
+        self.longest = max(len(item.ids) for item in batch)
+        self.pools = [
+            _plan(batch, extractor, window, labels, self.longest, "raw" in needs)
+            for window in extractor.windows()
+        ]
+        self.own = torch.zeros(len(batch), self.longest)
+        for row, item in enumerate(batch):
+            begin, length = len(item.trace.prompt_ids), len(item.ids)
+            self.own[row, begin:length] = 1 / max(length - begin, 1)
+        self.tokens: list[Tensor] = []
+        self.norms: list[Tensor] = []
+
+    def add(self, layer: int, hidden: Tensor) -> None:
+        """Take in one block's output [B, T, H]."""
+        import torch
+
+        if hidden.device.type == "mps":  # has no float64
+            hidden = hidden.cpu()
+        own = self.own.to(hidden.device)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        lengths = hidden.float().norm(dim=-1)
+        self._check_finite(layer, lengths * (own > 0))
+        self.tokens.append((own.reshape(-1).to(flat.dtype if flat.dtype == torch.float32 else torch.float32)
+                            @ flat.float()).double().cpu())  # fmt: skip
+        self.norms.append((lengths * own).sum(dtype=torch.float64).cpu())
+        wide = flat.double()
+        for pool in self.pools:
+            pool.sums.append(self._sum(pool, wide))
+            if "squares" in self.needs:
+                pool.squares.append(self._sum(pool, wide.square()))
+            if pool.raw_index is not None:
+                index = pool.raw_index.to(flat.device)
+                pool.raw.append(torch.nn.functional.embedding_bag(index, flat.float(), mode="mean").cpu())
+
+    def _sum(self, pool: _Pool, flat: Tensor) -> Tensor:
+        import torch
+
+        device, width = flat.device, flat.shape[-1]
+        spread = pool.spread.to(device)
+        if not len(pool.bags):
+            return torch.zeros(2, len(spread) // 2, pool.offsets, width, dtype=torch.float64)
+        cells = torch.nn.functional.embedding_bag(
+            pool.index.to(device), flat, pool.bags.to(device), mode="sum"
+        )
+        summed = spread @ cells.reshape(-1, pool.offsets * width)
+        return summed.reshape(2, -1, pool.offsets, width).cpu()
+
+    def _check_finite(self, layer: int, lengths: Tensor) -> None:
+        finite = lengths.isfinite()
+        if not finite.all():
+            row, token = (int(i) for i in (~finite).nonzero()[0])
+            raise SteerkitError(
+                f"{self.lm.name}: the activation of layer {layer} at token {token} of trace "
+                f"{self.batch[row].trace.id!r} is not finite; half precision overflows so: use bf16 or float32"
+            )
+
+    def finish(self, raw_folder: Path | None) -> ActivationStatistics:
+        """The batch's statistics; raw windows go to a shard named after the batch's traces."""
+        import torch
+
+        windows = {}
+        for pool in self.pools:
+            windows[pool.range] = WindowStatistics(
+                range=pool.range,
+                window=pool.range,
+                layers=self.layers,
+                labels=self.labels,
+                sums=torch.stack(pool.sums, 2),
+                squares=torch.stack(pool.squares, 2) if pool.squares else None,
+                counts=pool.counts,
+                dropped=pool.dropped,
+                tokens=torch.stack(self.tokens),
+                norms=torch.stack(self.norms),
+                traces=len(self.batch),
+                raw=self._save_raw(pool, raw_folder) if raw_folder and pool.raw_index is not None else None,
+            )
+        return ActivationStatistics(windows)
+
+    def _save_raw(self, pool: _Pool, folder: Path) -> RawWindows:
+        import torch
+        from safetensors.torch import save_file
+
+        from steerkit.files import atomic, digest
+
+        ids = [item.trace.id for item in self.batch]
+        path = folder / f"raw_{pool.range[0]}..{pool.range[1]}_{digest(ids)}.safetensors"
+        head = {"labels": json.dumps(pool.raw_labels), "traces": json.dumps(pool.raw_traces)}
+        with atomic(path) as temporary:
+            save_file({"windows": torch.stack(pool.raw, 1)}, temporary, head)
+        return RawWindows((path,))
+
+
+def _plan(
+    batch: Sequence[Item], extractor: Extractor, window: tuple[int, int], labels: tuple[str, ...], longest: int,
+    raw: bool,
+) -> _Pool:  # fmt: skip
+    """Where a batch's activations go for one window: cells, and each group's weight of each cell."""
+    import torch
+
+    names = groups_of(labels)
+    once = extractor.once()
+    cells: list[np.ndarray] = []  # flat positions, [n, O] each
+    columns: list[dict[tuple[int, int], float]] = []  # (weighting, group) → weight, a column of `spread` each
+    counts = np.zeros((2, len(names)))
+    dropped: dict[str, int] = {}
+    singles: list[tuple[np.ndarray, str, str]] = []
+    for row, item in enumerate(batch):
+        positions = extractor.positions(item.trace, item.spans, window)
+        eligible = [i for i in range(len(item.spans)) if len(positions) and positions[i, 0] >= 0]
+        for i, span in enumerate(item.spans):
+            if i not in set(eligible):
+                dropped[span.label] = dropped.get(span.label, 0) + 1
+        present = {span.label for span in item.spans}
+        found = [item.spans[i].label for i in eligible]
+        flat = positions[eligible] + row * longest if eligible else positions[:0]
+        members = {
+            name: [i for i, label in enumerate(found) if _in_group(name, label, present)] for name in names
+        }
+        sizes = {name: len(np.unique(flat[m])) if once else len(m) for name, m in members.items()}
+        for g, name in enumerate(names):
+            if members[name]:
+                counts[0, g] += 1
+                counts[1, g] += sizes[name]
+        if once:
+            for g, name in enumerate(names):
+                if members[name]:
+                    cells.append(np.unique(flat[members[name]])[:, None])
+                    columns.append({(0, g): 1 / sizes[name], (1, g): 1.0})
+        else:
+            for label in dict.fromkeys(found):
+                cells.append(flat[[i for i, other in enumerate(found) if other == label]])
+                columns.append({
+                    (w, g): (1 / sizes[name], 1.0)[w]
+                    for g, name in enumerate(names) if _in_group(name, label, present) for w in (0, 1)
+                })  # fmt: skip
+        singles += [(flat[k], label, item.trace.id) for k, label in enumerate(found)]
+    offsets = 1 if once else window[1] - window[0] + 1
+    spread = torch.zeros(2 * len(names), len(columns), dtype=torch.float64)
+    for column, weights in enumerate(columns):
+        for (w, g), weight in weights.items():
+            spread[w * len(names) + g, column] = weight
+    entries = [part for cell in cells for part in cell.T]
+    sizes_of = np.array([len(part) for part in entries], dtype=np.int64)
+    return _Pool(
+        range=(window[0], window[1]),
+        index=torch.from_numpy(np.concatenate(entries) if entries else np.zeros(0, np.int64)),
+        bags=torch.from_numpy(np.concatenate([[0], sizes_of.cumsum()[:-1]]).astype(np.int64))
+        if entries
+        else torch.zeros(0, dtype=torch.long),
+        spread=spread,
+        counts=torch.from_numpy(counts),
+        offsets=offsets,
+        dropped=dropped,
+        raw_index=torch.from_numpy(np.stack([s[0] for s in singles])) if raw and singles else None,
+        raw_labels=[s[1] for s in singles],
+        raw_traces=[s[2] for s in singles],
+    )
+
+
+def _in_group(group: str, label: str, present: Collection[str]) -> bool:
+    """Whether a span with `label`, in a trace that has the labels `present`, belongs to a group."""
+    if group == "all":
+        return True
+    if group.startswith("rest:"):
+        return label != group[5:]
+    if group.startswith("with:"):
+        return group[5:] in present
+    return label == group

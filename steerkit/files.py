@@ -1,0 +1,95 @@
+"""Files that are whole or absent, and jsonl that a kill can only cut at its last batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from steerkit.errors import SteerkitError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed over it when the block ends without an exception.
+
+    Raises:
+        SteerkitError: the disk is full or the folder can't be written; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def disk_error(path: Path, error: OSError) -> SteerkitError:
+    """A write that failed, in words."""
+    return SteerkitError(
+        f"{path}: can't be written: {error.strerror or error}; what was done before is kept: "
+        "make room (or choose another folder with --out) and give the same command again"
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows in one write and flush them to the disk."""
+    block = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    try:
+        size = path.stat().st_size if path.exists() else 0
+        with path.open("ab") as file:
+            try:
+                file.write(block.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, size)  # a full disk leaves no half line behind
+                raise
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def read_whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a jsonl file that a killed process may have left torn: the last, cut line is removed."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    rows = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise SteerkitError(
+                f"{path}:{number}: damaged line ({error}); delete it (what it held is done again) and run again"
+            ) from error
+    return rows
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of a JSON value's SHA-256."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """16 hex digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

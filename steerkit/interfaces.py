@@ -1,0 +1,156 @@
+"""The whole contract between the core and its plugins: Extractor, VectorFitter, Steerer, Judge.
+
+Shapes: B batch rows, T tokens, H hidden width, S spans, O offsets of a window.
+A `layer` is a 0-based decoder block, output side: its activations are HF's ``hidden_states[layer + 1]``
+(before the final norm). A `window` is inclusive token offsets from a span's first token, negative = before.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from steerkit.model import LanguageModel
+    from steerkit.statistics import WindowStatistics
+    from steerkit.steering import Steering, Tokens
+    from steerkit.trace import Span, Trace
+    from steerkit.vector import SteeringVector
+
+Need = Literal["means", "squares", "raw"]
+"""What a fitter asks of the extraction: sums, sums of squares, or each span's window mean (kept on disk)."""
+
+Window = Annotated[tuple[int, int], Field(description="first and last token offset, inclusive")]
+
+
+class Config(BaseModel):
+    """A plugin's options. Every field has a docstring (with its unit): `recipe show` prints it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Plugin(ABC):
+    """Base of all plugins: built from its options by keyword, and it remembers them (for provenance)."""
+
+    Config: ClassVar[type[Config]] = Config
+    name: ClassVar[str] = ""  # set when registered
+
+    def __init__(self, **options: Any) -> None:
+        self.config: Any = self.Config(**options)
+
+    def replace(self, **options: Any) -> Self:
+        """The same plugin with some options changed."""
+        return type(self)(**{**self.config.model_dump(), **options})
+
+
+class Extractor(Plugin):
+    """Chooses the token positions whose activations are read; the core reads them at every layer at once."""
+
+    @abstractmethod
+    def windows(self) -> Sequence[tuple[int, int]]:
+        """Windows with statistics of their own. A span counts in each one in which it is eligible."""
+
+    @abstractmethod
+    def positions(self, trace: Trace, spans: Sequence[Span], window: tuple[int, int]) -> np.ndarray:
+        """[S, O] int64 token positions in ``trace.tokens``; a row of -1 drops that span (it is counted)."""
+
+    def once(self) -> bool:
+        """Whether a position that several windows of a group share in a trace counts once, not once a window."""
+        return False
+
+
+class FitterConfig(Config):
+    label: str = "backtracking"
+    """Label of the positive spans."""
+    window: Window = (-13, -8)
+    """Inclusive token offsets from a span's first token."""
+    scale: Literal["unit", "raw", "mean-norm", "residual-norm"] = "unit"
+    """Length of the vector that strength 1 adds: 1 (`unit`), the fitted vector's own (`raw`), that of the
+    mean activation (`mean-norm`, Venhoff et al.) or the mean length of the activations (`residual-norm`)."""
+
+
+class VectorFitter(Plugin):
+    """Statistics → one direction a layer. Says beforehand, in `needs`, what it must be given."""
+
+    Config = FitterConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({"means"})
+
+    @abstractmethod
+    def fit(self, statistics: WindowStatistics) -> Mapping[int, Tensor]:
+        """layer → direction [H], float64, not normalised. Positive and other spans are unpaired, n differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditContext:
+    """Where an edit is applied: R rows of one block's output that share a steerer.
+
+    Attributes:
+        layer: 0-based block whose output is edited.
+        norm: [R, 1, 1] L2 norm to add, signed, in the hidden states' dtype.
+        direction: [R, 1, H] unit vector of each row, or None when the steerer takes none.
+        position: [R, T] token index in the row's own sequence, left padding not counted.
+        key: [R] int64 hash of (seed, prompt): the only randomness that a steerer may use.
+    """
+
+    layer: int
+    norm: Tensor
+    direction: Tensor | None
+    position: Tensor
+    key: Tensor
+
+
+class Steerer(Plugin):
+    """A pure edit of hidden states. The core owns the hook, the row and position masks and the counting."""
+
+    direction: ClassVar[Literal["vector", "mean", "none"]] = "vector"
+    """What `EditContext.direction` holds: the condition's vector, the source's mean activation, or nothing."""
+
+    @abstractmethod
+    def edit(self, hidden: Tensor, at: EditContext) -> Tensor:
+        """[R, T, H] → [R, T, H], same dtype and device; never in place."""
+
+    def __call__(
+        self,
+        lm: LanguageModel,
+        vector: SteeringVector,
+        strength: float,
+        *,
+        layer: int | None = None,
+        tokens: Tokens = "all",
+    ) -> Steering:
+        """``with steerer(lm, vector, 12.0): lm.model.generate(...)``: every row is edited at one block.
+
+        Raises:
+            SteerkitError: the vector's width or depth does not fit the model, or it lacks the layer.
+        """
+        from steerkit.steering import Steering
+
+        return Steering(lm, vector.edit(lm, self, strength, layer=layer, tokens=tokens))
+
+
+class Judge(Plugin):
+    """Texts → labelled spans, and texts → numbers. Keyword, rules, LLM and human judges are interchangeable."""
+
+    @abstractmethod
+    def labels(self) -> Sequence[str]:
+        """The labels that `annotate` may answer; what fits none of them is labelled ``other``."""
+
+    @abstractmethod
+    def annotate(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
+        """For each text its spans in order: (start, end, label), characters, ``text[start:end]``."""
+
+    def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """For each text, label → share of its spans, in [0, 1]; an empty dict for a text without spans."""
+        scores = []
+        for spans in self.annotate(texts):
+            found = [label for _, _, label in spans]
+            names = (*self.labels(), "other")
+            scores.append({name: found.count(name) / len(found) for name in names} if found else {})
+        return scores

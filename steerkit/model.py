@@ -1,0 +1,233 @@
+"""A causal language model with what steerkit needs to know of it: blocks, width, tokenizer, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steerkit import registry
+from steerkit.errors import SteerkitError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# Where architectures keep their decoder blocks, below `get_decoder()`.
+BLOCK_NAMES = ("layers", "h", "blocks")
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A transformers (or PEFT-wrapped) causal LM and its tokenizer.
+
+    Attributes:
+        name: how the user named it; `pocket:base`, a hub id, a folder, a GGUF file, or a class name.
+        model: the module on which `generate` is called.
+        tokenizer: a fast tokenizer.
+        adapter: whether a PEFT adapter on it makes it the reasoning model (off for the base).
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    adapter: bool = False
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """The stack of blocks without the LM head."""
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return base.get_decoder()
+
+    @cached_property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The decoder blocks; block l's output is ``hidden_states[l + 1]``."""
+        for name in BLOCK_NAMES:
+            blocks = getattr(self.decoder, name, None)
+            if blocks is not None:
+                return blocks
+        raise SteerkitError(
+            f"{self.name}: {type(self.decoder).__name__} has no list of decoder blocks under any of "
+            f"{', '.join(BLOCK_NAMES)}; steerkit needs a decoder-only transformers model"
+        )
+
+    @property
+    def config(self) -> Any:
+        return self.model.config.get_text_config(decoder=True)
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder blocks."""
+        return len(self.blocks)
+
+    @property
+    def width(self) -> int:
+        """Size H of the residual stream."""
+        return int(self.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the first weight that is not offloaded."""
+        import torch
+
+        devices = (p.device for p in self.model.parameters())
+        return next((d for d in devices if d.type != "meta"), torch.device("cpu"))
+
+    def check_layer(self, layer: int, where: str = "layer") -> None:
+        """Raises: SteerkitError when `layer` is not a 0-based block of this model."""
+        if not 0 <= layer < self.depth:
+            raise SteerkitError(
+                f"{where}: {layer} is not a block of {self.name}: it has {self.depth}, numbered 0 to {self.depth - 1}"
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over names, shapes, dtypes and values of the weights.
+
+        A tensor of over a million numbers goes in by 65,536 evenly spaced ones, an offloaded one by shape.
+        """
+        import torch
+
+        state = hashlib.sha256()
+        with adapter_state(self):
+            for name, value in self.model.state_dict().items():
+                if self.model_is_wrapped and not self.adapter and "lora_" in name:
+                    continue
+                state.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)} {value.dtype}".encode())
+                if value.device.type != "meta":
+                    flat = value.detach().reshape(-1)
+                    step = max(1, flat.numel() // 65_536) if flat.numel() > 1_000_000 else 1
+                    state.update(flat[::step].contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        return state.hexdigest()[:16]
+
+    @property
+    def model_is_wrapped(self) -> bool:
+        return hasattr(self.model, "disable_adapter")
+
+
+@contextmanager
+def adapter_state(lm: LanguageModel) -> Iterator[None]:
+    """Inside, a shared PEFT model acts as `lm` does: adapter on for the reasoning model, off for the base."""
+    if lm.model_is_wrapped and not lm.adapter:
+        with lm.model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+def load_model(
+    name: str,
+    *,
+    adapter: str | None = None,
+    bf16: bool = False,
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load a model and its tokenizer, in eval mode.
+
+    Args:
+        name: `source:model` of a model plugin (`pocket:base`), a folder, a GGUF file, or a hub id.
+        adapter: folder or hub id of a PEFT adapter to put on it; the weights are loaded once.
+        bf16: bfloat16 weights instead of float32.
+        device_map: accelerate's (`auto`, `cpu`, …); None puts the model on the GPU if there is one.
+
+    Raises:
+        SteerkitError: nothing is there under that name, or it can't be fetched offline.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path, options = _locate(name)
+    options["trust_remote_code"] = trust_remote_code
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    with _explained(name), _quiet_when_small(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=device_map, **options)
+    if not tokenizer.is_fast:
+        raise SteerkitError(f"{name}: its tokenizer is not a fast one; convert it with transformers first")
+    if adapter:
+        from peft import PeftModel
+
+        with _explained(adapter):
+            model = PeftModel.from_pretrained(model, adapter)
+    if device_map is None and torch.cuda.is_available():
+        model = model.to("cuda")
+    return LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter))
+
+
+def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> LanguageModel:
+    """A LanguageModel of a model already in memory; a name is loaded."""
+    if isinstance(model, LanguageModel):
+        return model
+    if isinstance(model, str | Path):
+        return load_model(str(model))
+    if tokenizer is None:
+        raise SteerkitError("a model object needs its tokenizer: LanguageModel(name, model, tokenizer)")
+    label = name or getattr(model.config, "name_or_path", "") or type(model).__name__
+    return LanguageModel(label, model.eval(), tokenizer, hasattr(model, "disable_adapter"))
+
+
+def _locate(name: str) -> tuple[str, dict[str, Any]]:
+    prefix, colon, rest = name.partition(":")
+    known = registry.entries("models")
+    if colon and prefix in known:
+        return str(registry.get("models", prefix)().path(rest)), {}
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise SteerkitError(f"{name}: no such GGUF file")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise SteerkitError(f"{name}: the folder has no config.json, so it is no transformers model")
+        return str(path), {}
+    if colon and not path.exists() and "/" not in prefix:
+        raise SteerkitError(f"{name}: no model source is called {prefix!r}; {nearest(prefix, list(known))}")
+    if path.exists() or name.startswith((".", "/", "~")):
+        raise SteerkitError(
+            f"{name}: no model folder there; give a folder with a config.json, a .gguf file or a hub id"
+        )
+    return name, {}
+
+
+@contextmanager
+def _quiet_when_small(path: str) -> Iterator[None]:
+    """No progress bars for weights that load in a moment."""
+    from transformers.utils import logging
+
+    files = list(Path(path).glob("*.safetensors")) if Path(path).is_dir() else []
+    small = bool(files) and sum(file.stat().st_size for file in files) < 500e6
+    shown = logging.is_progress_bar_enabled()
+    if small:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if small and shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn the many ways in which loading fails into one plain message."""
+    import os
+
+    try:
+        yield
+    except ImportError as error:
+        if "gguf" in str(error).lower():
+            raise SteerkitError(f"{name}: reading GGUF needs a package: pip install 'gguf>=0.17'") from error
+        raise SteerkitError(f"{name}: {error}") from error
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+        way = (
+            "HF_HUB_OFFLINE is set, so only models already in the local cache can be named by hub id; give a local folder"
+            if offline
+            else "check the spelling, your network and `hf auth login`, or give a local folder"
+        )
+        raise SteerkitError(f"{name}: the model can't be loaded: {first}\n  {way}") from error

@@ -1,0 +1,283 @@
+"""Recipes: found by name, extended, overridden, checked; every problem at once, each with its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from steerkit import registry
+from steerkit.arguments import PluginSpec, Recipe, plugin_fields
+from steerkit.errors import InputError, Problem, SteerkitError, nearest
+from steerkit.recipe_yaml import Document, Key, read_yaml
+
+
+def shipped_folder() -> Path:
+    """Recipes that come with the package: in the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "_recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def shipped() -> list[Path]:
+    """Recipe files that come with the package."""
+    return sorted(shipped_folder().glob("*.yaml"))
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by path or name: a local file first, then a shipped one, with or without ``.yaml``.
+
+    Raises:
+        SteerkitError: there is none, with the nearest name.
+    """
+    places = [Path(name), Path(f"{name}.yaml"), shipped_folder() / name, shipped_folder() / f"{name}.yaml"]
+    for path in places:
+        if path.is_file():
+            return path
+    raise SteerkitError(
+        f"{name}: no such recipe, neither a file here nor a shipped one; "
+        + nearest(name.removesuffix(".yaml"), [path.stem for path in shipped()])
+    )
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, extend, override and check a recipe.
+
+    Args:
+        name: a file, or a shipped recipe's name.
+        overrides: ``key.subkey=value`` strings, each value read as YAML.
+
+    Raises:
+        InputError: all problems, each with file:line:column.
+    """
+    document, folder = read_extended(name)
+    for assignment in overrides:
+        document.set(assignment)
+    problems = list(document.problems)
+    problems += _load_plugin_files(document, folder)
+    problems += _check_plugins(document)
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        problems += [problem for e in error.errors() for problem in _explain(e, document)]
+    if recipe is not None and not problems:
+        problems += _check_windows(recipe, document)
+    if problems or recipe is None:
+        raise InputError(name, sorted(dict.fromkeys(problems), key=_by_place))
+    return recipe
+
+
+def read_extended(name: str) -> tuple[Document, Path]:
+    """A recipe's document with those that it extends below it, and the folder its paths are relative to."""
+    path = find_recipe(name)
+    document, seen = read_yaml(path), [path.resolve()]
+    folder, current = path.parent, path
+    while "extends" in document.data:
+        parent_name = str(document.data.pop("extends"))
+        near = [current.parent / parent_name, current.parent / f"{parent_name}.yaml"]
+        parent = next((p for p in near if p.is_file()), None) or find_recipe(parent_name)
+        if parent.resolve() in seen:
+            raise InputError(name, [Problem(document.place(("extends",)), f"{parent_name} extends itself")])
+        seen.append(parent.resolve())
+        document, current = read_yaml(parent).merged(document), parent
+    return document, folder
+
+
+def _load_plugin_files(document: Document, folder: Path) -> list[Problem]:
+    problems = []
+    files = document.data.get("plugins")
+    for index, file in enumerate(files if isinstance(files, list) else []):
+        try:
+            registry.load_file(folder / str(file))
+        except SteerkitError as error:
+            problems.append(Problem(document.place(("plugins", index)), str(error)))
+    return problems
+
+
+def _slots(document: Document) -> Iterator[tuple[Key, str, Any]]:
+    """(path, kind, value) of every place that names a plugin."""
+    for path, kind in plugin_fields(Recipe).items():
+        value: Any = document.data
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, list):
+            yield from (((*path, i), kind, item) for i, item in enumerate(value))
+        elif value is not None:
+            yield path, kind, value
+
+
+def _check_plugins(document: Document) -> list[Problem]:
+    """Names and options of all plugins that the recipe names."""
+    problems = []
+    for path, kind, value in _slots(document):
+        spec = {"name": value} if isinstance(value, str) else value
+        if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+            continue  # the schema reports it
+        try:
+            cls = registry.get(kind, spec["name"])
+        except SteerkitError as error:
+            problems.append(Problem(document.place((*path, "name")), str(error)))
+            continue
+        options = {k: v for k, v in spec.items() if k != "name"}
+        try:
+            cls.Config.model_validate_json(json.dumps(options), strict=True)
+        except ValidationError as error:
+            problems += [p for e in error.errors() for p in _explain(e, document, path, cls.Config)]
+    return problems
+
+
+def _check_windows(recipe: Recipe, document: Document) -> list[Problem]:
+    """Windows that fitters and experiments use must be among those extracted."""
+    extractor = recipe.extractor.build("extractors")
+    fitter = recipe.fitter.build("fitters")
+    have = list(extractor.windows())
+    shown = ", ".join(f"{a}..{b}" for a, b in have)
+    problems = []
+    if tuple(fitter.config.window) not in have:
+        a, b = fitter.config.window
+        where = document.place(("fitter", "window"))
+        problems.append(
+            Problem(
+                where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows"
+            )
+        )
+    if recipe.offsets is not None:
+        widest = max(have, key=lambda w: w[1] - w[0])
+        for index, (a, b) in enumerate(recipe.offsets.windows()):
+            if a < widest[0] or b > widest[1]:
+                where = document.place(("offsets", "starts", index))
+                fix = "widen extractor.sweep, or leave this start out"
+                problems.append(Problem(where, f"window {a}..{b} is outside the extracted {shown}", fix))
+    return problems
+
+
+def _explain(
+    error: Any, document: Document, prefix: Key = (), model: type[BaseModel] = Recipe
+) -> list[Problem]:
+    """A pydantic error in the words of someone who wrote YAML."""
+    location = tuple(part for part in error["loc"] if not _is_internal(part))
+    if not prefix and any(
+        location[: len(path)] == path and len(location) > len(path) for path in _spec_paths()
+    ):
+        location = location[:-1] if location[-1] == "name" and error["type"] != "missing" else location
+    key = (*prefix, *location)
+    where = document.place(key)
+    name = ".".join(map(str, key))
+    value = error.get("input")
+    match error["type"]:
+        case "missing":
+            return [Problem(where, f"{name!r} is missing", _about(model, location))]
+        case "extra_forbidden":
+            owner = _model_at(model, location[:-1])
+            return [
+                Problem(
+                    where, f"unknown key {name!r}; {nearest(str(location[-1]), list(owner.model_fields))}"
+                )
+            ]
+        case "value_error":
+            return [Problem(where, f"{name + ': ' if name else ''}{error['ctx']['error']}")]
+        case "literal_error" | "enum":
+            return [Problem(where, f"{name!r} is {value!r}, but must be {error['ctx']['expected']}")]
+    kind = {
+        "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+        "bool_type": "true or false", "string_type": "text", "tuple_type": "a list", "dict_type": "a mapping",
+        "list_type": "a list", "model_type": "a mapping", "model_attributes_type": "a name or a mapping with a name",
+        "int_parsing": "a whole number",
+    }.get(error["type"])  # fmt: skip
+    if kind:
+        shown = json.dumps(value, ensure_ascii=False)
+        trap = (
+            " (YAML reads it as text; write true or false)"
+            if kind == "true or false" and isinstance(value, str)
+            else ""
+        )
+        return [Problem(where, f"{name!r} must be {kind}, not {shown}{trap}", _about(model, location))]
+    return [
+        Problem(where, f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {json.dumps(value)}")
+    ]
+
+
+def _is_internal(part: Any) -> bool:
+    """pydantic's own markers in a location: `[key]`, union members."""
+    return isinstance(part, str) and (part.startswith(("[", "function-", "tuple[", "nullable")))
+
+
+def _spec_paths() -> list[Key]:
+    return [tuple(path) for path in plugin_fields(Recipe)]
+
+
+def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
+    for part in path:
+        info = model.model_fields.get(str(part))
+        inner = _as_model(info.annotation) if info else None
+        if inner is None:
+            return model
+        model = inner
+    return model
+
+
+def _as_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, type(int | None), tuple):
+        return next((m for m in map(_as_model, get_args(annotation)) if m is not None), None)
+    return None
+
+
+def _about(model: type[BaseModel], location: Sequence[Any]) -> str:
+    """The field's own docstring, in one line."""
+    owner = _model_at(model, location[:-1])
+    info = owner.model_fields.get(str(location[-1])) if location else None
+    return " ".join((info.description or "").split()).rstrip(".") if info else ""
+
+
+def _by_place(problem: Problem) -> tuple[str, int, int]:
+    name, *numbers = problem.where.rsplit(":", 2)
+    return (
+        (name, *(int(n) for n in numbers))
+        if len(numbers) == 2 and all(n.isdigit() for n in numbers)
+        else (name, 0, 0)
+    )  # type: ignore[return-value]
+
+
+def resolved_yaml(recipe: Recipe, *, documented: bool = False) -> str:
+    """The recipe with every default filled in; `documented` puts each field's meaning above it."""
+    lines: list[str] = []
+    _emit(recipe, lines, 0, documented)
+    return "\n".join(lines) + "\n"
+
+
+def _emit(model: BaseModel, lines: list[str], depth: int, documented: bool) -> None:
+    import yaml
+
+    pad = "  " * depth
+    fields = type(model).model_fields
+    values = {name: getattr(model, name) for name in fields} | (model.model_extra or {})
+    for name, value in values.items():
+        if documented and name in fields and fields[name].description:
+            lines += [f"{pad}# {text.strip()}" for text in str(fields[name].description).splitlines()]
+        if isinstance(value, BaseModel) and not isinstance(value, PluginSpec):
+            lines.append(f"{pad}{name}:")
+            _emit(value, lines, depth + 1, documented)
+            continue
+        plain = json.loads(json.dumps(_plain(value)))
+        flow = not isinstance(plain, dict) or not any(isinstance(v, dict | list) for v in plain.values())
+        text = yaml.safe_dump(
+            {name: plain},
+            default_flow_style=None if flow else False,
+            sort_keys=False,
+            allow_unicode=True,
+            width=100,
+        )
+        lines += [pad + line for line in text.rstrip().splitlines()]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {k: _plain(v) for k, v in value.model_dump().items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,177 @@
+"""YAML with places: every value knows its file:line:column, duplicate keys are errors, 1e-4 is a number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from steerkit.errors import InputError, Problem, SteerkitError
+
+Key = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's scalars: `no`, `on` and 12:30 are text, 1e-4 is a number."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for tag, pattern, first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", "~nN"),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^$"), [""])
+
+
+@dataclass
+class Document:
+    """Parsed YAML: plain data, and where each key and value stands.
+
+    Attributes:
+        data: nested dicts, lists and scalars; keys are strings.
+        places: path of keys and indices → ``file:line:column``.
+        problems: what is wrong with it as YAML.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    places: dict[Key, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, key: Key) -> str:
+        """Where a key stands, or the nearest thing above it."""
+        while key and key not in self.places:
+            key = key[:-1]
+        return self.places.get(key, "recipe")
+
+    def merged(self, child: Document) -> Document:
+        """This document with another's values over it, mapping by mapping."""
+        places = dict(self.places)
+        for key, place in child.places.items():
+            places[key] = place
+        return Document(_merge(self.data, child.data), places, [*self.problems, *child.problems])
+
+    def set(self, assignment: str) -> None:
+        """Apply one ``a.b=value`` override, the value read as YAML."""
+        name, equals, text = assignment.partition("=")
+        where = f"--set {assignment}"
+        if not equals or not name.strip():
+            self.problems.append(Problem(where, "an override is written key.subkey=value"))
+            return
+        key: Key = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+        try:
+            node = yaml.compose(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            self.problems.append(Problem(where, f"the value is not YAML: {_short(error)}"))
+            return
+        inner = Document()
+        value = None if node is None else _value(node, key, inner, lambda _: where)
+        if not _assign(self.data, key, value):
+            self.problems.append(
+                Problem(where, f"there is no {'.'.join(map(str, key[:-1]))!r} to set a part of")
+            )
+            return
+        for old in [place for place in self.places if place[: len(key)] == key]:
+            del self.places[old]
+        self.places |= inner.places | {key: where}
+        self.problems += inner.problems
+
+
+def read_yaml(path: Path, shown: str | None = None) -> Document:
+    """Parse a recipe file.
+
+    Raises:
+        SteerkitError: the file can't be read.
+        InputError: it is not YAML, or not a mapping.
+    """
+    name = shown or str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 ({error})"
+        raise SteerkitError(f"{name}: can't be read: {reason}") from error
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise InputError(name, [Problem(where, f"not YAML: {_short(error)}")]) from error
+    except yaml.YAMLError as error:
+        raise InputError(name, [Problem(name, f"not YAML: {_short(error)}")]) from error
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError(name, [Problem(f"{name}:1:1", "a recipe is a mapping of keys to values")])
+    document = Document()
+    document.data = _value(
+        node, (), document, lambda n: f"{name}:{n.start_mark.line + 1}:{n.start_mark.column + 1}"
+    )
+    return document
+
+
+def _short(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(part for part in (error.context, error.problem) if part)
+    return str(error).splitlines()[0]
+
+
+def _value(node: yaml.Node, key: Key, document: Document, place: Any) -> Any:
+    document.places.setdefault(key, place(node))
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                document.problems.append(Problem(place(key_node), "a key must be plain text"))
+                continue
+            name = str(key_node.value)
+            if name in found:
+                first = document.places[(*key, name)]
+                document.problems.append(
+                    Problem(place(key_node), f"the key {name!r} stands twice; first at {first}")
+                )
+                continue
+            document.places[(*key, name)] = place(key_node)
+            found[name] = _value(value_node, (*key, name), document, place)
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*key, index), document, place) for index, item in enumerate(node.value)]
+    try:
+        loader = _Loader("")
+        return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        document.problems.append(Problem(place(node), f"can't be read: {str(error).splitlines()[0]}"))
+        return None
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        # Naming another plugin replaces its options: they belong to the old one.
+        if "name" in over and "name" in base and over["name"] != base["name"]:
+            return dict(over)
+        return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
+    return over
+
+
+def _assign(data: Any, key: Key, value: Any) -> bool:
+    for part in key[:-1]:
+        if isinstance(data, dict):
+            if isinstance(data.get(str(part)), str):  # `judge: rules` in short
+                data[str(part)] = {"name": data[str(part)]}
+            data = data.setdefault(str(part), {})
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            return False
+    last = key[-1]
+    if isinstance(data, dict):
+        data[str(last)] = value
+        return True
+    if isinstance(data, list) and isinstance(last, int) and last < len(data):
+        data[last] = value
+        return True
+    return False

@@ -1,0 +1,177 @@
+"""Plugins by kind and name. Entry points are read without importing anything; a plugin loads when named."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from steerkit.errors import SteerkitError, nearest
+
+KINDS = ("extractors", "fitters", "steerers", "judges", "models", "prompts")
+GROUP = "steerkit.{kind}"
+
+T = TypeVar("T", bound=type)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One known plugin: where it comes from, and how to get its class."""
+
+    kind: str
+    name: str
+    module: str
+    load: Callable[[], type]
+    distribution: str
+    version: str
+
+
+_local: dict[tuple[str, str], Entry] = {}
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Class decorator for a plugin in a local file (`plugins: [./mine.py]`) or a notebook.
+
+    Raises:
+        SteerkitError: the kind is unknown, or the name is taken (both modules are named).
+    """
+    if kind not in KINDS:
+        raise SteerkitError(f"register({kind!r}, {name!r}): no such kind of plugin; {nearest(kind, KINDS)}")
+
+    def add(cls: T) -> T:
+        module = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+        for other in entries(kind).get(name, ()):
+            if other.module != str(module):
+                raise _duplicate(kind, name, [other.module, str(module)])
+        cls.name = name  # type: ignore[attr-defined]
+        _local[kind, name] = Entry(kind, name, str(module), lambda: cls, "(local)", "")
+        return cls
+
+    return add
+
+
+def load_file(path: Path) -> None:
+    """Run a local plugin file so that its `@register` decorators take effect; once per path.
+
+    Raises:
+        SteerkitError: the file is missing, fails to run, or registers nothing.
+    """
+    path = path.resolve()
+    module_name = f"steerkit_local_{abs(hash(str(path))):x}"
+    if module_name in sys.modules:
+        return
+    if not path.is_file():
+        raise SteerkitError(f"{path}: no such plugin file; paths are relative to the recipe's folder")
+    before = set(_local)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise SteerkitError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SteerkitError:
+        del sys.modules[module_name]
+        raise
+    except Exception as error:
+        del sys.modules[module_name]
+        line = _line_in(error, path)
+        raise SteerkitError(
+            f"{path}{line}: the plugin file failed: {type(error).__name__}: {error}"
+        ) from error
+    if set(_local) == before:
+        raise SteerkitError(
+            f"{path}: registers no plugin; decorate a class with @steerkit.register(kind, name)"
+        )
+
+
+def _line_in(error: BaseException, path: Path) -> str:
+    lines = []
+    trace = error.__traceback__
+    while trace:
+        if Path(trace.tb_frame.f_code.co_filename) == path:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.lineno:
+        lines.append(error.lineno)
+    return f":{lines[-1]}" if lines else ""
+
+
+def entries(kind: str) -> dict[str, list[Entry]]:
+    """Every known plugin of a kind by name, nothing imported. Two entries of one name are a conflict."""
+    found: dict[str, list[Entry]] = {}
+    for point in importlib.metadata.entry_points(group=GROUP.format(kind=kind)):
+        dist = point.dist
+        entry = Entry(
+            kind,
+            point.name,
+            point.value,
+            point.load,
+            dist.name if dist else "?",
+            dist.version if dist else "?",
+        )
+        rows = found.setdefault(point.name, [])
+        # An editable install can list the same entry twice (two copies of its metadata on the path).
+        if all(row.module != entry.module for row in rows):
+            rows.append(entry)
+    for (local_kind, name), entry in _local.items():
+        if local_kind == kind:
+            found.setdefault(name, []).append(entry)
+    return found
+
+
+def get(kind: str, name: str) -> type[Any]:
+    """The plugin class of this kind and name.
+
+    Raises:
+        SteerkitError: unknown (with the nearest name, and why others failed to load), doubly defined, or broken.
+    """
+    known = entries(kind)
+    if name not in known:
+        broken = "".join(f"\n  {text}" for text in failures(kind))
+        note = f"\nPlugins of this kind that failed to load:{broken}" if broken else ""
+        raise SteerkitError(f"no {kind[:-1]} is called {name!r}; {nearest(name, list(known))}{note}")
+    rows = known[name]
+    if len(rows) > 1:
+        raise _duplicate(kind, name, [row.module for row in rows])
+    try:
+        cls: type[Any] = rows[0].load()
+    except Exception as error:
+        raise SteerkitError(_failure(rows[0], error)) from error
+    if not cls.__dict__.get("name"):
+        cls.name = name
+    return cls
+
+
+def failures(kind: str) -> list[str]:
+    """Why plugins of a kind don't load, a line each; empty when all do. Loads every one of them."""
+    found = []
+    for rows in entries(kind).values():
+        for entry in rows:
+            try:
+                entry.load()
+            except Exception as error:
+                found.append(_failure(entry, error))
+    return found
+
+
+def versions(kind: str, name: str) -> str:
+    """`distribution version` of a plugin, for provenance."""
+    return next(
+        (f"{row.distribution} {row.version}".strip() for row in entries(kind).get(name, ())), "unknown"
+    )
+
+
+def _failure(entry: Entry, error: BaseException) -> str:
+    origin = f"{entry.module} of {entry.distribution} {entry.version}".strip()
+    return f"{entry.kind[:-1]} {entry.name!r} ({origin}) does not load: {type(error).__name__}: {error}"
+
+
+def _duplicate(kind: str, name: str, modules: list[str]) -> SteerkitError:
+    return SteerkitError(
+        f"two {kind} are called {name!r}: {' and '.join(modules)}; rename one, or uninstall the package it comes from"
+    )

@@ -1,0 +1,265 @@
+"""The hook: applies Steerers' pure edits to block outputs, row by row, while a model runs.
+
+Works on any engine that calls the model's forward (HF ``generate``, `steerkit.generation`, a plain forward):
+a pre-hook on the decoder learns which tokens this call brings (left padding, KV cache), hooks on the blocks
+apply the edits. Everything comes off when the block ends, also by an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from steerkit.errors import SteerkitError
+from steerkit.interfaces import EditContext, Steerer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from steerkit.model import LanguageModel
+
+Tokens = Literal["all", "prompt", "generated"]
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What is done to one row (or to every row) at one block.
+
+    Attributes:
+        steerer: the edit.
+        layer: 0-based block whose output is edited.
+        norm: L2 norm that is added, signed; 0 leaves the row untouched, bit for bit.
+        direction: [H] unit vector, or None for steerers that take none.
+        tokens: which of the row's tokens are edited. The last prompt token is `prompt`.
+        key: 64-bit hash of (seed, prompt) for steerers that draw noise.
+    """
+
+    steerer: Steerer
+    layer: int
+    norm: float
+    direction: Tensor | None = None
+    tokens: Tokens = "all"
+    key: int = 0
+
+
+@dataclass
+class _Call:
+    """The tokens of one forward: [B, T] positions without padding, which are real, which are prompt.
+
+    `real` is None when all are; `prompt` is None when it can't be told, `generated` says that none is.
+    """
+
+    position: Tensor
+    real: Tensor | None
+    prompt: Tensor | None
+    generated: bool
+
+
+class Steering:
+    """Context manager that steers a model with one Edit for all rows, or one (or None) a row.
+
+    Raises on leaving without another exception:
+        SteerkitError: the model ran, edits were asked for, and not one position was changed.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        edits: Edit | Sequence[Edit | None],
+        prompt_lengths: Sequence[int] | None = None,
+    ) -> None:
+        self.lm = lm
+        self._shared = isinstance(edits, Edit)
+        self.edits: list[Edit | None] = [edits] if isinstance(edits, Edit) else list(edits)
+        for edit in self.edits:
+            if edit is not None:
+                lm.check_layer(edit.layer)
+        self.steered = 0  # positions changed so far, over all rows and edits
+        self.excused = False  # set by an engine whose rows all ended before there was a token to steer
+        self._rows: list[int] | None = None  # which edits the batch's rows have, after `select`
+        self._fixed_lengths = prompt_lengths
+        self._lengths: Tensor | None = None
+        self._call: _Call | None = None
+        self._calls = 0
+        self._handles: list[Any] = []
+        self._groups: dict[int, list[_Group]] = {}
+
+    def __enter__(self) -> Self:
+        self._regroup(None)
+        layers = {edit.layer for edit in self.edits if edit is not None and edit.norm != 0}
+        if layers:
+            self._handles.append(self.lm.decoder.register_forward_pre_hook(self._before, with_kwargs=True))
+        for layer in sorted(layers):
+            hook = self._block_hook(layer)
+            self._handles.append(self.lm.blocks[layer].register_forward_hook(hook))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._groups.clear()
+        if kind is None and self._calls and not self.steered and not self.excused:
+            raise SteerkitError(
+                f"steering changed no position in {self._calls} forward passes of {self.lm.name}: "
+                "with tokens: generated nothing was generated, or the hooked block did not run"
+            )
+
+    def select(self, rows: Sequence[int]) -> None:
+        """The batch was narrowed to these of its rows (finished ones left): edits follow."""
+        if not self._shared:
+            current = self._rows if self._rows is not None else list(range(len(self.edits)))
+            self._rows = [current[row] for row in rows]
+            self._regroup(self._rows)
+        if self._lengths is not None:
+            self._lengths = self._lengths[list(rows)]
+
+    def _regroup(self, rows: list[int] | None) -> None:
+        """Sort the batch's rows into groups that one call of a steerer's `edit` serves."""
+        order = rows if rows is not None else list(range(len(self.edits)))
+        found: dict[tuple[int, int, bool], _Group] = {}
+        for place, index in enumerate(order):
+            edit = self.edits[index]
+            if edit is None or edit.norm == 0:
+                continue
+            key = (edit.layer, id(edit.steerer), edit.direction is None)
+            group = found.setdefault(key, _Group(edit.steerer, [], []))
+            group.places.append(place)
+            group.edits.append(edit)
+        self._groups = {}
+        for (layer, _, _), group in found.items():
+            group.whole = self._shared or len(group.places) == len(order)
+            self._groups.setdefault(layer, []).append(group)
+
+    def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Read from the decoder's arguments which tokens this forward brings."""
+        import torch
+
+        tokens = kwargs.get("input_ids")
+        if tokens is None:
+            tokens = kwargs.get("inputs_embeds", args[0] if args else None)
+        if tokens is None:
+            return  # the decoder itself refuses a call without tokens
+        rows, length = tokens.shape[:2]
+        expected = rows if self._shared else len(self.edits if self._rows is None else self._rows)
+        if rows != expected:
+            raise SteerkitError(f"{rows} rows came, edits were given for {expected}")
+        cache = kwargs.get("past_key_values")
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, dict):  # models with mixed attention may be handed a prepared mask per kind
+            mask = None
+        if mask is not None and mask.dim() == 2:
+            real = mask[:, -length:].bool() if length > 1 else None
+            position = (mask.cumsum(-1) - 1)[:, -length:] if length > 1 else mask.sum(-1, keepdim=True) - 1
+        else:
+            real = None
+            position = torch.arange(past, past + length, device=tokens.device).expand(rows, length)
+        if self._fixed_lengths is not None and self._lengths is None:
+            self._lengths = torch.tensor(self._fixed_lengths, device=tokens.device)[:, None]
+        elif past == 0 and self._fixed_lengths is None:
+            self._lengths = (position[:, -1:] + 1).clone()
+        generated = past > 0 and length == 1 and self._fixed_lengths is None and self._lengths is not None
+        unknown = generated or self._lengths is None
+        prompt = None if unknown else position < self._lengths.to(position.device)
+        self._call = _Call(position, real, prompt, generated)
+        self._calls += 1
+
+    def _block_hook(self, layer: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> Any:
+            groups = self._groups.get(layer)
+            if not groups:
+                return None
+            hidden = output[0] if isinstance(output, tuple) else output
+            changed = hidden
+            for group in groups:
+                changed = self._apply(group, layer, changed)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return hook
+
+    def _apply(self, group: _Group, layer: int, hidden: Tensor) -> Tensor:
+        import torch
+
+        call = self._call
+        if call is None:  # a block that runs outside its decoder
+            return hidden
+        state = group.tensors(hidden)
+        rows = slice(None) if group.whole else state.places
+        position = call.position.to(hidden.device)[rows]
+        part = hidden[rows]
+        norm, direction, key = state.norm, state.direction, state.key
+        if self._shared:
+            count = part.shape[0]
+            norm, key = norm.expand(count, 1, 1), key.expand(count)
+            direction = None if direction is None else direction.expand(count, 1, -1)
+        edited = group.steerer.edit(part, EditContext(layer, norm, direction, position, key))
+        keep = self._mask(group, call, rows, hidden.device)
+        if keep is None:
+            self.steered += position.numel()
+        else:
+            self.steered += int(keep.sum())
+            edited = torch.where(keep[..., None], edited, part)
+        return edited if group.whole else hidden.index_copy(0, state.places, edited)
+
+    def _mask(self, group: _Group, call: _Call, rows: Any, device: torch.device) -> Tensor | None:
+        """[R, T] True where the rows' tokens are edited; None when all of them are."""
+        import torch
+
+        keep = None if call.real is None else call.real.to(device)[rows]
+        kinds = {edit.tokens for edit in group.edits}
+        if kinds == {"all"} or (call.generated and "prompt" not in kinds):
+            return keep
+        wants = torch.tensor(
+            [[e.tokens != "generated", e.tokens != "prompt"] for e in group.edits], device=device
+        )
+        if call.generated:
+            chosen = wants[:, 1:].expand(call.position[rows].shape)
+        elif call.prompt is None:
+            raise SteerkitError(
+                "tokens: prompt or generated needs the prompt's forward inside the same `with`"
+            )
+        else:
+            chosen = torch.where(call.prompt.to(device)[rows], wants[:, :1], wants[:, 1:])
+        return chosen if keep is None else keep & chosen
+
+
+@dataclass
+class _Tensors:
+    places: Tensor
+    norm: Tensor
+    direction: Tensor | None
+    key: Tensor
+
+
+@dataclass(eq=False)
+class _Group:
+    """Rows of a batch that one steerer edits at one block, with their tensors on that block's device."""
+
+    steerer: Steerer
+    places: list[int]
+    edits: list[Edit]
+    whole: bool = False
+    _ready: _Tensors | None = None
+
+    def tensors(self, hidden: Tensor) -> _Tensors:
+        import torch
+
+        ready = self._ready
+        if ready is None or ready.norm.device != hidden.device or ready.norm.dtype != hidden.dtype:
+            to = {"device": hidden.device, "dtype": hidden.dtype}
+            vectors = [edit.direction for edit in self.edits if edit.direction is not None]
+            for vector in vectors:
+                if vector.shape != hidden.shape[-1:]:
+                    raise SteerkitError(
+                        f"a direction of width {tuple(vector.shape)} on hidden states of {hidden.shape[-1]}"
+                    )
+            ready = self._ready = _Tensors(
+                torch.tensor(self.places, device=hidden.device),
+                torch.tensor([edit.norm for edit in self.edits], **to)[:, None, None],
+                torch.stack([v.detach().to(**to) for v in vectors])[:, None] if vectors else None,
+                torch.tensor([edit.key for edit in self.edits], device=hidden.device),
+            )
+        return ready

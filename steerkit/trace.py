@@ -1,0 +1,170 @@
+"""Prompts, traces and spans: the text artifacts, each one jsonl line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonlines
+
+from steerkit.errors import InputError, Problem, SteerkitError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A question to a model. `answer` is there where it can be checked; `split` says what it is used for."""
+
+    id: str
+    prompt: str
+    category: str = ""
+    answer: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What a reasoning model wrote on a prompt, with the very ids it generated.
+
+    Attributes:
+        text: the reasoning, decoded; what follows the end-of-thinking marker is in `answer_text`.
+        prompt_ids: ids of the formatted prompt, chat template included.
+        ids: generated ids, answer included, without padding.
+        starts: character in `text + answer_text` at which each generated token begins, len(ids).
+    """
+
+    id: str
+    prompt_id: str
+    prompt: str
+    text: str
+    answer_text: str = ""
+    prompt_ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+    finished: bool = False
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Prompt and trace ids, the sequence that an extraction forward reads."""
+        return self.prompt_ids + self.ids
+
+    def token_span(self, start: int, end: int) -> tuple[int, int]:
+        """First and last index in `tokens` of the tokens that overlap characters [start, end) of `text`."""
+        from bisect import bisect_left, bisect_right
+
+        offset = len(self.prompt_ids)
+        first = bisect_right(self.starts, start) - 1
+        # A token without characters of its own (half of a multi-byte character) starts where its neighbour does.
+        while first > 0 and self.starts[first - 1] == self.starts[first]:
+            first -= 1
+        last = bisect_left(self.starts, end) - 1
+        return offset + max(first, 0), offset + max(last, first, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Labelled characters [start, end) of a trace's text, and the tokens [first, last] in prompt + trace ids."""
+
+    trace_id: str
+    label: str
+    judge: str
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+Row = TypeVar("Row", Prompt, Trace, Span)
+
+
+def write_rows(path: Path, rows: Iterable[Prompt | Trace | Span]) -> None:
+    """Write rows as jsonl, whole or not at all."""
+    from steerkit.files import atomic
+
+    with atomic(path) as temporary, jsonlines.open(temporary, "w") as out:
+        out.write_all(asdict(row) for row in rows)
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """Read jsonl rows of one kind.
+
+    Raises:
+        InputError: every malformed line, by number: not JSON, a missing or unknown field, a wrong type.
+        SteerkitError: the file is missing or holds no row.
+    """
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for number, value in read_jsonl(path, problems):
+        problem = _wrong(value, kind)
+        if problem:
+            problems.append(Problem(f"{path}:{number}", problem))
+        else:
+            rows.append(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}))
+    if problems:
+        raise InputError(f"{path}", sorted(problems, key=lambda p: int(p.where.rsplit(":", 1)[1])))
+    if not rows:
+        raise SteerkitError(f"{path}: holds no rows; each line is a JSON object with {_required(kind)}")
+    return rows
+
+
+def read_jsonl(path: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
+    """(line number, value) of each line; malformed lines go to `problems`.
+
+    Raises:
+        SteerkitError: the file can't be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            reader = jsonlines.Reader(file)
+            found = []
+            number = 0
+            while True:
+                number += 1
+                try:
+                    found.append((number, reader.read(skip_empty=False)))
+                except EOFError:
+                    return found
+                except jsonlines.InvalidLineError as error:
+                    if str(error.line).strip():
+                        problems.append(
+                            Problem(f"{path}:{number}", f"not a JSON line ({error.__cause__ or error})")
+                        )
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 ({error})"
+        raise SteerkitError(f"{path}: can't be read: {reason}") from error
+
+
+def _required(kind: type) -> str:
+    from dataclasses import MISSING
+
+    return ", ".join(repr(f.name) for f in fields(kind) if f.default is MISSING)
+
+
+def _wrong(value: Any, kind: type) -> str:
+    """What is wrong with a row, or an empty string."""
+    if not isinstance(value, dict):
+        return f"a JSON object was expected, not {type(value).__name__}"
+    known = {f.name: str(f.type) for f in fields(kind)}
+    from dataclasses import MISSING
+
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in value]
+    if missing:
+        return f"the field{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} missing"
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        return f"unknown field {unknown[0]!r}; known are {', '.join(known)}"
+    types: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool}
+    for name, item in value.items():
+        wanted = types.get(known[name], (list, tuple))
+        if not isinstance(item, wanted) or (known[name] == "int" and isinstance(item, bool)):
+            return f"{name!r} must be {known[name]}, not {type(item).__name__}"
+    return ""
+
+
+def spans_by_trace(spans: Sequence[Span]) -> dict[str, list[Span]]:
+    """Spans of each trace, in the order of their first token."""
+    found: dict[str, list[Span]] = {}
+    for span in sorted(spans, key=lambda s: (s.trace_id, s.first, s.start)):
+        found.setdefault(span.trace_id, []).append(span)
+    return found

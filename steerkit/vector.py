@@ -1,0 +1,245 @@
+"""SteeringVector: directions by layer with everything needed to use and to trace them. No pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from huggingface_hub import ModelHubMixin
+
+from steerkit.errors import SteerkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from steerkit.interfaces import Steerer
+    from steerkit.model import LanguageModel
+    from steerkit.steering import Edit, Tokens
+
+FILE = "steering_vector.safetensors"
+FORMAT = "steerkit-vector-1"
+
+Scale = Literal["unit", "raw", "mean-norm", "residual-norm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorInfo:
+    """What a vector is and where it came from.
+
+    Attributes:
+        method: the fitter's name and its options.
+        label: label of the positive spans.
+        window: token offsets from a span's first token, inclusive.
+        scale: what strength 1 adds (see `FitterConfig.scale`).
+        source: `base` or `reasoning`: the model whose activations it is made of.
+        model: that model's name, and its weights' fingerprint.
+        depth: number of blocks of that model.
+        positives: traces and spans in the positive mean.
+        data: fingerprint of the traces and spans.
+        provenance: recipe hash, plugin versions, seed and whatever else the maker recorded.
+    """
+
+    method: str
+    label: str
+    window: tuple[int, int]
+    scale: Scale = "unit"
+    source: str = ""
+    model: str = ""
+    fingerprint: str = ""
+    depth: int = 0
+    positives: dict[str, int] = field(default_factory=dict)
+    data: str = ""
+    hook_point: str = "block output (hidden_states[layer + 1])"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vector"]):
+    """One direction [H] a layer, float32, as fitted (not normalised).
+
+    Attributes:
+        directions: layer (0-based block) → [H] float32.
+        means: layer → [H] float32 mean activation of all spans, the overall-mean baseline of the same source.
+        norms: layer → (mean-norm, residual-norm), the lengths that `scale` may refer to.
+        info: what it is and where it came from.
+    """
+
+    def __init__(
+        self,
+        directions: Mapping[int, Tensor],
+        info: VectorInfo,
+        *,
+        means: Mapping[int, Tensor] | None = None,
+        norms: Mapping[int, tuple[float, float]] | None = None,
+    ) -> None:
+        import torch
+
+        if not directions:
+            raise SteerkitError("a SteeringVector needs at least one layer's direction")
+        bad = [layer for layer, value in directions.items() if not torch.isfinite(value).all()]
+        if bad:
+            raise SteerkitError(f"the direction is not finite at layer {', '.join(map(str, bad))}")
+        self.directions = {int(k): v.detach().float().clone() for k, v in sorted(directions.items())}
+        self.means = {int(k): v.detach().float().clone() for k, v in sorted((means or {}).items())}
+        self.norms = dict(norms or {})
+        self.info = info
+        self._hub_mixin_config = None  # everything is in the safetensors file: no config.json beside it
+
+    @property
+    def width(self) -> int:
+        return next(iter(self.directions.values())).numel()
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self.directions)
+
+    def __repr__(self) -> str:
+        i = self.info
+        layers = f"{self.layers[0]}..{self.layers[-1]}" if len(self.layers) > 1 else str(self.layers[0])
+        return (
+            f"SteeringVector({i.label!r} by {i.method}, window {i.window[0]}..{i.window[1]}, layers {layers}, "
+            f"width {self.width}, from {i.source or '?'} model {i.model!r})"
+        )
+
+    def only_layer(self) -> int:
+        """The layer of a one-layer vector."""
+        if len(self.directions) != 1:
+            raise SteerkitError(f"name a layer: this vector has {', '.join(map(str, self.layers))}")
+        return self.layers[0]
+
+    def direction(self, layer: int) -> Tensor:
+        """[H] float32, as fitted."""
+        if layer not in self.directions:
+            raise SteerkitError(f"the vector has no layer {layer}; it has {', '.join(map(str, self.layers))}")
+        return self.directions[layer]
+
+    def unit(self, layer: int) -> Tensor:
+        """[H] float32 of length 1."""
+        value = self.direction(layer)
+        length = value.norm()
+        if length == 0:
+            raise SteerkitError(
+                f"the vector is zero at layer {layer}: its positive and reference means are the same"
+            )
+        return value / length
+
+    def norm(self, layer: int, scale: Scale | None = None) -> float:
+        """L2 norm that strength 1 adds at a layer."""
+        scale = scale or self.info.scale
+        if scale == "unit":
+            return 1.0
+        if scale == "raw":
+            return float(self.direction(layer).norm())
+        if layer not in self.norms:
+            raise SteerkitError(
+                f"scale {scale} needs the source's norms, which this vector was saved without"
+            )
+        return self.norms[layer][0 if scale == "mean-norm" else 1]
+
+    def mean_unit(self, layer: int) -> Tensor:
+        """[H] unit mean activation of the source at a layer (the overall-mean baseline)."""
+        if layer not in self.means:
+            raise SteerkitError(
+                f"this vector was saved without its source's mean activation at layer {layer}"
+            )
+        return self.means[layer] / self.means[layer].norm()
+
+    def cosine(self, other: SteeringVector) -> dict[int, float]:
+        """Cosine of the two vectors at every layer they share."""
+        if self.width != other.width:
+            raise SteerkitError(f"vectors of width {self.width} and {other.width} can't be compared")
+        shared = [layer for layer in self.layers if layer in other.directions]
+        if not shared:
+            raise SteerkitError("the vectors share no layer")
+        return {layer: float(self.unit(layer) @ other.unit(layer)) for layer in shared}
+
+    def check_model(self, lm: LanguageModel) -> None:
+        """Raises: SteerkitError when the vector's width or depth does not fit the model."""
+        if self.width != lm.width:
+            raise SteerkitError(
+                f"the vector has width {self.width}, {lm.name} has {lm.width}: made for another model"
+            )
+        if (self.info.depth and self.info.depth != lm.depth) or self.layers[-1] >= lm.depth:
+            raise SteerkitError(
+                f"the vector was made on a model of {self.info.depth or self.layers[-1] + 1} blocks, "
+                f"{lm.name} has {lm.depth}: made for another model"
+            )
+
+    def edit(
+        self, lm: LanguageModel, steerer: Steerer, strength: float, *, layer: int | None = None,
+        tokens: Tokens = "all", key: int = 0,
+    ) -> Edit:  # fmt: skip
+        """The Edit that a steerer makes with this vector on a model."""
+        from steerkit.steering import Edit
+
+        self.check_model(lm)
+        layer = self.only_layer() if layer is None else layer
+        lm.check_layer(layer)
+        directions = {"vector": self.unit, "mean": self.mean_unit}
+        read = directions.get(steerer.direction)
+        return Edit(steerer, layer, strength * self.norm(layer), read(layer) if read else None, tokens, key)
+
+    # --- files -------------------------------------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory / FILE)
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file; `save_pretrained(folder)` adds a model card and the hub."""
+        from safetensors.torch import save_file
+
+        from steerkit.files import atomic
+
+        tensors = {f"direction.{layer}": value.contiguous() for layer, value in self.directions.items()}
+        tensors |= {f"mean.{layer}": value.contiguous() for layer, value in self.means.items()}
+        head = {"format": FORMAT, "info": json.dumps(asdict(self.info)), "norms": json.dumps(self.norms)}
+        with atomic(Path(path)) as temporary:
+            save_file(tensors, temporary, head)
+
+    @classmethod
+    def load(cls, path: Path | str) -> SteeringVector:
+        """Read a vector file, or a folder that `save_pretrained` wrote.
+
+        Raises:
+            SteerkitError: nothing is there, or it is no steerkit vector.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        file_path = path / FILE if path.is_dir() else path
+        try:
+            with safe_open(file_path, "pt") as file:
+                head = file.metadata() or {}
+                if head.get("format") != FORMAT:
+                    raise SteerkitError(
+                        f"{file_path}: a safetensors file, but no steerkit vector (format {FORMAT})"
+                    )
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            info = json.loads(head["info"])
+            norms = {int(k): tuple(v) for k, v in json.loads(head["norms"]).items()}
+            parsed = VectorInfo(**{**info, "window": tuple(info["window"])})
+        except FileNotFoundError as error:
+            raise SteerkitError(f"{file_path}: no such vector file") from error
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise SteerkitError(f"{file_path}: not a steerkit vector ({error})") from error
+        split: dict[str, dict[int, Any]] = {"direction": {}, "mean": {}}
+        for key, value in tensors.items():
+            kind, _, layer = key.partition(".")
+            split.get(kind, {})[int(layer)] = value
+        return cls(split["direction"], parsed, means=split["mean"], norms=norms)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool,
+                         local_files_only: bool, token: Any, **_: Any) -> SteeringVector:  # fmt: skip
+        if Path(model_id).exists():
+            return cls.load(model_id)
+        from huggingface_hub import hf_hub_download
+
+        return cls.load(
+            hf_hub_download(
+                model_id, FILE, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
+                local_files_only=local_files_only,
+            )
+        )  # fmt: skip
