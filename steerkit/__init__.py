@@ -39,20 +39,20 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_WHERE)]
 
 if TYPE_CHECKING:
-    from steerkit.arguments import Recipe, SteeringArguments
-    from steerkit.callbacks import SteeringCallback
-    from steerkit.errors import InputError, SteerkitError
-    from steerkit.extraction import Item, extract
-    from steerkit.generation import GenerationRow, generate
-    from steerkit.interfaces import Config, EditContext, Extractor, FitterConfig, Judge, Steerer, VectorFitter
-    from steerkit.model import LanguageModel, load_model
-    from steerkit.pair import ModelPair, load_pair
-    from steerkit.recipe import load_recipe
-    from steerkit.registry import get, register
-    from steerkit.statistics import ActivationStatistics, WindowStatistics
-    from steerkit.trace import Prompt, Span, Trace
-    from steerkit.trainer import SteeringTrainer
-    from steerkit.vector import SteeringVector
+    from steerkit.arguments import Recipe, SteeringArguments  # noqa: F401
+    from steerkit.callbacks import SteeringCallback  # noqa: F401
+    from steerkit.errors import InputError, SteerkitError  # noqa: F401
+    from steerkit.extraction import Item, extract  # noqa: F401
+    from steerkit.generation import GenerationRow, generate  # noqa: F401
+    from steerkit.interfaces import Config, EditContext, Extractor, FitterConfig, Judge, Steerer, VectorFitter  # noqa: F401
+    from steerkit.model import LanguageModel, load_model  # noqa: F401
+    from steerkit.pair import ModelPair, load_pair  # noqa: F401
+    from steerkit.recipe import load_recipe  # noqa: F401
+    from steerkit.registry import get, register  # noqa: F401
+    from steerkit.statistics import ActivationStatistics, WindowStatistics  # noqa: F401
+    from steerkit.trace import Prompt, Span, Trace  # noqa: F401
+    from steerkit.trainer import SteeringTrainer  # noqa: F401
+    from steerkit.vector import SteeringVector  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

@@ -158,9 +158,7 @@ class SteeringArguments(Config):
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id, the repository to push to")
         if any(s < 0 for s in self.strengths):
-            raise ValueError(
-                "strengths are not negative here; a negative one is tried with `steerkit generate`"
-            )
+            raise ValueError("strengths are not negative here; a negative one is tried with `steerkit generate`")
         return self
 
     @property
@@ -209,7 +207,7 @@ class Recipe(SteeringArguments):
     """Reasoning model made from it; may be the same."""
     adapter: str | None = None
     """PEFT adapter that turns the base into the reasoning model, in place of `reasoning`."""
-    id_map: dict[int, int] = {}
+    id_map: dict[int, int] = Field(default_factory=dict)
     """Reasoning model's id → id that the base reads in its place, for special tokens that differ."""
     prompts: Prompts
     """Prompts of the run."""

@@ -125,9 +125,7 @@ class Trackers(SteeringCallback):
         from accelerate import Accelerator
 
         self._accelerator = Accelerator(log_with=self.names, project_dir=str(trainer.folder.path))
-        self._accelerator.init_trackers(
-            "steerkit", config={"seed": trainer.args.seed, "layer": trainer.args.layer}
-        )
+        self._accelerator.init_trackers("steerkit", config={"seed": trainer.args.seed, "layer": trainer.args.layer})
 
     def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}

@@ -92,9 +92,7 @@ class Planner:
     def vectors(self) -> list[VectorKey]:
         """Every vector that the experiments need."""
         keys = [VectorKey(source=s, label=self.label, window=self.window) for s in ("base", "reasoning")]
-        keys += [
-            VectorKey(source="base", label=label, window=self.window) for label in self.args.baseline_labels
-        ]
+        keys += [VectorKey(source="base", label=label, window=self.window) for label in self.args.baseline_labels]
         if self.args.offsets:
             keys += [self._sweep_key(window) for window in self.args.offsets.windows()]
         return keys

@@ -165,8 +165,7 @@ class _Collector:
         self.lm, self.batch, self.labels, self.layers, self.needs = lm, batch, labels, layers, needs
         self.longest = max(len(item.ids) for item in batch)
         self.pools = [
-            _plan(batch, extractor, window, labels, self.longest, "raw" in needs)
-            for window in extractor.windows()
+            _plan(batch, extractor, window, labels, self.longest, "raw" in needs) for window in extractor.windows()
         ]
         self.own = torch.zeros(len(batch), self.longest)
         for row, item in enumerate(batch):
@@ -204,9 +203,7 @@ class _Collector:
         spread = pool.spread.to(device)
         if not len(pool.bags):
             return torch.zeros(2, len(spread) // 2, pool.offsets, width, dtype=torch.float64)
-        cells = torch.nn.functional.embedding_bag(
-            pool.index.to(device), flat, pool.bags.to(device), mode="sum"
-        )
+        cells = torch.nn.functional.embedding_bag(pool.index.to(device), flat, pool.bags.to(device), mode="sum")
         summed = spread @ cells.reshape(-1, pool.offsets * width)
         return summed.reshape(2, -1, pool.offsets, width).cpu()
 
@@ -278,9 +275,7 @@ def _plan(
         present = {span.label for span in item.spans}
         found = [item.spans[i].label for i in eligible]
         flat = positions[eligible] + row * longest if eligible else positions[:0]
-        members = {
-            name: [i for i, label in enumerate(found) if _in_group(name, label, present)] for name in names
-        }
+        members = {name: [i for i, label in enumerate(found) if _in_group(name, label, present)] for name in names}
         sizes = {name: len(np.unique(flat[m])) if once else len(m) for name, m in members.items()}
         for g, name in enumerate(names):
             if members[name]:

@@ -54,8 +54,8 @@ class RunFolder:
             different = _differences(before, recipe)
             raise SteerkitError(
                 f"{self.path}: holds the run of another recipe ({len(different)} settings differ: "
-                f"{'; '.join(different[:4])}{' ...' if len(different) > 4 else ''}). Choose another folder with --out, or "
-                "give --update to redo here what these settings change (the rest is kept)"
+                f"{'; '.join(different[:4])}{' ...' if len(different) > 4 else ''}). Choose another folder with --out, "
+                "or give --update to redo here what these settings change (the rest is kept)"
             )
         if before != recipe:
             self._state["recipe"] = recipe
@@ -100,9 +100,7 @@ class RunFolder:
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
-            raise SteerkitError(
-                f"{path}: is damaged ({error}); delete it: stages are then done again"
-            ) from error
+            raise SteerkitError(f"{path}: is damaged ({error}); delete it: stages are then done again") from error
 
     def _save(self) -> None:
         write_json(self.path / STATE, self._state)
@@ -111,11 +109,7 @@ class RunFolder:
 def _differences(before: Any, after: Any, name: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [*before, *(key for key in after if key not in before)]
-        return [
-            d
-            for key in keys
-            for d in _differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))
-        ]
+        return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))]
     return [] if before == after else [f"{name} is {_short(after)} and was {_short(before)}"]
 
 

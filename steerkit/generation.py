@@ -145,7 +145,7 @@ class _Sampler:
 
 def _leads(scores: Tensor) -> list[float]:
     top = scores.topk(2, -1).values
-    return (top[:, 0] - top[:, 1]).tolist()  # type: ignore[no-any-return]
+    return (top[:, 0] - top[:, 1]).tolist()
 
 
 def end_ids(lm: LanguageModel) -> list[int]:
@@ -180,24 +180,21 @@ def growing_cache(lm: LanguageModel, length: int) -> Any:
     class BufferedLayer(DynamicLayer):
         """A DynamicLayer whose `keys` and `values` are growing views of preallocated buffers."""
 
-        def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-            super().lazy_initialization(key_states, value_states)
-            self.buffers: tuple[Tensor, Tensor] | None = None
+        buffers: tuple[Any, Any] | None = None
 
         def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
             if not self.is_initialized:
                 self.lazy_initialization(key_states, value_states)
-            past = self.keys.shape[-2] if self.keys.numel() else 0
+            old: tuple[Any, Any] = (self.keys, self.values)
+            past = old[0].shape[-2] if old[0].numel() else 0
             total = past + key_states.shape[-2]
             if self.buffers is None or self.buffers[0].shape[0] != key_states.shape[0]:
-                self.buffers = tuple(
-                    new.new_empty(*new.shape[:2], max(length, total), new.shape[-1])
-                    for new in (key_states, value_states)
-                )  # type: ignore[assignment]
-                if past:
-                    self.buffers[0][:, :, :past] = self.keys
-                    self.buffers[1][:, :, :past] = self.values
-            keys, values = self.buffers  # type: ignore[misc]
+                shapes = [(*new.shape[:2], max(length, total), new.shape[-1]) for new in (key_states, value_states)]
+                self.buffers = key_states.new_empty(shapes[0]), value_states.new_empty(shapes[1])
+                for buffer, part in zip(self.buffers, old, strict=True):
+                    if past:
+                        buffer[:, :, :past] = part
+            keys, values = self.buffers
             keys[:, :, past:total] = key_states
             values[:, :, past:total] = value_states
             self.keys, self.values = keys[:, :, :total], values[:, :, :total]

@@ -36,7 +36,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Plugin(ABC):
+class Plugin(ABC):  # noqa: B024  (the kinds below have the abstract methods)
     """Base of all plugins: built from its options by keyword, and it remembers them (for provenance)."""
 
     Config: ClassVar[type[Config]] = Config
@@ -94,14 +94,14 @@ class EditContext:
     Attributes:
         layer: 0-based block whose output is edited.
         norm: [R, 1, 1] L2 norm to add, signed, in the hidden states' dtype.
-        direction: [R, 1, H] unit vector of each row, or None when the steerer takes none.
+        direction: [R, 1, H] unit vector of each row; zeros [R, 1, 1] when the steerer takes none.
         position: [R, T] token index in the row's own sequence, left padding not counted.
         key: [R] int64 hash of (seed, prompt): the only randomness that a steerer may use.
     """
 
     layer: int
     norm: Tensor
-    direction: Tensor | None
+    direction: Tensor
     position: Tensor
     key: Tensor
 

@@ -79,10 +79,7 @@ class LanguageModel:
 
     def check_layer(self, layer: int, where: str = "layer") -> None:
         """Raises: SteerkitError when `layer` is not a 0-based block of this model."""
-        if not 0 <= layer < self.depth:
-            raise SteerkitError(
-                f"{where}: {layer} is not a block of {self.name}: it has {self.depth}, numbered 0 to {self.depth - 1}"
-            )
+        check_layer(layer, self.name, self.depth, where)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -107,6 +104,12 @@ class LanguageModel:
     @property
     def model_is_wrapped(self) -> bool:
         return hasattr(self.model, "disable_adapter")
+
+
+def check_layer(layer: int, name: str, depth: int, where: str = "layer") -> None:
+    """Raises: SteerkitError when `layer` is not a 0-based block of a model of this depth."""
+    if not 0 <= layer < depth:
+        raise SteerkitError(f"{where}: {layer} is not a block of {name}: it has {depth}, numbered 0 to {depth - 1}")
 
 
 @contextmanager
@@ -146,7 +149,7 @@ def load_model(
     dtype = torch.bfloat16 if bf16 else torch.float32
     with _explained(name), _quiet_when_small(path):
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=device_map, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=device_map, **options)
     if not tokenizer.is_fast:
         raise SteerkitError(f"{name}: its tokenizer is not a fast one; convert it with transformers first")
     if adapter:
@@ -157,6 +160,38 @@ def load_model(
     if device_map is None and torch.cuda.is_available():
         model = model.to("cuda")
     return LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter))
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a model, read from its configuration alone."""
+
+    name: str
+    depth: int
+    width: int
+    kv_width: int
+    parameters: int
+
+
+def load_shape(name: str, *, trust_remote_code: bool = False) -> ModelShape:
+    """A model's sizes without its weights.
+
+    Raises:
+        SteerkitError: nothing is there under that name.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path, options = _locate(name)
+    with _explained(name):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+        with init_empty_weights():
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    lm = LanguageModel(name, model, None)
+    heads = lm.config.num_attention_heads
+    head = getattr(lm.config, "head_dim", None) or lm.width // heads
+    kv_heads = getattr(lm.config, "num_key_value_heads", None) or heads
+    return ModelShape(name, lm.depth, lm.width, head * kv_heads, model.num_parameters())
 
 
 def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> LanguageModel:
@@ -226,7 +261,7 @@ def _explained(name: str) -> Iterator[None]:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
         way = (
-            "HF_HUB_OFFLINE is set, so only models already in the local cache can be named by hub id; give a local folder"
+            "HF_HUB_OFFLINE is set: only models in the local cache can be named by hub id; give a local folder"
             if offline
             else "check the spelling, your network and `hf auth login`, or give a local folder"
         )

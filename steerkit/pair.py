@@ -54,9 +54,7 @@ class ModelPair:
             return
         ours, theirs = _by_id(self.reasoning.tokenizer), _by_id(self.base.tokenizer)
         different = [
-            (i, ours[i], theirs.get(i))
-            for i in sorted(ours)
-            if ours[i] != theirs.get(i) and i not in self.id_map
+            (i, ours[i], theirs.get(i)) for i in sorted(ours) if ours[i] != theirs.get(i) and i not in self.id_map
         ]
         if different:
             rows = "\n".join(
@@ -64,7 +62,7 @@ class ModelPair:
                 for i, mine, other in different[:SHOWN]
             )
             raise SteerkitError(
-                f"the pair's tokenizers disagree on {len(different)} ids that id_map does not list; the first:\n{rows}\n"
+                f"the pair's tokenizers disagree on {len(different)} ids not in id_map; the first:\n{rows}\n"
                 "  For special tokens, map each id to a neutral one of the base's under `id_map:` in the recipe "
                 "(BOS and EOS to themselves); other differences mean that these two models are not a pair"
             )
@@ -92,9 +90,7 @@ def load_pair(
         plain = LanguageModel(str(base), both.model, both.tokenizer, adapter=False)
         return ModelPair(plain, both, id_map or {})
     if reasoning is None:
-        raise SteerkitError(
-            "a pair needs a reasoning model (`reasoning:`) or an adapter on the base (`adapter:`)"
-        )
+        raise SteerkitError("a pair needs a reasoning model (`reasoning:`) or an adapter on the base (`adapter:`)")
     first = load_model(base, **options) if isinstance(base, str) else wrap_model(base)
     if base == reasoning:
         return ModelPair(first, first, id_map or {})

@@ -62,7 +62,14 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
-        problems += [problem for e in error.errors() for problem in _explain(e, document)]
+        broken = error.errors()
+        inner = {e["loc"][:-1] for e in broken}  # a list too short only because its items are wrong
+        problems += [
+            problem
+            for e in broken
+            if not (e["type"] == "too_short" and e["loc"] in inner)
+            for problem in _explain(e, document)
+        ]
     if recipe is not None and not problems:
         problems += _check_windows(recipe, document)
     if problems or recipe is None:
@@ -104,7 +111,8 @@ def _slots(document: Document) -> Iterator[tuple[Key, str, Any]]:
         for part in path:
             value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, list):
-            yield from (((*path, i), kind, item) for i, item in enumerate(value))
+            for index, item in enumerate(value):
+                yield (*path, index), kind, item
         elif value is not None:
             yield path, kind, value
 
@@ -140,9 +148,7 @@ def _check_windows(recipe: Recipe, document: Document) -> list[Problem]:
         a, b = fitter.config.window
         where = document.place(("fitter", "window"))
         problems.append(
-            Problem(
-                where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows"
-            )
+            Problem(where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows")
         )
     if recipe.offsets is not None:
         widest = max(have, key=lambda w: w[1] - w[0])
@@ -154,14 +160,10 @@ def _check_windows(recipe: Recipe, document: Document) -> list[Problem]:
     return problems
 
 
-def _explain(
-    error: Any, document: Document, prefix: Key = (), model: type[BaseModel] = Recipe
-) -> list[Problem]:
+def _explain(error: Any, document: Document, prefix: Key = (), model: type[BaseModel] = Recipe) -> list[Problem]:
     """A pydantic error in the words of someone who wrote YAML."""
     location = tuple(part for part in error["loc"] if not _is_internal(part))
-    if not prefix and any(
-        location[: len(path)] == path and len(location) > len(path) for path in _spec_paths()
-    ):
+    if not prefix and any(location[: len(path)] == path and len(location) > len(path) for path in _spec_paths()):
         location = location[:-1] if location[-1] == "name" and error["type"] != "missing" else location
     key = (*prefix, *location)
     where = document.place(key)
@@ -172,11 +174,7 @@ def _explain(
             return [Problem(where, f"{name!r} is missing", _about(model, location))]
         case "extra_forbidden":
             owner = _model_at(model, location[:-1])
-            return [
-                Problem(
-                    where, f"unknown key {name!r}; {nearest(str(location[-1]), list(owner.model_fields))}"
-                )
-            ]
+            return [Problem(where, f"unknown key {name!r}; {nearest(str(location[-1]), list(owner.model_fields))}")]
         case "value_error":
             return [Problem(where, f"{name + ': ' if name else ''}{error['ctx']['error']}")]
         case "literal_error" | "enum":
@@ -195,9 +193,7 @@ def _explain(
             else ""
         )
         return [Problem(where, f"{name!r} must be {kind}, not {shown}{trap}", _about(model, location))]
-    return [
-        Problem(where, f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {json.dumps(value)}")
-    ]
+    return [Problem(where, f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {json.dumps(value)}")]
 
 
 def _is_internal(part: Any) -> bool:
@@ -234,13 +230,9 @@ def _about(model: type[BaseModel], location: Sequence[Any]) -> str:
     return " ".join((info.description or "").split()).rstrip(".") if info else ""
 
 
-def _by_place(problem: Problem) -> tuple[str, int, int]:
+def _by_place(problem: Problem) -> tuple[str, list[int]]:
     name, *numbers = problem.where.rsplit(":", 2)
-    return (
-        (name, *(int(n) for n in numbers))
-        if len(numbers) == 2 and all(n.isdigit() for n in numbers)
-        else (name, 0, 0)
-    )  # type: ignore[return-value]
+    return name, [int(n) for n in numbers if n.isdigit()]
 
 
 def resolved_yaml(recipe: Recipe, *, documented: bool = False) -> str:

@@ -56,7 +56,8 @@ class Document:
         places = dict(self.places)
         for key, place in child.places.items():
             places[key] = place
-        return Document(_merge(self.data, child.data), places, [*self.problems, *child.problems])
+        data = {**self.data, **{k: _merge(self.data.get(k), v) for k, v in child.data.items()}}
+        return Document(data, places, [*self.problems, *child.problems])
 
     def set(self, assignment: str) -> None:
         """Apply one ``a.b=value`` override, the value read as YAML."""
@@ -74,9 +75,7 @@ class Document:
         inner = Document()
         value = None if node is None else _value(node, key, inner, lambda _: where)
         if not _assign(self.data, key, value):
-            self.problems.append(
-                Problem(where, f"there is no {'.'.join(map(str, key[:-1]))!r} to set a part of")
-            )
+            self.problems.append(Problem(where, f"there is no {'.'.join(map(str, key[:-1]))!r} to set a part of"))
             return
         for old in [place for place in self.places if place[: len(key)] == key]:
             del self.places[old]
@@ -108,9 +107,7 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
     if not isinstance(node, yaml.MappingNode):
         raise InputError(name, [Problem(f"{name}:1:1", "a recipe is a mapping of keys to values")])
     document = Document()
-    document.data = _value(
-        node, (), document, lambda n: f"{name}:{n.start_mark.line + 1}:{n.start_mark.column + 1}"
-    )
+    document.data = _value(node, (), document, lambda n: f"{name}:{n.start_mark.line + 1}:{n.start_mark.column + 1}")
     return document
 
 
@@ -131,9 +128,7 @@ def _value(node: yaml.Node, key: Key, document: Document, place: Any) -> Any:
             name = str(key_node.value)
             if name in found:
                 first = document.places[(*key, name)]
-                document.problems.append(
-                    Problem(place(key_node), f"the key {name!r} stands twice; first at {first}")
-                )
+                document.problems.append(Problem(place(key_node), f"the key {name!r} stands twice; first at {first}"))
                 continue
             document.places[(*key, name)] = place(key_node)
             found[name] = _value(value_node, (*key, name), document, place)
@@ -151,7 +146,7 @@ def _value(node: yaml.Node, key: Key, document: Document, place: Any) -> Any:
 def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         # Naming another plugin replaces its options: they belong to the old one.
-        if "name" in over and "name" in base and over["name"] != base["name"]:
+        if "name" in over and over["name"] != base.get("name"):
             return dict(over)
         return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
     return over

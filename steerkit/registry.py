@@ -80,13 +80,9 @@ def load_file(path: Path) -> None:
     except Exception as error:
         del sys.modules[module_name]
         line = _line_in(error, path)
-        raise SteerkitError(
-            f"{path}{line}: the plugin file failed: {type(error).__name__}: {error}"
-        ) from error
+        raise SteerkitError(f"{path}{line}: the plugin file failed: {type(error).__name__}: {error}") from error
     if set(_local) == before:
-        raise SteerkitError(
-            f"{path}: registers no plugin; decorate a class with @steerkit.register(kind, name)"
-        )
+        raise SteerkitError(f"{path}: registers no plugin; decorate a class with @steerkit.register(kind, name)")
 
 
 def _line_in(error: BaseException, path: Path) -> str:
@@ -161,9 +157,7 @@ def failures(kind: str) -> list[str]:
 
 def versions(kind: str, name: str) -> str:
     """`distribution version` of a plugin, for provenance."""
-    return next(
-        (f"{row.distribution} {row.version}".strip() for row in entries(kind).get(name, ())), "unknown"
-    )
+    return next((f"{row.distribution} {row.version}".strip() for row in entries(kind).get(name, ())), "unknown")
 
 
 def _failure(entry: Entry, error: BaseException) -> str:

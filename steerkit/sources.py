@@ -64,7 +64,7 @@ def check_splits(prompts: Sequence[Prompt], counts: Mapping[str, int], available
     if short:
         total = f" of {available} prompts" if available is not None else ""
         raise SteerkitError(
-            f"too few prompts{total}: {', '.join(short)}; give more, or lower prompts.extract, prompts.choose, prompts.test"
+            f"too few prompts{total}: {', '.join(short)}; give more, or ask for fewer (prompts.extract, .choose, .test)"
         )
     twice = [name for name, n in Counter(p.id for p in prompts).items() if n > 1]
     if twice:

@@ -91,9 +91,7 @@ class WindowStatistics:
     def mean_square(self, group: str, weighting: Weighting = "trace") -> Tensor:
         """[L, H] float64 mean squared activation of a group over `window`."""
         if self.squares is None:
-            raise SteerkitError(
-                "sums of squares were not collected: declare `needs = frozenset({'squares'})`"
-            )
+            raise SteerkitError("sums of squares were not collected: declare `needs = frozenset({'squares'})`")
         return self._moment(self.squares, group, weighting)
 
     def tokens_mean(self) -> Tensor:
@@ -177,9 +175,7 @@ class ActivationStatistics:
         for key, a in self.windows.items():
             b = other.windows[key]
             if a.layers != b.layers or a.labels != b.labels or a.sums.shape != b.sums.shape:
-                raise SteerkitError(
-                    f"statistics of window {key} differ in layers, labels or width: not addable"
-                )
+                raise SteerkitError(f"statistics of window {key} differ in layers, labels or width: not addable")
             merged[key] = replace(
                 a,
                 sums=a.sums + b.sums,
@@ -228,9 +224,7 @@ class ActivationStatistics:
                 meta = json.loads(file.metadata()["meta"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise SteerkitError(
-                f"{path}: not a statistics file ({error}); delete it and run again"
-            ) from error
+            raise SteerkitError(f"{path}: not a statistics file ({error}); delete it and run again") from error
         windows = {}
         for index, head in enumerate(heads):
             key = (head["range"][0], head["range"][1])
@@ -241,9 +235,7 @@ class ActivationStatistics:
                 labels=tuple(head["labels"]),
                 dropped=head["dropped"],
                 traces=head["traces"],
-                raw=None
-                if head["raw"] is None
-                else RawWindows(tuple(path.parent / name for name in head["raw"])),
+                raw=None if head["raw"] is None else RawWindows(tuple(path.parent / name for name in head["raw"])),
                 **_named(tensors, index),
             )
         return cls(windows, meta)

@@ -162,8 +162,8 @@ class Steering:
         elif past == 0 and self._fixed_lengths is None:
             self._lengths = (position[:, -1:] + 1).clone()
         generated = past > 0 and length == 1 and self._fixed_lengths is None and self._lengths is not None
-        unknown = generated or self._lengths is None
-        prompt = None if unknown else position < self._lengths.to(position.device)
+        lengths = None if generated else self._lengths
+        prompt = None if lengths is None else position < lengths.to(position.device)
         self._call = _Call(position, real, prompt, generated)
         self._calls += 1
 
@@ -194,7 +194,7 @@ class Steering:
         if self._shared:
             count = part.shape[0]
             norm, key = norm.expand(count, 1, 1), key.expand(count)
-            direction = None if direction is None else direction.expand(count, 1, -1)
+            direction = direction.expand(count, 1, -1)
         edited = group.steerer.edit(part, EditContext(layer, norm, direction, position, key))
         keep = self._mask(group, call, rows, hidden.device)
         if keep is None:
@@ -212,15 +212,11 @@ class Steering:
         kinds = {edit.tokens for edit in group.edits}
         if kinds == {"all"} or (call.generated and "prompt" not in kinds):
             return keep
-        wants = torch.tensor(
-            [[e.tokens != "generated", e.tokens != "prompt"] for e in group.edits], device=device
-        )
+        wants = torch.tensor([[e.tokens != "generated", e.tokens != "prompt"] for e in group.edits], device=device)
         if call.generated:
             chosen = wants[:, 1:].expand(call.position[rows].shape)
         elif call.prompt is None:
-            raise SteerkitError(
-                "tokens: prompt or generated needs the prompt's forward inside the same `with`"
-            )
+            raise SteerkitError("tokens: prompt or generated needs the prompt's forward inside the same `with`")
         else:
             chosen = torch.where(call.prompt.to(device)[rows], wants[:, :1], wants[:, 1:])
         return chosen if keep is None else keep & chosen
@@ -230,7 +226,7 @@ class Steering:
 class _Tensors:
     places: Tensor
     norm: Tensor
-    direction: Tensor | None
+    direction: Tensor
     key: Tensor
 
 
@@ -249,17 +245,17 @@ class _Group:
 
         ready = self._ready
         if ready is None or ready.norm.device != hidden.device or ready.norm.dtype != hidden.dtype:
-            to = {"device": hidden.device, "dtype": hidden.dtype}
             vectors = [edit.direction for edit in self.edits if edit.direction is not None]
             for vector in vectors:
                 if vector.shape != hidden.shape[-1:]:
                     raise SteerkitError(
                         f"a direction of width {tuple(vector.shape)} on hidden states of {hidden.shape[-1]}"
                     )
+            norm = hidden.new_tensor([edit.norm for edit in self.edits])[:, None, None]
             ready = self._ready = _Tensors(
                 torch.tensor(self.places, device=hidden.device),
-                torch.tensor([edit.norm for edit in self.edits], **to)[:, None, None],
-                torch.stack([v.detach().to(**to) for v in vectors])[:, None] if vectors else None,
+                norm,
+                torch.stack([v.detach().to(hidden) for v in vectors])[:, None] if vectors else norm * 0,
                 torch.tensor([edit.key for edit in self.edits], device=hidden.device),
             )
         return ready

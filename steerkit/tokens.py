@@ -42,9 +42,7 @@ def decode_with_starts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, tuple[i
     text = decode(tokenizer, ids)
     if not ids:
         return text, ()
-    pieces = tokenizer.batch_decode(
-        [[i] for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+    pieces = tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if "".join(pieces) == text:
         return text, (0, *accumulate(len(piece) for piece in pieces[:-1]))
     starts, at, begin = [], 0, 0

@@ -100,12 +100,19 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
         if problem:
             problems.append(Problem(f"{path}:{number}", problem))
         else:
-            rows.append(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}))
+            rows.append(from_json(kind, value))
     if problems:
         raise InputError(f"{path}", sorted(problems, key=lambda p: int(p.where.rsplit(":", 1)[1])))
     if not rows:
         raise SteerkitError(f"{path}: holds no rows; each line is a JSON object with {_required(kind)}")
     return rows
+
+
+def from_json(kind: type[Row], value: dict[str, Any]) -> Row:
+    """A row of its JSON object; keys that are not its fields are left out."""
+    known: dict[str, Any] = {f.name: value[f.name] for f in fields(kind) if f.name in value}
+    known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+    return kind(**known)
 
 
 def read_jsonl(path: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
@@ -127,9 +134,7 @@ def read_jsonl(path: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
                     return found
                 except jsonlines.InvalidLineError as error:
                     if str(error.line).strip():
-                        problems.append(
-                            Problem(f"{path}:{number}", f"not a JSON line ({error.__cause__ or error})")
-                        )
+                        problems.append(Problem(f"{path}:{number}", f"not a JSON line ({error.__cause__ or error})"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 ({error})"
         raise SteerkitError(f"{path}: can't be read: {reason}") from error

@@ -220,7 +220,7 @@ class SteeringTrainer:
             self._keys["prompts"], self.pair.reasoning.fingerprint, args.max_new_tokens, args.temperature, args.seed,
             args.think_end, args.chat, args.per_device_batch_size, args.bf16, _file_key(args.traces),
         ]  # fmt: skip
-        return self._stage("traces", inputs, make, lambda: read_rows(path, Trace))  # type: ignore[no-any-return]
+        return self._stage("traces", inputs, make, lambda: read_rows(path, Trace))
 
     def _span_stage(self, traces: list[Trace]) -> list[Span]:
         args, path = self.args, self.folder / "spans.jsonl"
@@ -231,13 +231,9 @@ class SteeringTrainer:
                 spans, notes = span_stage.read_spans(Path(args.spans), traces, self.span_judge.labels())
             else:
                 spans = span_stage.judge_spans(self, traces)
-            span_stage.check_positives(
-                spans, self.fitter.config.label, traces, args.spans or args.span_judge.name
-            )
+            span_stage.check_positives(spans, self.fitter.config.label, traces, args.spans or args.span_judge.name)
             write_rows(path, spans)
-            counts = {
-                label: sum(s.label == label for s in spans) for label in sorted({s.label for s in spans})
-            }
+            counts = {label: sum(s.label == label for s in spans) for label in sorted({s.label for s in spans})}
             self.log(spans=len(spans), labels=counts, **notes)
             write_json(self.folder / "spans.notes.json", {"labels": counts, **notes})
             return spans, ["spans.jsonl", "spans.notes.json"]
@@ -248,16 +244,14 @@ class SteeringTrainer:
             _file_key(args.spans),
             self.fitter.config.label,
         ]
-        return self._stage("spans", inputs, make, lambda: read_rows(path, Span))  # type: ignore[no-any-return]
+        return self._stage("spans", inputs, make, lambda: read_rows(path, Span))
 
     def _vector_stage(self, traces: list[Trace], spans: list[Span]) -> dict[VectorKey, SteeringVector]:
         statistics = {role: self._statistics(role, traces, spans) for role in ("base", "reasoning")}
         keys = Planner(self.args, self.pair.base.depth, {}).vectors()
 
         def make(key: str) -> tuple[dict[VectorKey, SteeringVector], list[str]]:
-            made = {
-                k: vector_stage.fit_vector(self, k, statistics[k.source], self._keys["spans"]) for k in keys
-            }
+            made = {k: vector_stage.fit_vector(self, k, statistics[k.source], self._keys["spans"]) for k in keys}
             for k, vector in made.items():
                 vector.save(self.folder / "vectors" / k.file)
             main = self._main_keys()
@@ -270,13 +264,11 @@ class SteeringTrainer:
             self.args.fitter.model_dump(),
             [k.file for k in keys],
         ]
-        return self._stage("vectors", inputs, make, lambda: vector_stage.load_vectors(self.folder.path, keys))  # type: ignore[no-any-return]
+        return self._stage("vectors", inputs, make, lambda: vector_stage.load_vectors(self.folder.path, keys))
 
     def _main_keys(self) -> tuple[VectorKey, VectorKey]:
         c = self.fitter.config
-        base, reasoning = (
-            VectorKey(source=s, label=c.label, window=tuple(c.window)) for s in ("base", "reasoning")
-        )
+        base, reasoning = (VectorKey(source=s, label=c.label, window=tuple(c.window)) for s in ("base", "reasoning"))
         return base, reasoning
 
     def _statistics(self, role: str, traces: list[Trace], spans: list[Span]) -> ActivationStatistics:
@@ -287,23 +279,19 @@ class SteeringTrainer:
             items = vector_stage.items_for(self, role, traces, spans)
             found = vector_stage.collect(self, role, items, labels, key)
             main = found.at(tuple(self.fitter.config.window))
-            self.log(
-                role=role, dropped_windows=main.dropped, counted={k: main.count(k, "span") for k in labels}
-            )
+            self.log(role=role, dropped_windows=main.dropped, counted={k: main.count(k, "span") for k in labels})
             return found, [f"stats/{role}.safetensors"]
 
         inputs = [
             self._keys["spans"], self._keys["traces"], self.pair[role].fingerprint, dict(self.pair.id_map), labels,
             self.args.extractor.model_dump(), sorted(self.fitter.needs), self.args.bf16, role if self.pair.id_map else "",
         ]  # fmt: skip
-        return self._stage(stage, inputs, make, lambda: ActivationStatistics.load(path))  # type: ignore[no-any-return]
+        return self._stage(stage, inputs, make, lambda: ActivationStatistics.load(path))
 
     def planner(self, vectors: dict[VectorKey, SteeringVector]) -> Planner:
         """The conditions that these vectors make possible."""
         norms = {
-            (key.source, layer): vectors[key].norm(layer)
-            for key in self._main_keys()
-            for layer in vectors[key].layers
+            (key.source, layer): vectors[key].norm(layer) for key in self._main_keys() for layer in vectors[key].layers
         }
         return Planner(self.args, self.pair.reasoning.depth, norms)
 
@@ -322,9 +310,7 @@ class SteeringTrainer:
         inputs = [*self._generation_inputs(self.experiments), self.args.choose.model_dump()]
         return float(self._stage("choose", inputs, make, lambda: json.loads(path.read_text())["strength"]))
 
-    def _test_stage(
-        self, prompts: list[Prompt], vectors: dict[VectorKey, SteeringVector], chosen: float
-    ) -> None:
+    def _test_stage(self, prompts: list[Prompt], vectors: dict[VectorKey, SteeringVector], chosen: float) -> None:
         planner = self.planner(vectors)
         testing = planner.test(chosen)
 
@@ -360,9 +346,7 @@ class SteeringTrainer:
 
         def make(key: str) -> tuple[None, list[str]]:
             rows = read_whole_lines(self.folder / "generations.jsonl")
-            scores = results.Scores.of(
-                rows, self.args, self.span_judge, self.score_judge, self._planner.label
-            )
+            scores = results.Scores.of(rows, self.args, self.span_judge, self.score_judge, self._planner.label)
             found = results.result_rows(self.experiments, scores, self._planner, chosen)
             results.write_csv(self.folder / files[0], results.RESULT_COLUMNS, found)
             compared = results.comparison_rows(self.experiments, scores, self._planner, chosen)
@@ -460,11 +444,7 @@ class SteeringTrainer:
 
 
 def _model_name(model: Any) -> str | None:
-    return (
-        model
-        if isinstance(model, str) or model is None
-        else str(getattr(model, "name", type(model).__name__))
-    )
+    return model if isinstance(model, str) or model is None else str(getattr(model, "name", type(model).__name__))
 
 
 def _file_key(path: str | None) -> str | None:

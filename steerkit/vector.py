@@ -120,9 +120,7 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
         value = self.direction(layer)
         length = value.norm()
         if length == 0:
-            raise SteerkitError(
-                f"the vector is zero at layer {layer}: its positive and reference means are the same"
-            )
+            raise SteerkitError(f"the vector is zero at layer {layer}: its positive and reference means are the same")
         return value / length
 
     def norm(self, layer: int, scale: Scale | None = None) -> float:
@@ -133,17 +131,13 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
         if scale == "raw":
             return float(self.direction(layer).norm())
         if layer not in self.norms:
-            raise SteerkitError(
-                f"scale {scale} needs the source's norms, which this vector was saved without"
-            )
+            raise SteerkitError(f"scale {scale} needs the source's norms, which this vector was saved without")
         return self.norms[layer][0 if scale == "mean-norm" else 1]
 
     def mean_unit(self, layer: int) -> Tensor:
         """[H] unit mean activation of the source at a layer (the overall-mean baseline)."""
         if layer not in self.means:
-            raise SteerkitError(
-                f"this vector was saved without its source's mean activation at layer {layer}"
-            )
+            raise SteerkitError(f"this vector was saved without its source's mean activation at layer {layer}")
         return self.means[layer] / self.means[layer].norm()
 
     def cosine(self, other: SteeringVector) -> dict[int, float]:
@@ -158,9 +152,7 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
     def check_model(self, lm: LanguageModel) -> None:
         """Raises: SteerkitError when the vector's width or depth does not fit the model."""
         if self.width != lm.width:
-            raise SteerkitError(
-                f"the vector has width {self.width}, {lm.name} has {lm.width}: made for another model"
-            )
+            raise SteerkitError(f"the vector has width {self.width}, {lm.name} has {lm.width}: made for another model")
         if (self.info.depth and self.info.depth != lm.depth) or self.layers[-1] >= lm.depth:
             raise SteerkitError(
                 f"the vector was made on a model of {self.info.depth or self.layers[-1] + 1} blocks, "
@@ -213,9 +205,7 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
             with safe_open(file_path, "pt") as file:
                 head = file.metadata() or {}
                 if head.get("format") != FORMAT:
-                    raise SteerkitError(
-                        f"{file_path}: a safetensors file, but no steerkit vector (format {FORMAT})"
-                    )
+                    raise SteerkitError(f"{file_path}: a safetensors file, but no steerkit vector (format {FORMAT})")
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             info = json.loads(head["info"])
             norms = {int(k): tuple(v) for k, v in json.loads(head["norms"]).items()}

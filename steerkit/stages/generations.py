@@ -31,9 +31,7 @@ def steering_jobs(
     main = args.steerer.build("steerers")
     tokenizer = pair.reasoning.tokenizer
     formatted = {p.id: format_prompt(tokenizer, p.prompt, args.chat) for p in prompts}
-    by_target = {
-        role: {k: pair.ids_for(role, ids) for k, ids in formatted.items()} for role in ("base", "reasoning")
-    }
+    by_target = {role: {k: pair.ids_for(role, ids) for k, ids in formatted.items()} for role in ("base", "reasoning")}
     jobs = []
     for split, condition in wanted:
         steerer = steerers.get(condition.method, main)

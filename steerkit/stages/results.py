@@ -180,10 +180,7 @@ def comparison_rows(
     for experiment in experiments:
         if experiment.split == "test":
             for condition, other in _pairs(experiment, planner):
-                rows += [
-                    _compare(experiment, condition, other, metric, scores, planner, chosen)
-                    for metric in METRICS
-                ]
+                rows += [_compare(experiment, condition, other, metric, scores, planner, chosen) for metric in METRICS]
     return rows
 
 
@@ -200,7 +197,9 @@ def _pairs(experiment: Experiment, planner: Planner) -> list[tuple[Condition, Co
                 found += [(c, o) for o in same if o.target == "reasoning" and o.source == "reasoning"]
         elif experiment.name == "baselines":
             found += [(c, o) for o in same if o.method != c.method]
-        elif (experiment.name == "offsets" and c.window == planner.window) or (experiment.name == "layers" and c.layer == planner.args.layer):
+        elif (experiment.name == "offsets" and c.window == planner.window) or (
+            experiment.name == "layers" and c.layer == planner.args.layer
+        ):
             found += [(c, none(c.target)), *((c, o) for o in same)]
     return found
 

@@ -34,9 +34,7 @@ def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]
     ]
 
 
-def read_spans(
-    path: Path, traces: Sequence[Trace], labels: Sequence[str]
-) -> tuple[list[Span], dict[str, Any]]:
+def read_spans(path: Path, traces: Sequence[Trace], labels: Sequence[str]) -> tuple[list[Span], dict[str, Any]]:
     """Spans of a file, steerkit's own or tagged annotations, and what happened on the way.
 
     Raises:
@@ -49,9 +47,7 @@ def read_spans(
         spans = read_rows(path, Span)
         lost = sorted({span.trace_id for span in spans} - set(by_id))
         if lost:
-            raise SteerkitError(
-                f"{path}: has spans of {len(lost)} traces that aren't there, the first {lost[0]!r}"
-            )
+            raise SteerkitError(f"{path}: has spans of {len(lost)} traces that aren't there, the first {lost[0]!r}")
         return spans, {}
     found: list[Span] = []
     rejected: Counter[str] = Counter()

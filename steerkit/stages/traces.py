@@ -11,7 +11,7 @@ from steerkit.generation import Generated, GenerationRow
 from steerkit.noise import key_of
 from steerkit.stages.batches import Job, generate_all
 from steerkit.tokens import encode_trace, format_prompt, make_trace
-from steerkit.trace import Prompt, Trace, read_jsonl, read_rows, write_rows
+from steerkit.trace import Prompt, Trace, from_json, read_jsonl, read_rows, write_rows
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
@@ -40,12 +40,8 @@ def make_traces(trainer: SteeringTrainer, prompts: list[Prompt], key: str) -> li
         return asdict(make_trace(tokenizer, prompt, job.row.prompt_ids, text.ids, text.finished, marker))
 
     partial = trainer.folder / "traces.partial.jsonl"
-    fields = set(Trace.__dataclass_fields__)
     rows = generate_all(trainer, "traces", key, partial, trace_jobs(trainer, prompts), describe)
-    traces = [
-        Trace(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in fields})
-        for row in rows
-    ]
+    traces = [from_json(Trace, row) for row in rows]
     write_rows(trainer.folder / "traces.jsonl", traces)
     partial.unlink()
     return traces

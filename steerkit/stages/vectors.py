@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 SAVE_SHARE = 0.05  # of the extraction's time that may go into keeping what it has
 
 
-def items_for(
-    trainer: SteeringTrainer, role: str, traces: Sequence[Trace], spans: Sequence[Span]
-) -> list[Item]:
+def items_for(trainer: SteeringTrainer, role: str, traces: Sequence[Trace], spans: Sequence[Span]) -> list[Item]:
     """Traces with their spans, as one model of the pair reads them."""
     grouped = spans_by_trace(spans)
     return [Item(t, grouped.get(t.id, ()), trainer.pair.ids_for(role, t.tokens)) for t in traces]
@@ -41,10 +39,7 @@ def collect(
     if before and before.meta["key"] != key:
         before = None
     skip = set(before.meta["done"]) if before else set()
-    order = [
-        [i.trace.id for i in b]
-        for b in batches([i for i in items if i.trace.id not in skip], args.batch_tokens)
-    ]
+    order = [[i.trace.id for i in b] for b in batches([i for i in items if i.trace.id not in skip], args.batch_tokens)]
     state: dict[str, Any] = {"total": before, "done": sorted(skip), "saving": 0.0, "begin": time.monotonic()}
 
     def keep() -> None:
@@ -75,9 +70,7 @@ def collect(
     return total
 
 
-def fit_vector(
-    trainer: SteeringTrainer, key: VectorKey, statistics: ActivationStatistics, data: str
-) -> SteeringVector:
+def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationStatistics, data: str) -> SteeringVector:
     """One vector, with where it came from."""
     pool = None if key.pool == "own" else max(statistics.windows, key=lambda w: w[1] - w[0])
     fitter = trainer.fitter.replace(label=key.label, window=key.window)
@@ -121,9 +114,7 @@ def fit(
         directions,
         described,
         means={layer: means[place[layer]] for layer in directions},
-        norms={
-            layer: (float(means[place[layer]].norm()), float(residual[place[layer]])) for layer in directions
-        },
+        norms={layer: (float(means[place[layer]].norm()), float(residual[place[layer]])) for layer in directions},
     )
 
 

@@ -29,10 +29,7 @@ class DiagonalLDA(VectorFitter):
         label, rest = self.config.label, f"rest:{self.config.label}"
         means = {name: statistics.mean(name, "span") for name in (label, rest)}
         weights = {name: statistics.count(name, "span") for name in (label, rest)}
-        variance = sum(
-            weights[name] * (statistics.mean_square(name, "span") - means[name].square()) for name in means
-        ) / sum(weights.values())
-        shrunk = (1 - self.config.shrinkage) * variance + self.config.shrinkage * variance.mean(
-            -1, keepdim=True
-        )
+        spread = [weights[n] * (statistics.mean_square(n, "span") - means[n].square()) for n in (label, rest)]
+        variance = (spread[0] + spread[1]) / sum(weights.values())
+        shrunk = (1 - self.config.shrinkage) * variance + self.config.shrinkage * variance.mean(-1, keepdim=True)
         return dict(zip(statistics.layers, (means[label] - means[rest]) / shrunk, strict=True))

@@ -52,9 +52,9 @@ def traces(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int =
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    ids = model.generate(
-        input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=config
-    )[:, inputs.input_ids.shape[1] :]
+    ids = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=config)[
+        :, inputs.input_ids.shape[1] :
+    ]
     said = [tokenizer.decode(row).split(tokenizer.eos_token)[0] for row in ids]
     sentences = [s for text in said for s in text.split(". ")]
     turns = tuple(wording.SECOND_THOUGHTS)

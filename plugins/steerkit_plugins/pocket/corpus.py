@@ -95,9 +95,7 @@ def sheet(rng: Random) -> str:
 
 def story(rng: Random) -> str:
     """A few lines about people who meet, wait for each other and talk."""
-    return "Story: " + " ".join(
-        wording.happening(*rng.sample(NAMES, 2), rng.choice(THINGS), rng) for _ in range(8)
-    )
+    return "Story: " + " ".join(wording.happening(*rng.sample(NAMES, 2), rng.choice(THINGS), rng) for _ in range(8))
 
 
 def document(rng: Random) -> Example:

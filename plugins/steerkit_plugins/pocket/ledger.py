@@ -55,9 +55,7 @@ class Problem:
     def question(self) -> str:
         """The problem in words."""
         days = " ".join(f"{day}{change:+d}." for day, change in zip(DAYS, self.changes, strict=False))
-        return (
-            f"{self.name} has {self.start} {self.thing}. {days} How many {self.thing} does {self.name} have?"
-        )
+        return f"{self.name} has {self.start} {self.thing}. {days} How many {self.thing} does {self.name} have?"
 
 
 @dataclass(frozen=True)

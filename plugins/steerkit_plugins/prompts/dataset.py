@@ -41,8 +41,6 @@ class DatasetPrompts(PromptSource):
             raise SteerkitError(f"data set {c.path}: can't be loaded: {reason}") from error
         for column in filter(None, (c.prompt, c.answer)):
             if column not in data.column_names:
-                raise SteerkitError(
-                    f"data set {c.path}: no column {column!r}; it has {', '.join(data.column_names)}"
-                )
+                raise SteerkitError(f"data set {c.path}: no column {column!r}; it has {', '.join(data.column_names)}")
         rows = ({"prompt": row[c.prompt], **({"answer": row[c.answer]} if c.answer else {})} for row in data)
         return assign_splits(as_prompts(rows), counts, seed)

@@ -1,0 +1,60 @@
+"""The command line: a thin skin. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from steerkit import __version__
+from steerkit.cli import plugin, recipe, vector
+from steerkit.cli.generate import generate
+from steerkit.cli.report import report
+
+app = typer.Typer(
+    name="steerkit",
+    help="Find a direction inside a language model, steer with it, and prove what it does.",
+    epilog="Start with: steerkit recipe run backtracking",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich costs more to import than the rest of --help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(plugin.app, name="plugin")
+app.add_typer(vector.app, name="vector")
+app.command()(generate)
+app.command()(report)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"steerkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Console entry: user mistakes and Ctrl-C end with a plain line, never a traceback."""
+    from steerkit.errors import SteerkitError
+
+    try:
+        app()
+    except SteerkitError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; what is done is kept: give the same command again to go on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

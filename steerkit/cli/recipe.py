@@ -1,0 +1,107 @@
+"""`steerkit recipe`: list, show, copy, check and run recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List, show, copy, check and run recipes.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name (see `steerkit recipe ls`).")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.SUBKEY=VALUE", help="Change one setting; the value is YAML. Repeatable."),
+]
+
+
+@app.command("ls")
+def ls() -> None:
+    """List the shipped recipes."""
+    from steerkit.recipe import read_extended, shipped
+
+    for path in shipped():
+        about = " ".join(str(read_extended(str(path))[0].data.get("about", "")).split())
+        typer.echo(f"{path.stem:<26} {about}")
+
+
+@app.command()
+def show(name: Name, changes: Set = None) -> None:
+    """Print a recipe with every default filled in and every setting explained."""
+    from steerkit.recipe import find_recipe, load_recipe, resolved_yaml
+
+    typer.echo(f"# {find_recipe(name)}")
+    typer.echo(resolved_yaml(load_recipe(name, changes or ()), documented=True), nl=False)
+
+
+@app.command()
+def cp(
+    name: Name,
+    to: Annotated[Path | None, typer.Argument(help="File to write; the recipe's own name here when left out.")] = None,
+) -> None:
+    """Copy a recipe, to make it your own."""
+    from steerkit.errors import SteerkitError
+    from steerkit.recipe import find_recipe
+
+    source = find_recipe(name)
+    target = to or Path(source.name)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise SteerkitError(f"{target}: is there already; name another file")
+    try:
+        target.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise SteerkitError(f"{target}: can't be written: {error.strerror}") from error
+    typer.echo(f"{source} -> {target}")
+
+
+@app.command()
+def validate(name: Name, changes: Set = None) -> None:
+    """Check a recipe; name all its problems, each with file:line:column."""
+    from steerkit.recipe import find_recipe, load_recipe
+
+    load_recipe(name, changes or ())
+    typer.echo(f"{find_recipe(name)}: valid")
+
+
+@app.command()
+def run(
+    name: Name,
+    changes: Set = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/NAME under the current folder when left out.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the plan: conditions, tokens, forward passes, memory.")
+    ] = False,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Let changed settings take over the folder; keep the stages they don't touch."),
+    ] = False,
+) -> None:
+    """Run a recipe. The same command goes on where a stopped run was, and does nothing when it is done."""
+    from rich.console import Console
+
+    from steerkit.recipe import find_recipe, load_recipe
+
+    console = Console(soft_wrap=True)
+    console.print(f"recipe {find_recipe(name)}", style="dim", highlight=False)
+    recipe = load_recipe(name, [*(changes or ()), *([f"output_dir={out}"] if out else [])])
+    if dry_run:
+        from steerkit.plan import plan_text
+
+        typer.echo(plan_text(recipe))
+        return
+    from steerkit.callbacks import RichProgress
+    from steerkit.report import print_summary
+    from steerkit.trainer import SteeringTrainer
+
+    progress = RichProgress()
+    try:
+        folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update).run()
+    finally:
+        progress.close()
+    print_summary(folder, console)
+    console.print(f"report {folder / 'report.html'}", highlight=False)

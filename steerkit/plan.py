@@ -1,0 +1,72 @@
+"""What a recipe will do, before it does it: conditions, tokens, forward passes, memory."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+from steerkit.arguments import Recipe
+from steerkit.conditions import Experiment, Planner, distinct
+from steerkit.model import check_layer, load_shape
+from steerkit.statistics import groups_of
+
+GIB = 2**30
+
+
+def plan_text(recipe: Recipe) -> str:
+    """The plan in words. Only the model's configuration is read, never its weights.
+
+    Raises:
+        SteerkitError: no such model, or a layer out of range.
+    """
+    shape = load_shape(recipe.reasoning or recipe.base, trust_remote_code=recipe.trust_remote_code)
+    check_layer(recipe.layer, shape.name, shape.depth)
+    for layer in (recipe.layers.layers or ()) if recipe.layers else ():
+        check_layer(layer, shape.name, shape.depth, "layers.layers")
+    planner = Planner(recipe, shape.depth, defaultdict(lambda: 1.0))
+    # Whether a sweep runs at the chosen strength only is known; which strength that is, is not.
+    experiments = [*planner.choose(), *planner.test(recipe.nonzero[0])]
+    lines = [
+        f"models      {recipe.base} and {recipe.reasoning or recipe.adapter}: {shape.depth} blocks × {shape.width}, "
+        f"{shape.parameters / 1e6:,.1f} M parameters each",
+        f"prompts     {recipe.prompts.extract} to extract, {recipe.prompts.choose} to choose, {recipe.prompts.test} to test",
+        f"vectors     {len(planner.vectors())}, at every block",
+        "",
+        f"{'experiment':<12}{'split':<8}{'conditions':>11}{'texts':>9}",
+    ]
+    lines += [
+        f"{e.name:<12}{e.split:<8}{len(e.conditions):>11}{len(e.conditions) * _texts(recipe, e.split):>9}"
+        for e in experiments
+    ]
+    lines += ["", *_costs(recipe, shape, experiments)]
+    return "\n".join(lines)
+
+
+def _texts(recipe: Recipe, split: str) -> int:
+    return recipe.prompts.counts()[split] * recipe.samples
+
+
+def _costs(recipe: Recipe, shape: Any, experiments: list[Experiment]) -> list[str]:
+    once = distinct(experiments)
+    steered = sum(_texts(recipe, split) for split, _ in once)
+    traces = 0 if recipe.traces else recipe.prompts.extract
+    size = recipe.per_device_batch_size
+    by_stage: dict[tuple[str, str], int] = defaultdict(int)
+    for split, condition in once:
+        by_stage[split, condition.target] += _texts(recipe, split)
+    batches = sum(math.ceil(n / size) for n in by_stage.values()) + math.ceil(traces / size)
+    bytes_each = 2 if recipe.bf16 else 4
+    models = 1 if recipe.adapter or recipe.base == recipe.reasoning else 2
+    cache = size * recipe.max_new_tokens * shape.depth * 2 * shape.kv_width * bytes_each
+    labels = len(recipe.span_judge.build("judges").labels())
+    offsets = sum(b - a + 1 for a, b in recipe.extractor.build("extractors").windows())
+    sums = 2 * len(groups_of([""] * labels)) * shape.depth * offsets * shape.width * 8
+    return [
+        f"each condition is generated once: {len(once)} conditions, {steered:,} steered texts and {traces:,} traces",
+        f"new tokens      at most {(steered + traces) * recipe.max_new_tokens:,} ({recipe.max_new_tokens} a text)",
+        f"forward passes  at most {batches * recipe.max_new_tokens:,} of {size} rows ({batches} batches), and "
+        f"{2 * max(traces, 1):,} traces read by two models",
+        f"memory          {models * shape.parameters * bytes_each / GIB:.2f} GiB of weights, about {cache / GIB:.2f} GiB "
+        f"of KV cache a batch, {sums / GIB:.2f} GiB of statistics",
+    ]
