@@ -91,11 +91,16 @@ class Planner:
 
     def vectors(self) -> list[VectorKey]:
         """Every vector that the experiments need."""
-        keys = [VectorKey(source=s, label=self.label, window=self.window) for s in ("base", "reasoning")]
+        keys = list(self.main_vectors())
         keys += [VectorKey(source="base", label=label, window=self.window) for label in self.args.baseline_labels]
         if self.args.offsets:
             keys += [self._sweep_key(window) for window in self.args.offsets.windows()]
         return keys
+
+    def main_vectors(self) -> tuple[VectorKey, VectorKey]:
+        """The base- and the reasoning-derived vector that transfer compares."""
+        base, reasoning = (VectorKey(source=s, label=self.label, window=self.window) for s in ("base", "reasoning"))
+        return base, reasoning
 
     def choose(self) -> list[Experiment]:
         """Base-derived vector on the reasoning model at every strength, on the choose prompts."""

@@ -167,10 +167,11 @@ class _Collector:
         self.pools = [
             _plan(batch, extractor, window, labels, self.longest, "raw" in needs) for window in extractor.windows()
         ]
-        self.own = torch.zeros(len(batch), self.longest)
+        own = torch.zeros(len(batch), self.longest, dtype=torch.float64)
         for row, item in enumerate(batch):
             begin, length = len(item.trace.prompt_ids), len(item.ids)
-            self.own[row, begin:length] = 1 / max(length - begin, 1)
+            own[row, begin:length] = 1 / max(length - begin, 1)
+        self.own = own.reshape(-1)  # each token's weight in the mean over its trace's own tokens
         self.tokens: list[Tensor] = []
         self.norms: list[Tensor] = []
 
@@ -182,19 +183,20 @@ class _Collector:
             hidden = hidden.cpu()
         own = self.own.to(hidden.device)
         flat = hidden.reshape(-1, hidden.shape[-1])
-        lengths = hidden.float().norm(dim=-1)
-        self._check_finite(layer, lengths * (own > 0))
-        self.tokens.append((own.reshape(-1).to(flat.dtype if flat.dtype == torch.float32 else torch.float32)
-                            @ flat.float()).double().cpu())  # fmt: skip
-        self.norms.append((lengths * own).sum(dtype=torch.float64).cpu())
-        wide = flat.double()
+        single, wide = flat.float(), flat.double()
+        lengths = single.norm(dim=-1)
+        norm = own @ lengths.double()
+        if not norm.isfinite():  # 0 × inf is not finite either: prompt and padding are seen too
+            self._refuse(layer, lengths)
+        self.norms.append(norm.cpu())
+        self.tokens.append((own @ wide).cpu())
         for pool in self.pools:
             pool.sums.append(self._sum(pool, wide))
             if "squares" in self.needs:
                 pool.squares.append(self._sum(pool, wide.square()))
             if pool.raw_index is not None:
                 index = pool.raw_index.to(flat.device)
-                pool.raw.append(torch.nn.functional.embedding_bag(index, flat.float(), mode="mean").cpu())
+                pool.raw.append(torch.nn.functional.embedding_bag(index, single, mode="mean").cpu())
 
     def _sum(self, pool: _Pool, flat: Tensor) -> Tensor:
         import torch
@@ -207,14 +209,13 @@ class _Collector:
         summed = spread @ cells.reshape(-1, pool.offsets * width)
         return summed.reshape(2, -1, pool.offsets, width).cpu()
 
-    def _check_finite(self, layer: int, lengths: Tensor) -> None:
-        finite = lengths.isfinite()
-        if not finite.all():
-            row, token = (int(i) for i in (~finite).nonzero()[0])
-            raise SteerkitError(
-                f"{self.lm.name}: the activation of layer {layer} at token {token} of trace "
-                f"{self.batch[row].trace.id!r} is not finite; half precision overflows so: use bf16 or float32"
-            )
+    def _refuse(self, layer: int, lengths: Tensor) -> None:
+        place = int((~lengths.isfinite()).nonzero()[0])
+        row, token = divmod(place, self.longest)
+        raise SteerkitError(
+            f"{self.lm.name}: the activation of layer {layer} at token {token} of trace "
+            f"{self.batch[row].trace.id!r} is not finite; half precision overflows so: use bf16 or float32"
+        )
 
     def finish(self, raw_folder: Path | None) -> ActivationStatistics:
         """The batch's statistics; raw windows go to a shard named after the batch's traces."""
@@ -262,43 +263,39 @@ def _plan(
     names = groups_of(labels)
     once = extractor.once()
     cells: list[np.ndarray] = []  # flat positions, [n, O] each
-    columns: list[dict[tuple[int, int], float]] = []  # (weighting, group) → weight, a column of `spread` each
+    columns: list[np.ndarray] = []  # [2 * G] weights of the cell in the groups, by weighting
     counts = np.zeros((2, len(names)))
     dropped: dict[str, int] = {}
     singles: list[tuple[np.ndarray, str, str]] = []
     for row, item in enumerate(batch):
         positions = extractor.positions(item.trace, item.spans, window)
-        eligible = [i for i in range(len(item.spans)) if len(positions) and positions[i, 0] >= 0]
-        for i, span in enumerate(item.spans):
-            if i not in set(eligible):
+        fits = [len(positions) > 0 and positions[i, 0] >= 0 for i in range(len(item.spans))]
+        for span, inside in zip(item.spans, fits, strict=True):
+            if not inside:
                 dropped[span.label] = dropped.get(span.label, 0) + 1
+        eligible = [i for i, inside in enumerate(fits) if inside]
         present = {span.label for span in item.spans}
         found = [item.spans[i].label for i in eligible]
         flat = positions[eligible] + row * longest if eligible else positions[:0]
-        members = {name: [i for i, label in enumerate(found) if _in_group(name, label, present)] for name in names}
-        sizes = {name: len(np.unique(flat[m])) if once else len(m) for name, m in members.items()}
-        for g, name in enumerate(names):
-            if members[name]:
-                counts[0, g] += 1
-                counts[1, g] += sizes[name]
+        of_label: dict[str, list[int]] = {}
+        for i, label in enumerate(found):
+            of_label.setdefault(label, []).append(i)
+        belongs = {label: [_in_group(name, label, present) for name in names] for label in of_label}
+        members = [[i for label, own in of_label.items() if belongs[label][g] for i in own] for g in range(len(names))]
+        sizes = np.array([len(np.unique(flat[m])) if once else len(m) for m in members])
+        counts += (sizes > 0, sizes)
         if once:
-            for g, name in enumerate(names):
-                if members[name]:
-                    cells.append(np.unique(flat[members[name]])[:, None])
-                    columns.append({(0, g): 1 / sizes[name], (1, g): 1.0})
+            for g, own in enumerate(members):
+                if own:
+                    cells.append(np.unique(flat[own])[:, None])
+                    columns.append(_weights(np.arange(len(names)) == g, sizes))
         else:
-            for label in dict.fromkeys(found):
-                cells.append(flat[[i for i, other in enumerate(found) if other == label]])
-                columns.append({
-                    (w, g): (1 / sizes[name], 1.0)[w]
-                    for g, name in enumerate(names) if _in_group(name, label, present) for w in (0, 1)
-                })  # fmt: skip
+            for label, own in of_label.items():
+                cells.append(flat[own])
+                columns.append(_weights(np.array(belongs[label]), sizes))
         singles += [(flat[k], label, item.trace.id) for k, label in enumerate(found)]
     offsets = 1 if once else window[1] - window[0] + 1
-    spread = torch.zeros(2 * len(names), len(columns), dtype=torch.float64)
-    for column, weights in enumerate(columns):
-        for (w, g), weight in weights.items():
-            spread[w * len(names) + g, column] = weight
+    spread = torch.from_numpy(np.stack(columns, 1) if columns else np.zeros((2 * len(names), 0)))
     entries = [part for cell in cells for part in cell.T]
     sizes_of = np.array([len(part) for part in entries], dtype=np.int64)
     return _Pool(
@@ -315,6 +312,11 @@ def _plan(
         raw_labels=[s[1] for s in singles],
         raw_traces=[s[2] for s in singles],
     )
+
+
+def _weights(inside: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """[2 * G] weights of a cell: by trace 1/n in the groups that it is in (n: `sizes`), by span 1."""
+    return np.concatenate([inside / np.maximum(sizes, 1), inside])
 
 
 def _in_group(group: str, label: str, present: Collection[str]) -> bool:

@@ -89,6 +89,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def input_digest(path: str | None) -> str | None:
+    """Digest of a file that the user named, if any. Raises: SteerkitError when it isn't there."""
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise SteerkitError(f"{path}: no such file; the path is relative to {Path.cwd()}")
+    return file_digest(Path(path))
+
+
 def file_digest(path: Path) -> str:
     """16 hex digits of a file's SHA-256."""
     with path.open("rb") as file:

@@ -30,7 +30,7 @@ def plan_text(recipe: Recipe) -> str:
     lines = [
         f"models      {recipe.base} and {recipe.reasoning or recipe.adapter}: {shape.depth} blocks × {shape.width}, "
         f"{shape.parameters / 1e6:,.1f} M parameters each",
-        f"prompts     {recipe.prompts.extract} to extract, {recipe.prompts.choose} to choose, {recipe.prompts.test} to test",
+        "prompts     " + ", ".join(f"{n} to {split}" for split, n in recipe.prompts.counts().items()),
         f"vectors     {len(planner.vectors())}, at every block",
         "",
         f"{'experiment':<12}{'split':<8}{'conditions':>11}{'texts':>9}",
@@ -67,6 +67,6 @@ def _costs(recipe: Recipe, shape: Any, experiments: list[Experiment]) -> list[st
         f"new tokens      at most {(steered + traces) * recipe.max_new_tokens:,} ({recipe.max_new_tokens} a text)",
         f"forward passes  at most {batches * recipe.max_new_tokens:,} of {size} rows ({batches} batches), and "
         f"{2 * max(traces, 1):,} traces read by two models",
-        f"memory          {models * shape.parameters * bytes_each / GIB:.2f} GiB of weights, about {cache / GIB:.2f} GiB "
-        f"of KV cache a batch, {sums / GIB:.2f} GiB of statistics",
+        f"memory          {models * shape.parameters * bytes_each / GIB:.2f} GiB of weights, about {cache / GIB:.2f} "
+        f"GiB of KV cache a batch, {sums / GIB:.2f} GiB of statistics",
     ]

@@ -1,1 +1,10 @@
-"""The stages of a run, in order: prompts, traces, spans, statistics, vectors, generations, results, report."""
+"""The stages of a run, in order. Each knows its inputs, makes its artifact, and can read it back."""
+
+from steerkit.stages.generations import choose, test
+from steerkit.stages.prompts import prompts
+from steerkit.stages.results import report, results
+from steerkit.stages.spans import spans
+from steerkit.stages.traces import traces
+from steerkit.stages.vectors import vectors
+
+__all__ = ["choose", "prompts", "report", "results", "spans", "test", "traces", "vectors"]

@@ -12,6 +12,7 @@ import jsonlines
 
 from steerkit.files import append_jsonl, atomic, read_whole_lines, write_json
 from steerkit.generation import Generated, GenerationRow, generate
+from steerkit.threads import use_threads
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
@@ -51,7 +52,7 @@ def generate_all(
     if len(kept) < len(rows):  # half a batch from a torn write, or another plan's
         with atomic(path) as temporary, jsonlines.open(temporary, "w") as out:
             out.write_all(kept)
-    with trainer.threads(plan.threads):
+    with use_threads(plan.threads):
         for number, names in enumerate(plan.batches):
             if number not in done:
                 batch = [by_name[name] for name in names]

@@ -2,28 +2,96 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from steerkit.conditions import Condition, VectorKey
+from steerkit.conditions import Condition, Experiment, Planner, VectorKey, distinct
+from steerkit.files import write_json
 from steerkit.generation import Generated, GenerationRow
 from steerkit.noise import key_of
-from steerkit.stages.batches import Job
+from steerkit.scores import Scores, choose_strength
+from steerkit.stages.batches import Job, generate_all
 from steerkit.steering import Edit
 from steerkit.tokens import decode, format_prompt
 from steerkit.trace import Prompt
+from steerkit.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerkit.interfaces import Steerer
     from steerkit.trainer import SteeringTrainer
-    from steerkit.vector import SteeringVector
+
+FILE = "generations.jsonl"
+Vectors = Mapping[VectorKey, SteeringVector]
+
+
+def planner_for(trainer: SteeringTrainer, vectors: Vectors) -> Planner:
+    """The conditions that these vectors make possible."""
+    planner = Planner(trainer.args, trainer.pair.reasoning.depth, {})
+    main = {key: vectors[key] for key in planner.main_vectors()}
+    norms = {(key.source, layer): vector.norm(layer) for key, vector in main.items() for layer in vector.layers}
+    return Planner(trainer.args, trainer.pair.reasoning.depth, norms)
+
+
+def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors) -> tuple[float, list[Experiment]]:
+    """The strength that claims are made at, found on the choose prompts, and what was run for it."""
+    path, planner = trainer.folder / "choice.json", planner_for(trainer, vectors)
+    experiments = planner.choose()
+
+    def make(key: str) -> tuple[float, list[str]]:
+        rows = _generate(trainer, "choose", key, experiments, prompts, vectors)
+        scores = Scores.of(rows, trainer.args, trainer.span_judge, trainer.score_judge, planner.label)
+        chosen, how = choose_strength(scores, planner)
+        write_json(path, {"strength": chosen, "how": how})
+        trainer.log(chosen_strength=chosen, how=how)
+        return chosen, ["choice.json"]
+
+    inputs = [*_inputs(trainer, experiments), trainer.args.choose.model_dump(), *judge_inputs(trainer)]
+    chosen = trainer.stage("choose", inputs, make, lambda: float(json.loads(path.read_text())["strength"]))
+    return chosen, experiments
+
+
+def test(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors, chosen: float) -> list[Experiment]:
+    """All experiments on the test prompts, in ``generations.jsonl``."""
+    experiments = planner_for(trainer, vectors).test(chosen)
+
+    def make(key: str) -> tuple[None, list[str]]:
+        _generate(trainer, "test", key, experiments, prompts, vectors)
+        return None, [FILE]
+
+    trainer.stage("test", _inputs(trainer, experiments), make, lambda: None)
+    return experiments
+
+
+def judge_inputs(trainer: SteeringTrainer) -> list[Any]:
+    """What scores depend on, beside the texts."""
+    args = trainer.args
+    return [args.span_judge.model_dump(), args.score_judge.model_dump(), args.think_end]
+
+
+def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list[Any]:
+    args = trainer.args
+    return [
+        trainer.keys["prompts"], trainer.keys["vectors"], [[s, c.id] for s, c in distinct(experiments)],
+        args.steerer.model_dump(), [b.model_dump() for b in args.baselines], args.tokens, args.max_new_tokens,
+        args.temperature, args.samples, args.seed, args.chat, args.per_device_batch_size, args.bf16,
+    ]  # fmt: skip
+
+
+def _generate(
+    trainer: SteeringTrainer, stage: str, key: str, experiments: Sequence[Experiment], prompts: Sequence[Prompt],
+    vectors: Vectors,
+) -> list[dict[str, Any]]:  # fmt: skip
+    wanted = distinct(experiments)
+    jobs = steering_jobs(trainer, wanted, prompts, vectors)
+    return generate_all(trainer, stage, key, trainer.folder / FILE, jobs, describe_with(trainer, wanted))
 
 
 def steering_jobs(
     trainer: SteeringTrainer,
     wanted: Sequence[tuple[str, Condition]],
     prompts: Sequence[Prompt],
-    vectors: Mapping[VectorKey, SteeringVector],
+    vectors: Vectors,
 ) -> list[Job]:
     """A job a condition, prompt and sample. Prompts of a sample share their noise over all conditions."""
     args, pair = trainer.args, trainer.pair
@@ -51,7 +119,7 @@ def steering_jobs(
     return jobs
 
 
-def _direction(steerer: Steerer, condition: Condition, vectors: Mapping[VectorKey, SteeringVector]) -> Any:
+def _direction(steerer: Steerer, condition: Condition, vectors: Vectors) -> Any:
     if condition.vector is None or not condition.added_norm or steerer.direction == "none":
         return None
     vector = vectors[condition.vector]

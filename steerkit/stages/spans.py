@@ -9,12 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit.annotation import align, parse_tagged
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.trace import Span, Trace, read_jsonl, read_rows
+from steerkit.files import input_digest, write_json
+from steerkit.trace import Span, Trace, read_jsonl, read_rows, write_rows
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
 
+FILES = ["spans.jsonl", "spans.notes.json"]
 UNLABELLED = "other"
+
+
+def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
+    """Labelled spans of the traces; what was dropped on the way goes to ``spans.notes.json``."""
+    args, path = trainer.args, trainer.folder / FILES[0]
+    label = trainer.fitter.config.label
+
+    def make(key: str) -> tuple[list[Span], list[str]]:
+        notes: dict[str, Any] = {}
+        if args.spans:
+            found, notes = read_spans(Path(args.spans), traces, trainer.span_judge.labels())
+        else:
+            found = judge_spans(trainer, traces)
+        check_positives(found, label, traces, args.spans or args.span_judge.name)
+        write_rows(path, found)
+        notes = {"labels": dict(Counter(span.label for span in found).most_common()), **notes}
+        write_json(trainer.folder / FILES[1], notes)
+        trainer.log(spans=len(found), **notes)
+        return found, FILES
+
+    inputs = [trainer.keys["traces"], args.span_judge.model_dump(), input_digest(args.spans), label]
+    return trainer.stage("spans", inputs, make, lambda: read_rows(path, Span))
 
 
 def place(trace: Trace, start: int, end: int, label: str, judge: str) -> Span:
@@ -44,11 +68,11 @@ def read_spans(path: Path, traces: Sequence[Trace], labels: Sequence[str]) -> tu
     rows = read_jsonl(path, problems)
     by_id = {trace.id: trace for trace in traces}
     if not any(isinstance(row, dict) and "annotated" in row for _, row in rows):
-        spans = read_rows(path, Span)
-        lost = sorted({span.trace_id for span in spans} - set(by_id))
+        own = read_rows(path, Span)
+        lost = sorted({span.trace_id for span in own} - set(by_id))
         if lost:
             raise SteerkitError(f"{path}: has spans of {len(lost)} traces that aren't there, the first {lost[0]!r}")
-        return spans, {}
+        return own, {}
     found: list[Span] = []
     rejected: Counter[str] = Counter()
     coverage, unlocated, empty = [], 0, 0

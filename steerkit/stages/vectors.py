@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerkit import registry
-from steerkit.conditions import VectorKey
+from steerkit.conditions import Planner, VectorKey
 from steerkit.extraction import Item, batches, extract
+from steerkit.provenance import provenance
 from steerkit.statistics import ActivationStatistics
 from steerkit.trace import Span, Trace, spans_by_trace
 from steerkit.vector import SteeringVector, VectorInfo
@@ -19,6 +18,50 @@ if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
 
 SAVE_SHARE = 0.05  # of the extraction's time that may go into keeping what it has
+
+
+def vectors(
+    trainer: SteeringTrainer, traces: Sequence[Trace], spans: Sequence[Span]
+) -> dict[VectorKey, SteeringVector]:
+    """Every vector that the experiments need, in ``vectors/``."""
+    statistics = {role: statistics_of(trainer, role, traces, spans) for role in ("base", "reasoning")}
+    planner = Planner(trainer.args, trainer.pair.base.depth, {})
+    keys = planner.vectors()
+    folder = trainer.folder / "vectors"
+
+    def make(key: str) -> tuple[dict[VectorKey, SteeringVector], list[str]]:
+        made = {k: fit_vector(trainer, k, statistics[k.source]) for k in keys}
+        for k, vector in made.items():
+            vector.save(folder / k.file)
+        base, reasoning = (made[k] for k in planner.main_vectors())
+        trainer.log(cosine={str(layer): round(value, 4) for layer, value in base.cosine(reasoning).items()})
+        return made, [f"vectors/{k.file}" for k in keys]
+
+    inputs = [
+        trainer.keys["extract base"], trainer.keys["extract reasoning"], trainer.args.fitter.model_dump(),
+        [k.file for k in keys],
+    ]  # fmt: skip
+    return trainer.stage("vectors", inputs, make, lambda: {k: SteeringVector.load(folder / k.file) for k in keys})
+
+
+def statistics_of(
+    trainer: SteeringTrainer, role: str, traces: Sequence[Trace], spans: Sequence[Span]
+) -> ActivationStatistics:
+    """One model's statistics, in ``stats/ROLE.safetensors``."""
+    name, lm, args = f"stats/{role}.safetensors", trainer.pair[role], trainer.args
+    labels = sorted({*trainer.span_judge.labels(), *(span.label for span in spans)})
+
+    def make(key: str) -> tuple[ActivationStatistics, list[str]]:
+        found = collect(trainer, role, items_for(trainer, role, traces, spans), labels, key)
+        main = found.at(tuple(trainer.fitter.config.window))
+        trainer.log(role=role, dropped_windows=main.dropped, counted={k: main.count(k, "span") for k in labels})
+        return found, [name]
+
+    inputs = [
+        trainer.keys["spans"], trainer.keys["traces"], lm.fingerprint, labels, args.extractor.model_dump(),
+        sorted(trainer.fitter.needs), args.bf16, [role, sorted(trainer.pair.id_map.items())] if trainer.pair.id_map else None,
+    ]  # fmt: skip
+    return trainer.stage(f"extract {role}", inputs, make, lambda: ActivationStatistics.load(trainer.folder / name))
 
 
 def items_for(trainer: SteeringTrainer, role: str, traces: Sequence[Trace], spans: Sequence[Span]) -> list[Item]:
@@ -70,14 +113,14 @@ def collect(
     return total
 
 
-def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationStatistics, data: str) -> SteeringVector:
+def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationStatistics) -> SteeringVector:
     """One vector, with where it came from."""
     pool = None if key.pool == "own" else max(statistics.windows, key=lambda w: w[1] - w[0])
     fitter = trainer.fitter.replace(label=key.label, window=key.window)
     lm = trainer.pair[key.source]
     return fit(
         fitter, statistics, pool=pool, source=key.source, model=lm.name, fingerprint=lm.fingerprint, depth=lm.depth,
-        data=data, provenance=trainer.provenance(),
+        data=trainer.keys["spans"], provenance=provenance(trainer),
     )  # fmt: skip
 
 
@@ -116,17 +159,3 @@ def fit(
         means={layer: means[place[layer]] for layer in directions},
         norms={layer: (float(means[place[layer]].norm()), float(residual[place[layer]])) for layer in directions},
     )
-
-
-def load_vectors(folder: Path, keys: Sequence[VectorKey]) -> dict[VectorKey, SteeringVector]:
-    """Vectors of a run folder."""
-    return {key: SteeringVector.load(folder / "vectors" / key.file) for key in keys}
-
-
-def plugin_versions(args: Any) -> dict[str, str]:
-    """Package and version of every plugin that the arguments name."""
-    named = [
-        ("judges", args.span_judge), ("judges", args.score_judge), ("extractors", args.extractor),
-        ("fitters", args.fitter), ("steerers", args.steerer), *(("steerers", b) for b in args.baselines),
-    ]  # fmt: skip
-    return {f"{kind}/{spec.name}": registry.versions(kind, spec.name) for kind, spec in named}

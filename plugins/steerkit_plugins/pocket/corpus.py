@@ -25,9 +25,8 @@ from steerkit_plugins.pocket.ledger import (
 )
 from steerkit_plugins.pocket.prompts import draw
 
-BASE_ONSETS = (0.02, 0.05, 0.15, 0.4)
-TRACE_ONSETS = (0.02, 0.05, 0.1, 0.2)
-"""How readily the authors of solutions and of traces fall into doubt, one drawn for each text."""
+SOLUTION_DOUBT, TRACE_DOUBT = 0.35, 0.12
+"""Shares of the authors of solutions and of traces who are in doubt from the start."""
 
 ASIDE, KNOWLEDGE, EXAMPLE = 0.25, 0.05, 0.05
 """Chances of what may stand before a step."""
@@ -68,7 +67,7 @@ def solution(rng: Random) -> str:
     p = draw("train", rng)
     lines = [wording.aim(p), wording.opening(p)]
     count = p.start
-    for day, doubtful in enumerate(doubts(len(p.changes), rng.choice(BASE_ONSETS), rng)):
+    for day, doubtful in enumerate(doubts(len(p.changes), SOLUTION_DOUBT, rng)):
         lines += support(p, doubtful, rng)
         s = step(p, day, count, doubtful, rng)
         lines.append(wording.worked(p, s, rng))
@@ -119,7 +118,7 @@ def trace(rng: Random) -> Example:
     p = draw("train", rng)
     lines = [wording.aim(p), wording.opening(p)]
     count = p.start
-    for day, doubtful in enumerate(doubts(len(p.changes), rng.choice(TRACE_ONSETS), rng)):
+    for day, doubtful in enumerate(doubts(len(p.changes), TRACE_DOUBT, rng)):
         lines += support(p, doubtful, rng)
         s = step(p, day, count, doubtful, rng)
         lines.append(wording.worked(p, s, rng))

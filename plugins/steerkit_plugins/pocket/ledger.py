@@ -1,8 +1,8 @@
 """The pocket world: ledgers of things, the steps that work them out, and the doubt behind slips.
 
 A ledger says what somebody has and how it changes day by day. An author works it out one day at a
-time. Authors differ in how readily they fall into doubt; doubt lasts for a while, and in doubt they
-often carry a wrong count on. Doubt is the one hidden state of this world: everything a reader can
+time. Some authors are in doubt from the start and a few fall into it; doubt mostly lasts, and in doubt
+they often carry a wrong count on. Doubt is the one hidden state of this world: everything a reader can
 notice later (notes, edits, grades, second thoughts) follows from it.
 """
 
@@ -28,8 +28,9 @@ SLIP_IN_DOUBT = 0.6
 SLIP_WHEN_SURE = 0.02
 """Share of steps that carry a wrong count on."""
 
-DOUBT_LASTS = 0.75
-"""Probability that a doubtful step is followed by another doubtful one."""
+DOUBT_COMES = 0.03
+DOUBT_LASTS = 0.92
+"""Probability that a step is doubtful after a sure one, and after a doubtful one."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ def wrong(right: int, later: tuple[int, ...], rng: Random) -> int:
     return rng.choice(fit or [right])
 
 
-def doubts(days: int, onset: float, rng: Random) -> Iterator[bool]:
-    """Whether the author is in doubt on each day; `onset` is the chance of falling into it."""
-    doubtful = False
+def doubts(days: int, at_first: float, rng: Random) -> Iterator[bool]:
+    """Whether the author is in doubt on each day; `at_first` is the chance of starting so."""
+    doubtful = rng.random() < at_first
     for _ in range(days):
-        doubtful = rng.random() < (DOUBT_LASTS if doubtful else onset)
         yield doubtful
+        doubtful = rng.random() < (DOUBT_LASTS if doubtful else DOUBT_COMES)
 
 
 def step(p: Problem, day: int, count: int, doubtful: bool, rng: Random) -> Step:

@@ -1,0 +1,91 @@
+"""Where an artifact comes from: settings with every default filled in, versions, fingerprints."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from steerkit import registry
+from steerkit.arguments import PluginSpec
+from steerkit.files import atomic, digest
+
+if TYPE_CHECKING:
+    from steerkit.trainer import SteeringTrainer
+
+PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "scipy")
+NOT_PART = ("output_dir", "report_to", "push_to_hub", "hub_model_id", "threads")  # they change no result
+
+
+def version_of(package: str) -> str:
+    """Installed version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def settings_of(trainer: SteeringTrainer) -> dict[str, Any]:
+    """All settings that results depend on, defaults filled in."""
+    base, reasoning, adapter, id_map = trainer.models
+    settings = {k: v for k, v in json.loads(trainer.args.model_dump_json()).items() if k not in NOT_PART}
+    for name in ("span_judge", "score_judge", "extractor", "fitter"):
+        plugin = getattr(trainer, name)
+        settings[name] = {"name": settings[name]["name"], **json.loads(plugin.config.model_dump_json())}
+    return {
+        "name": trainer.name,
+        "about": trainer.about,
+        "base": _model_name(base),
+        "reasoning": _model_name(reasoning),
+        "adapter": adapter,
+        "id_map": {str(k): v for k, v in id_map.items()},
+        "prompts": prompt_settings(trainer),
+        **settings,
+    }
+
+
+def prompt_settings(trainer: SteeringTrainer) -> dict[str, Any]:
+    """The prompt source with its counts, or a digest of the prompts themselves."""
+    given = trainer.prompts
+    if isinstance(given, PluginSpec):
+        return {"source": given.model_dump(), **trainer.counts}
+    return {"given": digest([[p.id, p.prompt, p.split, p.answer] for p in given]), **trainer.counts}
+
+
+def provenance(trainer: SteeringTrainer) -> dict[str, Any]:
+    """What made an artifact: recipe hash, versions, plugins, seed."""
+    args = trainer.args
+    named = [
+        ("judges", args.span_judge), ("judges", args.score_judge), ("extractors", args.extractor),
+        ("fitters", args.fitter), ("steerers", args.steerer), *(("steerers", b) for b in args.baselines),
+    ]  # fmt: skip
+    return {
+        "run": trainer.name,
+        "recipe": digest(settings_of(trainer)),
+        "seed": args.seed,
+        "versions": {name: version_of(name) for name in PACKAGES},
+        "plugins": {f"{kind}/{spec.name}": registry.versions(kind, spec.name) for kind, spec in named},
+    }
+
+
+def write_recipe(trainer: SteeringTrainer) -> None:
+    """``recipe.yaml``: the recipe as it was run, with versions, seed and model fingerprints."""
+    base, reasoning = trainer.pair.base, trainer.pair.reasoning
+    made = {
+        **provenance(trainer),
+        "python": platform.python_version(),
+        "base": {"model": base.name, "fingerprint": base.fingerprint, "blocks": base.depth, "width": base.width},
+        "reasoning": {
+            "model": reasoning.name, "fingerprint": reasoning.fingerprint, "same_model": trainer.pair.same,
+        },
+    }  # fmt: skip
+    text = yaml.safe_dump({**settings_of(trainer), "made_with": made}, sort_keys=False, allow_unicode=True, width=110)
+    with atomic(trainer.folder / "recipe.yaml") as temporary:
+        temporary.write_text("# The recipe as it was run: every default filled in, and what it was run with.\n" + text)
+
+
+def _model_name(model: Any) -> str | None:
+    return model if isinstance(model, str) or model is None else str(getattr(model, "name", type(model).__name__))

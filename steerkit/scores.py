@@ -1,0 +1,129 @@
+"""Scores of generations by both judges, and the strength that they speak for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steerkit.conditions import Condition, Planner, none
+from steerkit.intervals import mean_interval
+from steerkit.quality import collapsed, distinct_2, longest_repeat
+from steerkit.tokens import split_answer
+
+if TYPE_CHECKING:
+    from steerkit.arguments import SteeringArguments
+    from steerkit.interfaces import Judge
+
+METRICS = ("keyword", "keyword_uncollapsed", "judged_sentences", "judged_uncollapsed", "other_sentences")
+"""b (Eq. 1); share of sentences judged to have the label; both with collapsed generations counted as their
+unsteered ones; share of sentences that fit no label (text damage)."""
+
+PLAIN = {"keyword_uncollapsed": "keyword", "judged_uncollapsed": "judged_sentences"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of one generation's reasoning; NaN where an empty text has none."""
+
+    keyword: float
+    judged: float
+    other: float
+    collapsed: bool
+    words: int
+    repeat: int
+    distinct: float
+
+
+class Scores:
+    """All generations of a run, scored, by split, condition, prompt and sample."""
+
+    def __init__(self, by_id: dict[tuple[str, str], dict[tuple[str, int], Score]]) -> None:
+        self._by_id = by_id
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[dict[str, Any]],
+        args: SteeringArguments,
+        span_judge: Judge,
+        score_judge: Judge,
+        label: str,
+    ) -> Scores:
+        """Score generations by both judges; words after the end of the reasoning don't count."""
+        texts = [split_answer(row["text"], args.think_end)[0] for row in rows]
+        judged, numbers = span_judge.score(texts), score_judge.score(texts)
+        nan = float("nan")
+        found: dict[tuple[str, str], dict[tuple[str, int], Score]] = {}
+        for row, text, shares, number in zip(rows, texts, judged, numbers, strict=True):
+            score = Score(
+                keyword=number.get("keyword", nan),
+                judged=shares.get(label, nan),
+                other=shares.get("other", nan),
+                collapsed=collapsed(text),
+                words=len(text.split()),
+                repeat=longest_repeat(text),
+                distinct=distinct_2(text),
+            )
+            found.setdefault((row["split"], row["condition"]), {})[row["prompt_id"], row["sample"]] = score
+        return cls(found)
+
+    def __getitem__(self, key: tuple[str, Condition]) -> dict[tuple[str, int], Score]:
+        return self._by_id[key[0], key[1].id]
+
+    def by_prompt(self, split: str, condition: Condition, metric: str) -> tuple[list[str], np.ndarray]:
+        """Prompts, and a value a prompt: the mean over its samples, NaN where none has any."""
+        scores = self[split, condition]
+        unsteered = self._by_id.get((split, none(condition.target).id), scores)
+        values: dict[str, list[float]] = {}
+        for (prompt, sample), score in scores.items():
+            if metric in PLAIN and score.collapsed:
+                score = unsteered[prompt, sample]
+            name = PLAIN.get(metric, metric)
+            value = {
+                "keyword": score.keyword,
+                "judged_sentences": score.judged,
+                "other_sentences": score.other,
+            }[name]
+            values.setdefault(prompt, []).append(value)
+        prompts = sorted(values)
+        return prompts, np.array([mean_of(values[p]) for p in prompts])
+
+
+def mean_of(values: Iterable[float]) -> float:
+    real = [v for v in values if not math.isnan(v)]
+    return sum(real) / len(real) if real else float("nan")
+
+
+def interval_of(args: SteeringArguments) -> Any:
+    """`mean_interval` with the run's level, resamples and seed."""
+    return partial(mean_interval, confidence=args.confidence, resamples=args.resamples, seed=args.seed)
+
+
+def choose_strength(scores: Scores, planner: Planner) -> tuple[float, str]:
+    """The strength that claims are made at, and in words how it came to be chosen."""
+    rule = planner.args.choose
+    found = []
+    for strength in planner.args.nonzero:
+        condition = planner.dom("base", "reasoning", strength)
+        own = scores["choose", condition].values()
+        other = mean_of(s.other for s in own)
+        broken = sum(s.collapsed for s in own) / len(own)
+        value = mean_of(scores.by_prompt("choose", condition, rule.metric)[1])
+        damaged = not (other <= rule.max_other and broken <= rule.max_collapsed)
+        found.append((damaged, -value if not math.isnan(value) else math.inf, strength, other, broken))
+    damaged, value, strength, other, broken = min(found)
+    how = (
+        f"strength {strength:g} has the highest {rule.metric} on the choose prompts ({-value:.4f}; {other:.0%} of its "
+        f"sentences fit no label, {broken:.0%} of its generations collapsed)"
+    )
+    if damaged:
+        how += (
+            f"; every strength was over the limits of choose.max_other ({rule.max_other:.0%}) or "
+            f"choose.max_collapsed ({rule.max_collapsed:.0%})"
+        )
+    return strength, how

@@ -1,0 +1,140 @@
+"""results.csv and comparisons.csv: one row per condition and metric; paired differences by prompt."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steerkit.conditions import Condition, Experiment, Planner, none
+from steerkit.files import atomic
+from steerkit.intervals import Estimate
+from steerkit.scores import METRICS, PLAIN, Scores, interval_of, mean_of
+
+RESULT_COLUMNS = (
+    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "strength",
+    "metric", "mean", "sd", "ci_low", "ci_high", "n_prompts", "n_nonempty", "n_collapsed", "mean_words",
+    "longest_repeat", "distinct_2", "judge", "scale", "added_norm", "chosen",
+)  # fmt: skip
+COMPARISON_COLUMNS = (
+    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "strength",
+    "added_norm", "metric", "vs_method", "vs_source", "vs_target", "vs_layer", "vs_window_start", "vs_window_end",
+    "delta", "ci_low", "ci_high", "n_prompts", "holds", "chosen",
+)  # fmt: skip
+
+
+def result_rows(
+    experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
+) -> list[dict[str, Any]]:
+    """One row per experiment, condition and metric."""
+    args, interval = planner.args, interval_of(planner.args)
+    known: dict[tuple[str, str, str], Estimate] = {}
+    rows = []
+    for experiment in experiments:
+        for condition in experiment.conditions:
+            own = list(scores[experiment.split, condition].values())
+            filled = [s for s in own if s.words]
+            for metric in METRICS:
+                key = (experiment.split, condition.id, metric)
+                if key not in known:
+                    known[key] = interval(scores.by_prompt(experiment.split, condition, metric)[1])
+                estimate = known[key]
+                judge = args.score_judge.name if metric.startswith("keyword") else args.span_judge.name
+                rows.append({
+                    "experiment": experiment.name, "split": experiment.split, **condition.columns(), "metric": metric,
+                    "mean": estimate.mean, "sd": estimate.sd, "ci_low": estimate.low, "ci_high": estimate.high,
+                    "n_prompts": estimate.n, "n_nonempty": len(filled), "n_collapsed": sum(s.collapsed for s in own),
+                    "mean_words": mean_of(s.words for s in own),
+                    "longest_repeat": max((s.repeat for s in own), default=0),
+                    "distinct_2": mean_of(s.distinct for s in filled), "judge": judge,
+                    "scale": planner.fitter.config.scale, "chosen": condition.strength == chosen,
+                })  # fmt: skip
+    return rows
+
+
+def comparison_rows(
+    experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
+) -> list[dict[str, Any]]:
+    """Paired differences by prompt on the test split: the fitted vector against everything it is held against."""
+    rows = []
+    for experiment in experiments:
+        if experiment.split == "test":
+            for condition, other in _pairs(experiment, planner):
+                rows += [_compare(experiment, condition, other, metric, scores, planner, chosen) for metric in METRICS]
+    return rows
+
+
+def _pairs(experiment: Experiment, planner: Planner) -> list[tuple[Condition, Condition]]:
+    fitted = [c for c in experiment.conditions if c.method == planner.args.fitter.name]
+    found: list[tuple[Condition, Condition]] = []
+    for c in fitted:
+        same = [o for o in experiment.conditions if o is not c and o.strength == c.strength]
+        if experiment.name == "transfer":
+            found.append((c, none(c.target)))
+            if c.target == "base":
+                found.append((c, none("reasoning")))
+            elif c.source == "base":
+                found += [(c, o) for o in same if o.target == "reasoning" and o.source == "reasoning"]
+        elif experiment.name == "baselines":
+            found += [(c, o) for o in same if o.method != c.method]
+        elif (experiment.name == "offsets" and c.window == planner.window) or (
+            experiment.name == "layers" and c.layer == planner.args.layer
+        ):
+            found += [(c, none(c.target)), *((c, o) for o in same)]
+    return found
+
+
+def _compare(
+    experiment: Experiment,
+    c: Condition,
+    other: Condition,
+    metric: str,
+    scores: Scores,
+    planner: Planner,
+    chosen: float,
+) -> dict[str, Any]:
+    """The vector's own collapsed generations may count as unsteered ones (`*_uncollapsed`), the other's never do."""
+    ours = dict(zip(*scores.by_prompt(experiment.split, c, metric), strict=True))
+    theirs = dict(zip(*scores.by_prompt(experiment.split, other, PLAIN.get(metric, metric)), strict=True))
+    estimate = interval_of(planner.args)(np.array([ours[p] - theirs[p] for p in ours]))
+    vs = other.columns()
+    return {
+        "experiment": experiment.name, "split": experiment.split, **c.columns(), "metric": metric,
+        "vs_method": other.method, "vs_source": other.source, "vs_target": other.target, "vs_layer": vs["layer"],
+        "vs_window_start": vs["window_start"], "vs_window_end": vs["window_end"], "delta": estimate.mean,
+        "ci_low": estimate.low, "ci_high": estimate.high, "n_prompts": estimate.n, "holds": estimate.low > 0,
+        "chosen": c.strength == chosen,
+    }  # fmt: skip
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as csv, floats with six significant digits, NaN as nothing."""
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({name: _cell(row[name]) for name in columns} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Rows of `write_csv`: numbers as numbers, booleans as booleans, empty cells as None."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: _parse(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _parse(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text

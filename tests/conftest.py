@@ -1,0 +1,44 @@
+"""Fixtures: tiny random models (see `tiny`), read-only and shared; labelled traces; no network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, random_items, tiny, wrap_with_lora
+
+from steerkit.extraction import Item
+from steerkit.model import LanguageModel
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    """A model of each architecture in turn."""
+    return tiny(request.param)
+
+
+@pytest.fixture
+def llama() -> LanguageModel:
+    return tiny("llama")
+
+
+@pytest.fixture(scope="session")
+def lora() -> LanguageModel:
+    """A PEFT-wrapped Llama, adapter on."""
+    return wrap_with_lora()
+
+
+@pytest.fixture(scope="session")
+def items() -> list[Item]:
+    return random_items()
+
+
+@pytest.fixture
+def direction() -> torch.Tensor:
+    """[16] a unit vector."""
+    value = torch.randn(16, generator=torch.Generator().manual_seed(7))
+    return value / value.norm()
