@@ -15,6 +15,7 @@ _HOMES = {
     "steerkit.callbacks": ["SteeringCallback"],
     "steerkit.errors": ["InputError", "SteerkitError"],
     "steerkit.extraction": ["Item", "extract"],
+    "steerkit.fitting": ["fit"],
     "steerkit.generation": ["GenerationRow", "generate"],
     "steerkit.interfaces": [
         "Config",
@@ -30,7 +31,7 @@ _HOMES = {
     "steerkit.recipe": ["load_recipe"],
     "steerkit.registry": ["get", "register"],
     "steerkit.statistics": ["ActivationStatistics", "WindowStatistics"],
-    "steerkit.trace": ["Prompt", "Span", "Trace"],
+    "steerkit.trace": ["Prompt", "Span", "Trace", "read_rows", "write_rows"],
     "steerkit.trainer": ["SteeringTrainer"],
     "steerkit.vector": ["SteeringVector"],
 }
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from steerkit.callbacks import SteeringCallback  # noqa: F401
     from steerkit.errors import InputError, SteerkitError  # noqa: F401
     from steerkit.extraction import Item, extract  # noqa: F401
+    from steerkit.fitting import fit  # noqa: F401
     from steerkit.generation import GenerationRow, generate  # noqa: F401
     from steerkit.interfaces import Config, EditContext, Extractor, FitterConfig, Judge, Steerer, VectorFitter  # noqa: F401
     from steerkit.model import LanguageModel, load_model  # noqa: F401
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from steerkit.recipe import load_recipe  # noqa: F401
     from steerkit.registry import get, register  # noqa: F401
     from steerkit.statistics import ActivationStatistics, WindowStatistics  # noqa: F401
-    from steerkit.trace import Prompt, Span, Trace  # noqa: F401
+    from steerkit.trace import Prompt, Span, Trace, read_rows, write_rows  # noqa: F401
     from steerkit.trainer import SteeringTrainer  # noqa: F401
     from steerkit.vector import SteeringVector  # noqa: F401
 

@@ -54,7 +54,7 @@ def extract(
     lm: LanguageModel,
     items: Sequence[Item],
     extractor: Extractor,
-    labels: Sequence[str],
+    labels: Sequence[str] | None = None,
     *,
     layers: Sequence[int] | None = None,
     needs: Collection[Need] = frozenset({"means"}),
@@ -66,7 +66,8 @@ def extract(
     """Sum a model's activations before and around the spans of traces.
 
     Args:
-        labels: labels that get groups of their own; spans with any other label count in `all` and `rest:*`.
+        labels: labels that get groups of their own, all that occur by default; spans with another label count in
+            `all` and `rest:*`.
         layers: 0-based blocks to read, all by default. Nothing runs after the deepest one.
         needs: what the fitters declared.
         raw_folder: where single spans' window means stream to, when `raw` is needed.
@@ -81,6 +82,8 @@ def extract(
     """
     import torch
 
+    if labels is None:
+        labels = sorted({span.label for item in items for span in item.spans})
     layers = tuple(range(lm.depth)) if layers is None else tuple(sorted(set(layers)))
     for layer in layers:
         lm.check_layer(layer)
@@ -98,7 +101,12 @@ def extract(
             total = part if total is None else total + part
             if on_batch:
                 on_batch(number + 1, len(plan), part)
-    return total if total is not None else ActivationStatistics({})
+    return ActivationStatistics(total.windows if total else {}, made_by(lm))
+
+
+def made_by(lm: LanguageModel) -> dict[str, Any]:
+    """Provenance of a model's statistics."""
+    return {"model": lm.name, "fingerprint": lm.fingerprint, "depth": lm.depth}
 
 
 class _Stop(Exception):
@@ -218,7 +226,7 @@ class _Collector:
         )
 
     def finish(self, raw_folder: Path | None) -> ActivationStatistics:
-        """The batch's statistics; raw windows go to a shard named after the batch's traces."""
+        """The batch's statistics; raw windows go to a shard named after the model and the batch's traces."""
         import torch
 
         windows = {}
@@ -234,8 +242,8 @@ class _Collector:
                 dropped=pool.dropped,
                 tokens=torch.stack(self.tokens),
                 norms=torch.stack(self.norms),
-                traces=len(self.batch),
-                raw=self._save_raw(pool, raw_folder) if raw_folder and pool.raw_index is not None else None,
+                traces=sum(len(item.ids) > len(item.trace.prompt_ids) for item in self.batch),
+                raw=self._save_raw(pool, raw_folder) if raw_folder and "raw" in self.needs else None,
             )
         return ActivationStatistics(windows)
 
@@ -245,8 +253,10 @@ class _Collector:
 
         from steerkit.files import atomic, digest
 
-        ids = [item.trace.id for item in self.batch]
-        path = folder / f"raw_{pool.range[0]}..{pool.range[1]}_{digest(ids)}.safetensors"
+        if not pool.raw:
+            return RawWindows(())
+        made_of = [self.lm.fingerprint, [item.trace.id for item in self.batch]]
+        path = folder / f"raw_{pool.range[0]}..{pool.range[1]}_{digest(made_of)}.safetensors"
         head = {"labels": json.dumps(pool.raw_labels), "traces": json.dumps(pool.raw_traces)}
         with atomic(path) as temporary:
             save_file({"windows": torch.stack(pool.raw, 1)}, temporary, head)

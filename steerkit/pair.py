@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from steerkit.errors import SteerkitError
+from steerkit.extraction import Item
 from steerkit.model import LanguageModel, load_model, wrap_model
+from steerkit.trace import Span, Trace, spans_by_trace
 
 SHOWN = 5  # differing ids named in an error
 
@@ -43,11 +45,19 @@ class ModelPair:
     def __getitem__(self, role: str) -> LanguageModel:
         return {"base": self.base, "reasoning": self.reasoning}[role]
 
+    def mapped(self, role: str) -> dict[int, int]:
+        """Ids that this model reads as others."""
+        return {} if role == "reasoning" else {a: b for a, b in self.id_map.items() if a != b}
+
+    def items(self, role: str, traces: Iterable[Trace], spans: Iterable[Span]) -> list[Item]:
+        """Traces with their spans, as this model reads them: what `extract` takes."""
+        grouped = spans_by_trace(spans)
+        return [Item(t, grouped.get(t.id, ()), self.ids_for(role, t.tokens)) for t in traces]
+
     def ids_for(self, role: str, ids: Sequence[int]) -> list[int]:
         """The ids that this model reads for a sequence of the reasoning model's ids."""
-        if role == "reasoning" or not self.id_map:
-            return list(ids)
-        return [self.id_map.get(i, i) for i in ids]
+        mapped = self.mapped(role)
+        return [mapped.get(i, i) for i in ids] if mapped else list(ids)
 
     def _check_vocabularies(self) -> None:
         if self.base.tokenizer is self.reasoning.tokenizer:

@@ -14,6 +14,7 @@ number of traces is Eq. 3's mean of means, arXiv 2507.12638).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class WindowStatistics:
         dropped: label → spans dropped because the range runs off their sequence.
         tokens: [L, H] float64 sums over traces of the mean activation of the trace's own tokens.
         norms: [L] float64 sums over traces of the mean L2 norm of these tokens' activations.
-        traces: number of traces read.
+        traces: number of traces read that have tokens of their own.
         raw: reads every eligible span's window mean, or None when no fitter asked for it.
     """
 
@@ -123,10 +124,16 @@ class RawWindows:
     files: tuple[Path, ...]
 
     def read(self, layer_index: int) -> tuple[Tensor, list[str], list[str]]:
-        """[S, H] float32 window means at one layer, each span's label, and each span's trace id."""
+        """[S, H] float32 window means at one layer, each span's label, and each span's trace id.
+
+        Raises:
+            SteerkitError: no span was eligible, so there is none to read.
+        """
         import torch
         from safetensors import safe_open
 
+        if not self.files:
+            raise SteerkitError("no span has a whole window: there are no raw windows to read")
         parts, labels, traces = [], [], []
         for path in self.files:
             with safe_open(path, "pt") as file:
@@ -185,7 +192,7 @@ class ActivationStatistics:
                 tokens=a.tokens + b.tokens,
                 norms=a.norms + b.norms,
                 traces=a.traces + b.traces,
-                raw=RawWindows(a.raw.files + b.raw.files) if a.raw and b.raw else None,
+                raw=None if a.raw is None or b.raw is None else RawWindows(a.raw.files + b.raw.files),
             )
         return ActivationStatistics(merged, self.meta)
 
@@ -201,7 +208,7 @@ class ActivationStatistics:
                 value = getattr(item, name)
                 if value is not None:
                     tensors[f"{index}.{name}"] = value.contiguous()
-            raw = [file.name for file in item.raw.files] if item.raw else None
+            raw = [os.path.relpath(file, path.parent) for file in item.raw.files] if item.raw else None
             heads.append(
                 {"range": key, "layers": item.layers, "labels": item.labels, "dropped": item.dropped,
                  "traces": item.traces, "raw": raw}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,7 +167,7 @@ def _wrong(value: Any, kind: type) -> str:
     return ""
 
 
-def spans_by_trace(spans: Sequence[Span]) -> dict[str, list[Span]]:
+def spans_by_trace(spans: Iterable[Span]) -> dict[str, list[Span]]:
     """Spans of each trace, in the order of their first token."""
     found: dict[str, list[Span]] = {}
     for span in sorted(spans, key=lambda s: (s.trace_id, s.first, s.start)):

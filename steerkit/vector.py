@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub import ModelHubMixin
 
+from steerkit.card import card_of
 from steerkit.errors import SteerkitError
+from steerkit.files import atomic, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +87,7 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
         self.means = {int(k): v.detach().float().clone() for k, v in sorted((means or {}).items())}
         self.norms = dict(norms or {})
         self.info = info
-        self._hub_mixin_config = None  # everything is in the safetensors file: no config.json beside it
+        self._hub_mixin_config = None  # `_save_pretrained` writes its own config.json
 
     @property
     def width(self) -> int:
@@ -176,13 +178,15 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
     # --- files -------------------------------------------------------------------------------------------------
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        """The vector, its info as config.json for people and the hub, and a model card."""
         self.save(save_directory / FILE)
+        described = {"format": FORMAT, "width": self.width, "layers": self.layers, **asdict(self.info)}
+        write_json(save_directory / "config.json", described)
+        (save_directory / "README.md").write_text(card_of(self), encoding="utf-8")
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; `save_pretrained(folder)` adds a model card and the hub."""
         from safetensors.torch import save_file
-
-        from steerkit.files import atomic
 
         tensors = {f"direction.{layer}": value.contiguous() for layer, value in self.directions.items()}
         tensors |= {f"mean.{layer}": value.contiguous() for layer, value in self.means.items()}

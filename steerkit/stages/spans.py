@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
 
 FILES = ["spans.jsonl", "spans.notes.json"]
-UNLABELLED = "other"
 
 
 def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
@@ -48,13 +47,12 @@ def place(trace: Trace, start: int, end: int, label: str, judge: str) -> Span:
 
 
 def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
-    """The span judge's labels; sentences that it has no label for are not labelled spans."""
+    """The span judge's labels. A sentence that it has no label for is a span too (`other`): D is every sentence."""
     found = trainer.span_judge.annotate([trace.text for trace in traces])
     return [
         place(trace, start, end, label, trainer.args.span_judge.name)
         for trace, spans in zip(traces, found, strict=True)
         for start, end, label in spans
-        if label != UNLABELLED
     ]
 
 

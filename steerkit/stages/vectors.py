@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from steerkit.conditions import Planner, VectorKey
-from steerkit.extraction import Item, batches, extract
+from steerkit.extraction import Item, batches, extract, made_by
+from steerkit.fitting import fit
 from steerkit.provenance import provenance
 from steerkit.statistics import ActivationStatistics
-from steerkit.trace import Span, Trace, spans_by_trace
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.trace import Span, Trace
+from steerkit.vector import SteeringVector
 
 if TYPE_CHECKING:
-    from steerkit.interfaces import VectorFitter
     from steerkit.trainer import SteeringTrainer
 
 SAVE_SHARE = 0.05  # of the extraction's time that may go into keeping what it has
@@ -52,22 +52,16 @@ def statistics_of(
     labels = sorted({*trainer.span_judge.labels(), *(span.label for span in spans)})
 
     def make(key: str) -> tuple[ActivationStatistics, list[str]]:
-        found = collect(trainer, role, items_for(trainer, role, traces, spans), labels, key)
+        found = collect(trainer, role, trainer.pair.items(role, traces, spans), labels, key)
         main = found.at(tuple(trainer.fitter.config.window))
         trainer.log(role=role, dropped_windows=main.dropped, counted={k: main.count(k, "span") for k in labels})
         return found, [name]
 
     inputs = [
         trainer.keys["spans"], trainer.keys["traces"], lm.fingerprint, labels, args.extractor.model_dump(),
-        sorted(trainer.fitter.needs), args.bf16, [role, sorted(trainer.pair.id_map.items())] if trainer.pair.id_map else None,
+        sorted(trainer.fitter.needs), args.bf16, trainer.pair.mapped(role),
     ]  # fmt: skip
     return trainer.stage(f"extract {role}", inputs, make, lambda: ActivationStatistics.load(trainer.folder / name))
-
-
-def items_for(trainer: SteeringTrainer, role: str, traces: Sequence[Trace], spans: Sequence[Span]) -> list[Item]:
-    """Traces with their spans, as one model of the pair reads them."""
-    grouped = spans_by_trace(spans)
-    return [Item(t, grouped.get(t.id, ()), trainer.pair.ids_for(role, t.tokens)) for t in traces]
 
 
 def collect(
@@ -100,14 +94,13 @@ def collect(
     try:
         extract(
             trainer.pair[role], items, trainer.extractor, labels, needs=trainer.fitter.needs,
-            raw_folder=folder / "stats", batch_tokens=args.batch_tokens, on_batch=on_batch, skip=skip,
+            raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, on_batch=on_batch, skip=skip,
         )  # fmt: skip
     except BaseException:
         if state["total"] is not None:
             keep()
         raise
-    meta = {"model": trainer.pair[role].name, "fingerprint": trainer.pair[role].fingerprint, "role": role}
-    total = ActivationStatistics(state["total"].windows, meta)
+    total = ActivationStatistics(state["total"].windows, {**made_by(trainer.pair[role]), "source": role})
     total.save(path)
     partial.unlink(missing_ok=True)
     return total
@@ -117,45 +110,4 @@ def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationS
     """One vector, with where it came from."""
     pool = None if key.pool == "own" else max(statistics.windows, key=lambda w: w[1] - w[0])
     fitter = trainer.fitter.replace(label=key.label, window=key.window)
-    lm = trainer.pair[key.source]
-    return fit(
-        fitter, statistics, pool=pool, source=key.source, model=lm.name, fingerprint=lm.fingerprint, depth=lm.depth,
-        data=trainer.keys["spans"], provenance=provenance(trainer),
-    )  # fmt: skip
-
-
-def fit(
-    fitter: VectorFitter,
-    statistics: ActivationStatistics,
-    *,
-    pool: tuple[int, int] | None = None,
-    **info: Any,
-) -> SteeringVector:
-    """Fit a SteeringVector to statistics; `info` are VectorInfo's remaining fields.
-
-    Args:
-        pool: fit over the spans eligible for this wider range, to compare windows on the same spans.
-
-    Raises:
-        SteerkitError: the window was not extracted, or a set of spans is empty.
-    """
-    c = fitter.config
-    window = statistics.at(tuple(c.window), pool)
-    directions = fitter.fit(window)
-    means, residual = window.mean("all"), window.residual_norm()
-    place = {layer: i for i, layer in enumerate(window.layers)}
-    options = {k: v for k, v in c.model_dump().items() if k not in ("label", "window", "scale")}
-    described = VectorInfo(
-        method=f"{fitter.name} {options}" if options else fitter.name,
-        label=c.label,
-        window=tuple(c.window),
-        scale=c.scale,
-        positives={"traces": window.count(c.label), "spans": window.count(c.label, "span")},
-        **info,
-    )
-    return SteeringVector(
-        directions,
-        described,
-        means={layer: means[place[layer]] for layer in directions},
-        norms={layer: (float(means[place[layer]].norm()), float(residual[place[layer]])) for layer in directions},
-    )
+    return fit(fitter, statistics, pool, data=trainer.keys["spans"], provenance=provenance(trainer))

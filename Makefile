@@ -1,0 +1,37 @@
+# `make run` shows what steerkit does; `make test` checks that it does. Both make their own environment first.
+PYTHON ?= python3
+VENV ?= .venv
+# The torch that is installed; another build: make run TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+RECIPE ?= backtracking
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test bench lint clean
+
+run: $(STAMP)  ## the main job: the embedded pair, offline, in minutes; ends with a report
+	HF_HUB_OFFLINE=1 $(BIN)/steerkit recipe run $(RECIPE)
+
+test: $(STAMP)  ## lint, types and all tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+bench: $(STAMP)  ## cost ratios, measured in one run
+	$(BIN)/python benchmarks/run.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Making an environment in $(VENV) and installing steerkit with $(firstword $(TORCH)) (about 2 GB, some minutes)"
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'steerkit needs Python 3.11 or newer; try make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+clean:  ## remove the environment and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
