@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from steerkit import registry
@@ -236,35 +237,36 @@ def _by_place(problem: Problem) -> tuple[str, list[int]]:
 
 
 def resolved_yaml(recipe: Recipe, *, documented: bool = False) -> str:
-    """The recipe with every default filled in; `documented` puts each field's meaning above it."""
+    """The recipe with every default filled in, its plugins' too; `documented` puts each meaning above its key."""
     lines: list[str] = []
-    _emit(recipe, lines, 0, documented)
+    _emit(recipe, lines, "", documented, plugin_fields(Recipe))
     return "\n".join(lines) + "\n"
 
 
-def _emit(model: BaseModel, lines: list[str], depth: int, documented: bool) -> None:
-    import yaml
-
-    pad = "  " * depth
-    fields = type(model).model_fields
-    values = {name: getattr(model, name) for name in fields} | (model.model_extra or {})
-    for name, value in values.items():
-        if documented and name in fields and fields[name].description:
-            lines += [f"{pad}# {text.strip()}" for text in str(fields[name].description).splitlines()]
-        if isinstance(value, BaseModel) and not isinstance(value, PluginSpec):
+def _emit(model: BaseModel, lines: list[str], pad: str, documented: bool, kinds: Mapping[Key, str]) -> None:
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if documented and info.description:
+            lines += [f"{pad}# {text.strip()}" for text in info.description.splitlines()]
+        if isinstance(value, PluginSpec):
+            lines += [f"{pad}{name}:", f"{pad}  name: {value.name}"]
+            _emit(value.build(kinds[name,]).config, lines, pad + "  ", documented, {})
+        elif isinstance(value, BaseModel):
             lines.append(f"{pad}{name}:")
-            _emit(value, lines, depth + 1, documented)
-            continue
-        plain = json.loads(json.dumps(_plain(value)))
-        flow = not isinstance(plain, dict) or not any(isinstance(v, dict | list) for v in plain.values())
-        text = yaml.safe_dump(
-            {name: plain},
-            default_flow_style=None if flow else False,
-            sort_keys=False,
-            allow_unicode=True,
-            width=100,
-        )
-        lines += [pad + line for line in text.rstrip().splitlines()]
+            inner = {path[1:]: kind for path, kind in kinds.items() if path[0] == name}
+            _emit(value, lines, pad + "  ", documented, inner)
+        else:
+            lines += _entry(name, json.loads(json.dumps(_plain(value))), pad)
+
+
+def _entry(name: str, value: Any, pad: str) -> list[str]:
+    """``name: value`` on one line, or a block below it when mappings are nested."""
+    nested = isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values())
+    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 1000}
+    text = yaml.safe_dump(value, default_flow_style=not nested, **style).removesuffix("\n...\n").rstrip()
+    if nested:
+        return [f"{pad}{name}:", *(f"{pad}  {line}" for line in text.splitlines())]
+    return [f"{pad}{name}: {text}"]
 
 
 def _plain(value: Any) -> Any:

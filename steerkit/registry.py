@@ -45,6 +45,8 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     def add(cls: T) -> T:
         module = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
         for other in entries(kind).get(name, ()):
+            if other.module.partition(":")[0] == cls.__module__:  # loaded through its own entry point
+                return cls
             if other.module != str(module):
                 raise _duplicate(kind, name, [other.module, str(module)])
         cls.name = name  # type: ignore[attr-defined]

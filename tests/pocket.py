@@ -1,0 +1,32 @@
+"""A small pocket run, for the tests that need a whole one; `run` is made once a session."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = (
+    "prompts.extract=48", "prompts.choose=4", "prompts.test=4", "max_new_tokens=120", "per_device_batch_size=32",
+    "strengths=[30]", "baselines=[gaussian-noise]", "baseline_labels=[deduction]", "offsets.starts=[-13, 0]",
+    "layers.layers=[0, 1]", "resamples=200", "threads=1",
+)  # fmt: skip
+
+
+def options(folder: Path, *more: str) -> list[str]:
+    """Command-line words of a small run into a folder."""
+    words = ["recipe", "run", "backtracking", "--out", str(folder)]
+    for setting in (*SMALL, *more):
+        words += ["--set", setting]
+    return words
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted small run, made by the command line."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    done = subprocess.run([sys.executable, "-m", "steerkit", *options(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -1,0 +1,193 @@
+"""The command line: instant, complete help; plain messages and exit code 2 for user mistakes, never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from steerkit.cli import app, main
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Steerkit = Callable[..., Done]
+
+
+@pytest.fixture
+def steerkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Steerkit:
+    """The console entry point, called in this process from an empty folder (importing torch once is enough)."""
+
+    def call(*words: object) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["steerkit", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out = capsys.readouterr()
+        assert "Traceback" not in out.err
+        return Done(code, out.out, out.err)
+
+    return call
+
+
+def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below one, with its words."""
+    yield words, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*words, name))
+
+
+def test_every_command_argument_and_option_has_help() -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    assert ("recipe", "run") in found and ("generate",) in found
+    for words, command in found.items():
+        assert command.help, words
+        for parameter in command.params:
+            assert parameter.help, (words, parameter.name)
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['steerkit', '--help']\n"
+        "from steerkit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'pydantic', 'evaluate', 'openai'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_listing_recipes_and_plugins_imports_no_torch() -> None:
+    for words in ("['recipe', 'ls']", "['recipe', 'validate', 'backtracking']"):
+        code = (
+            f"import sys; sys.argv = ['steerkit', *{words}]\n"
+            "from steerkit.cli import main\n"
+            "try: main()\n"
+            "except SystemExit: pass\n"
+            "assert 'torch' not in sys.modules\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("recipe", "run", "backtraking"), "no such recipe, neither a file here nor a shipped one; did you mean"),
+        (("recipe", "validate", "backtracking", "--set", "layer=x"), "--set layer=x: 'layer' must be a whole number"),
+        (("recipe", "run", "backtracking", "--dry-run", "--set", "layer=99"), "layer: 99 is not a block of"),
+        (("recipe", "run", "backtracking", "--dry-run", "--set", "reasoning=pocket:reasonin"), "mean 'reasoning'?"),
+        (("recipe", "run", "backtracking", "--dry-run", "--set", "reasoning=./gone"), "./gone: no model folder"),
+        (("recipe", "run", "backtracking", "--dry-run", "--set", "reasoning=gone.gguf"), "gone.gguf: no such GGUF file"),
+        (("plugin", "ls", "fiters"), "no kind of plugin is called 'fiters'; did you mean 'fitters'?"),
+        (("vector", "show", "gone.safetensors"), "gone.safetensors: no such vector file"),
+        (("report", "gone"), "gone: no finished run there"),
+        (("generate", "pocket:reasoning", "gone.safetensors", "Hello"), "gone.safetensors: no such vector file"),
+    ],
+)  # fmt: skip
+def test_user_mistakes(steerkit: Steerkit, words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = steerkit(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_hub_name_while_offline(steerkit: Steerkit, tmp_path: Path) -> None:
+    done = steerkit(
+        "recipe", "run", "backtracking", "--set", "base=someone/no-such-model", "--set", "reasoning=someone/no-such-model"
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "someone/no-such-model: the model can't be loaded" in done.stderr
+    assert "give a local folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty; each line is a JSON object"),
+        ('{"prompt": "a"}\n{"prompt": \n{"text": "b"}\n', ":2: not a JSON line"),
+        ('{"prompt": "a"}\n{"text": "b"}\n', ":2: needs a text under 'prompt'"),
+        ('{"prompt": "a"}\n', "too few prompts of 1 prompts: "),
+    ],
+)
+def test_prompt_files(steerkit: Steerkit, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text(content)
+    source = "prompts.source={name: jsonl, path: mine.jsonl}"
+    done = steerkit("recipe", "run", "backtracking", "--set", source)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_missing_prompts_file(steerkit: Steerkit, tmp_path: Path) -> None:
+    done = steerkit("recipe", "run", "backtracking", "--set", "prompts.source={name: jsonl, path: no.jsonl}")
+    assert done.returncode == 2
+    assert "no.jsonl: no such prompts file" in done.stderr
+
+
+def test_no_backtracking_in_any_trace(steerkit: Steerkit, tmp_path: Path) -> None:
+    done = steerkit("recipe", "run", "backtracking", "--set", "prompts.extract=4", "--set", "max_new_tokens=12")
+    assert done.returncode == 2
+    assert "D₊ is empty: none of 4 traces has a span labelled 'backtracking' by rules (found: " in done.stderr
+    assert "prompts.extract" in done.stderr
+
+
+def test_copy_show_and_validate(steerkit: Steerkit, tmp_path: Path) -> None:
+    assert steerkit("recipe", "cp", "backtracking").returncode == 0
+    assert steerkit("recipe", "cp", "backtracking").returncode == 2  # is there already
+    done = steerkit("recipe", "validate", "backtracking")
+    assert done.stdout.strip() == "backtracking.yaml: valid"
+    shown = steerkit("recipe", "show", "backtracking").stdout
+    (tmp_path / "shown.yaml").write_text(shown)
+    assert steerkit("recipe", "validate", "shown.yaml").returncode == 0
+
+
+def test_dry_run_prints_the_plan(steerkit: Steerkit, tmp_path: Path) -> None:
+    done = steerkit("recipe", "run", "backtracking", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for word in ("conditions", "new tokens", "forward passes", "memory", "transfer", "baselines", "offsets", "layers"):
+        assert word in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_plugins_are_listed_with_their_package(steerkit: Steerkit) -> None:
+    out = steerkit("plugin", "ls").stdout
+    for name in ("offset-window", "dom", "residual-add", "gaussian-noise", "keyword", "rules", "pocket", "jsonl"):
+        assert f"  {name} " in out
+    assert "steerkit-hf" in out
+
+
+def test_vectors_and_generation(steerkit: Steerkit, run: Path) -> None:
+    vector = run / "vectors/base.backtracking.-13..-8.safetensors"
+    shown = steerkit("vector", "show", vector).stdout
+    assert "SteeringVector('backtracking' by dom" in shown
+    assert "fingerprint" in shown
+    compared = steerkit("vector", "compare", vector, run / "vectors/reasoning.backtracking.-13..-8.safetensors").stdout
+    assert len([line for line in compared.splitlines() if line.strip()[:1].isdigit()]) >= 4
+    words = ("generate", "pocket:reasoning", vector, "How many?", "-s", 20, "--layer", 1, "--max-new-tokens", 8)
+    done = steerkit(*words)
+    assert done.returncode == 0, done.stderr
+    assert "unsteered" in done.stdout
+    assert "strength 20" in done.stdout
+    assert steerkit(*words, "--tokens", "some").returncode == 2
+    assert "name a layer" in steerkit("generate", "pocket:reasoning", vector, "How many?").stderr
+
+
+def test_report_is_built_again(steerkit: Steerkit, run: Path) -> None:
+    done = steerkit("report", run)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout

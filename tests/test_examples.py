@@ -1,0 +1,58 @@
+"""The examples run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from pocket import SMALL
+
+from steerkit import SteeringVector, load_recipe
+from steerkit.errors import SteerkitError
+from steerkit.trainer import SteeringTrainer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_the_script(run: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "quickstart.py"), str(run)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "positions steered" in done.stdout
+    assert (tmp_path / "my-vector/README.md").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_notebook(run: Path, tmp_path: Path) -> None:
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/backtracking").symlink_to(run)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    assert all(cell.get("outputs") is not None for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_the_example_plugin_as_a_local_file(tmp_path: Path) -> None:
+    """Medians need single spans' windows: they stream to disk, and the vector is fitted to them."""
+    (tmp_path / "hello.py").write_bytes((EXAMPLES / "steerkit-plugin-hello/steerkit_plugin_hello.py").read_bytes())
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: backtracking\nname: mine\nplugins: [./hello.py]\nfitter: {name: median, least: 1}\n"
+        "offsets: null\nlayers: null\n"
+    )
+    settings = [s for s in SMALL if not s.startswith(("offsets", "layers", "baseline"))]
+    recipe = load_recipe(str(path), [f"output_dir={tmp_path}/run", "baselines=[]", "baseline_labels=[]", *settings])
+    folder = SteeringTrainer.from_recipe(recipe).run()
+    vector = SteeringVector.load(folder / "vectors/base.backtracking.-13..-8.safetensors")
+    assert vector.info.method.startswith("median")
+    with pytest.raises(SteerkitError, match="fewer than `least`"):
+        changed = load_recipe(str(path), [*recipe_overrides(tmp_path, settings), "fitter.least=100000"])
+        SteeringTrainer.from_recipe(changed).run()
+
+
+def recipe_overrides(tmp_path: Path, settings: list[str]) -> list[str]:
+    return [f"output_dir={tmp_path}/other", "baselines=[]", "baseline_labels=[]", *settings]

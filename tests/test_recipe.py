@@ -1,0 +1,144 @@
+"""Recipes: every problem at once, each with its place and a way out; the shipped ones are valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steerkit.errors import InputError, SteerkitError
+from steerkit.recipe import find_recipe, load_recipe, resolved_yaml, shipped
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda p: p.stem)
+def test_shipped_recipes_are_valid_and_say_how_to_run(path: Path) -> None:
+    recipe = load_recipe(str(path))
+    assert recipe.name == path.stem
+    head = path.read_text().split("\n\n")[0]
+    assert f"steerkit recipe run {path.stem}" in head
+    assert "--set" in head
+
+
+def problems_of(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_recipe(str(path), overrides)
+    return [str(problem).replace(f"{path}:", "") for problem in caught.value.problems]
+
+
+def test_six_different_mistakes_are_named_with_their_lines(tmp_path: Path) -> None:
+    found = problems_of(
+        tmp_path,
+        "extends: backtracking\n"
+        "name: mine\n"
+        "strenghts: [10]\n"  # 3 unknown key
+        "temperature: hot\n"  # 4 wrong type
+        "layer: 2\n"
+        "layer: 3\n"  # 6 twice
+        "bf16: no\n"  # 7 a YAML 1.1 boolean
+        "fitter: {name: domm}\n"  # 8 unknown plugin
+        "score_judge: {name: keyword, keyword: [wait]}\n"  # 9 unknown option of a plugin
+        "strengths: [true]\n",  # 10 a boolean for a number
+    )
+    assert [p.split(":")[0] for p in found] == ["3", "4", "6", "7", "8", "9", "10"]
+    text = "\n".join(found)
+    assert "unknown key 'strenghts'; did you mean 'strengths'?" in text
+    assert "'temperature' must be a number, not \"hot\"" in text
+    assert "the key 'layer' stands twice; first at" in text
+    assert "'bf16' must be true or false, not \"no\" (YAML reads it as text; write true or false)" in text
+    assert "no fitter is called 'domm'; did you mean 'dom'?" in text
+    assert "unknown key 'score_judge.keyword'; did you mean 'keywords'?" in text
+    assert "'strengths.0' must be a number, not true" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [1\n", "2:1: not YAML"),
+        ("- a\n- b\n", "1:1: a recipe is a mapping of keys to values"),
+        ("", "1:1: a recipe is a mapping of keys to values"),
+        ("name: x\nextends: mine\n", "2:1: mine extends itself"),
+    ],
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, expected: str) -> None:
+    assert any(p.startswith(expected) for p in problems_of(tmp_path, text))
+
+
+def test_windows_must_be_extracted(tmp_path: Path) -> None:
+    found = problems_of(
+        tmp_path, "extends: backtracking\nname: m\nfitter: {window: [-20, -15]}\noffsets: {starts: [-60, 0]}\n"
+    )
+    assert found[0].startswith("3:")
+    assert "window -20..-15 is not extracted (there is -13..-8, -40..5); add it to extractor.windows" in found[0]
+    assert found[1].startswith("4:")
+    assert "window -60..-55 is outside the extracted" in found[1]
+
+
+def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: backtracking\nname: mine\ntemperature: 1e-4\nabout: no\n")
+    recipe = load_recipe(str(path))
+    assert recipe.temperature == 1e-4
+    assert recipe.about == "no"
+
+
+def test_overrides_are_checked_the_same_way(tmp_path: Path) -> None:
+    recipe = load_recipe("backtracking", ["prompts.test=7", "fitter.scale=raw", "steerer.name=self-amplify"])
+    assert (recipe.prompts.test, recipe.fitter.options["scale"], recipe.steerer.name) == (7, "raw", "self-amplify")
+    with pytest.raises(InputError, match=r"--set layer=two: 'layer' must be a whole number, not \"two\""):
+        load_recipe("backtracking", ["layer=two"])
+    with pytest.raises(InputError, match=r"an override is written key"):
+        load_recipe("backtracking", ["layer"])
+
+
+def test_naming_another_plugin_drops_the_old_ones_options(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: backtracking\nname: mine\nspan_judge: {name: keyword}\n")
+    assert load_recipe(str(path)).span_judge.options == {}
+
+
+def test_a_local_file_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("backtracking.yaml").write_text("extends: backtracking-llama-8b\nname: mine\n")
+    assert find_recipe("backtracking") == Path("backtracking.yaml")
+    with pytest.raises(SteerkitError, match=r"no such recipe.*did you mean 'backtracking'"):
+        find_recipe("backtraking")
+
+
+def test_the_resolved_recipe_is_a_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("backtracking")
+    for documented in (False, True):
+        path = tmp_path / f"{documented}.yaml"
+        path.write_text(resolved_yaml(recipe, documented=documented))
+        again = load_recipe(str(path))
+        assert resolved_yaml(again) == resolved_yaml(recipe)
+    assert "# Rows in a generation batch." in path.read_text()
+    assert yaml.safe_load(path.read_text())["per_device_batch_size"] == 64
+
+
+PLUGIN = """
+import steerkit
+
+@steerkit.register("steerers", "flip")
+class Flip(steerkit.Steerer):
+    direction = "none"
+
+    def edit(self, hidden, at):
+        return -hidden
+"""
+
+
+def test_a_recipe_loads_a_plugin_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "flip.py").write_text(PLUGIN)
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: backtracking\nname: mine\nplugins: [./flip.py]\nsteerer: flip\n")
+    assert load_recipe(str(path)).steerer.name == "flip"
+
+
+def test_a_plugin_file_that_fails_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("x = 1\nraise RuntimeError('no luck')\n")
+    found = problems_of(tmp_path, "extends: backtracking\nname: m\nplugins: [./broken.py, ./gone.py]\n")
+    assert "broken.py:2: the plugin file failed: RuntimeError: no luck" in found[0]
+    assert "gone.py: no such plugin file" in found[1]
