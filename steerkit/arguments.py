@@ -223,9 +223,9 @@ class Recipe(SteeringArguments):
         return SteeringArguments(**{key: getattr(self, key) for key in SteeringArguments.model_fields})
 
 
-def plugin_fields(model: type[BaseModel]) -> Mapping[tuple[str, ...], str]:
+def plugin_fields(model: type[BaseModel]) -> Mapping[tuple[str | int, ...], str]:
     """Path of each field that names a plugin (a list's field too) → its kind."""
-    found: dict[tuple[str, ...], str] = {}
+    found: dict[tuple[str | int, ...], str] = {}
     for name, info in model.model_fields.items():
         kinds = [m for m in info.metadata if isinstance(m, Kind)]
         for argument in getattr(info.annotation, "__args__", ()):

@@ -144,12 +144,19 @@ def _forward(
 
 @dataclass
 class _Pool:
-    """One window range of a batch: which flat positions go to which cell, which cells to which group."""
+    """One window range of a batch: which flat positions go to which cell, which cells to which group.
+
+    Most groups take all of a trace's cells or none of them, so the cells are first summed by trace; only what
+    a label's own groups take more or less of its cells than of others' is added for each label.
+    """
 
     range: tuple[int, int]
     index: Tensor  # flat [B * T] positions, cell by cell and offset by offset
     bags: Tensor  # first entry of each cell's offset in `index`
-    spread: Tensor  # [2 * G, cells] float64 weights
+    by_trace: Tensor  # cells, trace by trace
+    trace_bags: Tensor  # first entry of each trace in `by_trace`
+    shared: Tensor  # [2 * G, traces] float64 weights
+    extra: list[tuple[Tensor, Tensor, slice]]  # rows of [2 * G], [rows, n] float64 weights, n cells
     counts: Tensor  # [2, G]
     offsets: int
     dropped: dict[str, int]
@@ -209,12 +216,16 @@ class _Collector:
     def _sum(self, pool: _Pool, flat: Tensor) -> Tensor:
         import torch
 
+        def bag(index: Tensor, rows: Tensor, begins: Tensor) -> Tensor:
+            return torch.nn.functional.embedding_bag(index.to(device), rows, begins.to(device), mode="sum")
+
         device, width = flat.device, flat.shape[-1]
-        spread = pool.spread.to(device)
         if not len(pool.bags):
-            return torch.zeros(2, len(spread) // 2, pool.offsets, width, dtype=torch.float64)
-        cells = torch.nn.functional.embedding_bag(pool.index.to(device), flat, pool.bags.to(device), mode="sum")
-        summed = spread @ cells.reshape(-1, pool.offsets * width)
+            return torch.zeros(2, len(pool.shared) // 2, pool.offsets, width, dtype=torch.float64)
+        cells = bag(pool.index, flat, pool.bags).reshape(-1, pool.offsets * width)
+        summed = pool.shared.to(device) @ bag(pool.by_trace, cells, pool.trace_bags)
+        for rows, weights, part in pool.extra:
+            summed[rows.to(device)] += weights.to(device) @ cells[part]
         return summed.reshape(2, -1, pool.offsets, width).cpu()
 
     def _refuse(self, layer: int, lengths: Tensor) -> None:
@@ -272,8 +283,9 @@ def _plan(
 
     names = groups_of(labels)
     once = extractor.once()
-    cells: list[np.ndarray] = []  # flat positions, [n, O] each
-    columns: list[np.ndarray] = []  # [2 * G] weights of the cell in the groups, by weighting
+    # By label (or group): flat positions [n, O] of a trace's cell, its trace, its weights [2 * G] beyond `shared`.
+    cells: dict[str, list[tuple[np.ndarray, int, np.ndarray]]] = {}
+    shared = np.zeros((2 * len(names), len(batch)))
     counts = np.zeros((2, len(names)))
     dropped: dict[str, int] = {}
     singles: list[tuple[np.ndarray, str, str]] = []
@@ -297,24 +309,32 @@ def _plan(
         if once:
             for g, own in enumerate(members):
                 if own:
-                    cells.append(np.unique(flat[own])[:, None])
-                    columns.append(_weights(np.arange(len(names)) == g, sizes))
+                    weights = _weights(np.arange(len(names)) == g, sizes)
+                    cells.setdefault(names[g], []).append((np.unique(flat[own])[:, None], row, weights))
         else:
+            shared[:, row] = _weights(np.array([_in_group(name, None, present) for name in names]), sizes)
             for label, own in of_label.items():
-                cells.append(flat[own])
-                columns.append(_weights(np.array(belongs[label]), sizes))
+                weights = _weights(np.array(belongs[label]), sizes) - shared[:, row]
+                cells.setdefault(label, []).append((flat[own], row, weights))
         singles += [(flat[k], label, item.trace.id) for k, label in enumerate(found)]
     offsets = 1 if once else window[1] - window[0] + 1
-    spread = torch.from_numpy(np.stack(columns, 1) if columns else np.zeros((2 * len(names), 0)))
-    entries = [part for cell in cells for part in cell.T]
-    sizes_of = np.array([len(part) for part in entries], dtype=np.int64)
+    order = [cell for own_cells in cells.values() for cell in own_cells]
+    traces = np.array([row for _, row, _ in order], dtype=np.int64)
+    extra, begin = [], 0
+    for own_cells in cells.values():
+        weights = np.stack([w for _, _, w in own_cells], 1)
+        rows = np.flatnonzero(weights.any(1))
+        extra.append((torch.from_numpy(rows), torch.from_numpy(weights[rows]), slice(begin, begin + len(own_cells))))
+        begin += len(own_cells)
+    entries = [part for positions, _, _ in order for part in positions.T]
     return _Pool(
         range=(window[0], window[1]),
         index=torch.from_numpy(np.concatenate(entries) if entries else np.zeros(0, np.int64)),
-        bags=torch.from_numpy(np.concatenate([[0], sizes_of.cumsum()[:-1]]).astype(np.int64))
-        if entries
-        else torch.zeros(0, dtype=torch.long),
-        spread=spread,
+        bags=_begins([len(part) for part in entries]),
+        by_trace=torch.from_numpy(np.argsort(traces, kind="stable")),
+        trace_bags=_begins(np.bincount(traces, minlength=len(batch))),
+        shared=torch.from_numpy(shared),
+        extra=extra,
         counts=torch.from_numpy(counts),
         offsets=offsets,
         dropped=dropped,
@@ -324,13 +344,22 @@ def _plan(
     )
 
 
+def _begins(sizes: Sequence[int] | np.ndarray) -> Tensor:
+    """Where each of consecutive bags begins."""
+    import torch
+
+    ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
+    return torch.from_numpy(ends - np.asarray(sizes, dtype=np.int64))
+
+
 def _weights(inside: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """[2 * G] weights of a cell: by trace 1/n in the groups that it is in (n: `sizes`), by span 1."""
-    return np.concatenate([inside / np.maximum(sizes, 1), inside])
+    """[2 * G] weights of a cell in the groups that it is in: by trace 1/n (n: their `sizes`), by span 1."""
+    taken = inside & (sizes > 0)
+    return np.concatenate([taken / np.maximum(sizes, 1), taken])
 
 
-def _in_group(group: str, label: str, present: Collection[str]) -> bool:
-    """Whether a span with `label`, in a trace that has the labels `present`, belongs to a group."""
+def _in_group(group: str, label: str | None, present: Collection[str]) -> bool:
+    """Whether a span with `label` (None: one of no group), in a trace with the labels `present`, is in a group."""
     if group == "all":
         return True
     if group.startswith("rest:"):

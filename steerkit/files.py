@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from steerkit.errors import SteerkitError
 
@@ -27,16 +29,17 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise disk_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def disk_error(path: Path, error: OSError) -> SteerkitError:
+def disk_error(path: Path, error: OSError | SafetensorError) -> SteerkitError:
     """A write that failed, in words."""
     return SteerkitError(
-        f"{path}: can't be written: {error.strerror or error}; what was done before is kept: "
+        f"{path}: can't be written: {getattr(error, 'strerror', None) or error}; what was done before is kept: "
         "make room (or choose another folder with --out) and give the same command again"
     )
 
@@ -49,13 +52,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Append rows in one write and flush them to the disk."""
-    block = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    block = memoryview(text.encode())
     try:
         size = path.stat().st_size if path.exists() else 0
-        with path.open("ab") as file:
+        with path.open("ab", buffering=0) as file:  # a buffer would write its rest when closed, after the cut
             try:
-                file.write(block.encode())
-                file.flush()
+                while block:
+                    block = block[file.write(block) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.truncate(path, size)  # a full disk leaves no half line behind

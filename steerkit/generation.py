@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from steerkit.model import adapter_state
 from steerkit.noise import gumbel
 from steerkit.steering import Edit, Steering
 
@@ -76,13 +75,15 @@ def generate(
     import torch
 
     results = [Generated() for _ in rows]
+    if not rows:
+        return results
     ends = torch.tensor(end_ids(lm), device=lm.device)
     ids, mask = _left_pad([row.prompt_ids for row in rows], lm)
     steering = Steering(lm, [row.edit for row in rows])
     alive = list(range(len(rows)))  # which row each line of the batch is
     done: list[bool] = [False] * len(rows)
     sampler = _Sampler([row.key for row in rows], temperature, lm.device)
-    with torch.inference_mode(), adapter_state(lm), steering:
+    with torch.inference_mode(), steering:
         cache = growing_cache(lm, ids.shape[1] + max_new_tokens)
         position = (mask.cumsum(-1) - 1).clamp(min=0)
         for step in range(max_new_tokens):
@@ -116,7 +117,8 @@ def generate(
             ids = chosen[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             position = position[:, -1:] + 1
-        steering.excused = all(not r.ids for r in results)
+        edited = [result for row, result in zip(rows, results, strict=True) if row.edit and row.edit.norm]
+        steering.excused = all(result.finished and not result.ids for result in edited)
     return results
 
 

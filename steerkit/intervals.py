@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ def mean_interval(values: np.ndarray, *, confidence: float, resamples: int, seed
     Constant data has no spread to resample: its interval is the value itself. Where BCa is undefined (its
     jackknife has no spread) the percentile interval stands in.
     """
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
     values = values[~np.isnan(values)]
     n = len(values)
@@ -37,7 +38,8 @@ def mean_interval(values: np.ndarray, *, confidence: float, resamples: int, seed
     if np.ptp(values) == 0:
         return Estimate(mean, sd, mean, mean, n)
     for method in ("BCa", "percentile"):
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateDataWarning)
             result = bootstrap(
                 (values,), np.mean, n_resamples=resamples, confidence_level=confidence, method=method,
                 rng=np.random.default_rng(seed), vectorized=True,

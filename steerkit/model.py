@@ -94,7 +94,8 @@ class LanguageModel:
             for name, value in self.model.state_dict().items():
                 if self.model_is_wrapped and not self.adapter and "lora_" in name:
                     continue
-                state.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)} {value.dtype}".encode())
+                plain = name.removeprefix("base_model.model.").replace(".base_layer", "")  # of a PEFT model
+                state.update(f"{plain} {tuple(value.shape)} {value.dtype}".encode())
                 if value.device.type != "meta":
                     flat = value.detach().reshape(-1)
                     step = max(1, flat.numel() // 65_536) if flat.numel() > 1_000_000 else 1

@@ -31,6 +31,10 @@ class ModelPair:
 
     def __post_init__(self) -> None:
         self._check_vocabularies()
+        rows = self.base.model.get_input_embeddings().weight.shape[0]
+        for there, here in self.id_map.items():
+            if not 0 <= here < rows:
+                raise SteerkitError(f"id_map: {there} is mapped to {here}, but {self.base.name} has no such id")
         if (self.base.width, self.base.depth) != (self.reasoning.width, self.reasoning.depth):
             raise SteerkitError(
                 f"not a pair: {self.base.name} is {self.base.depth} blocks × {self.base.width}, "

@@ -8,11 +8,14 @@ apply the edits. Everything comes off when the block ends, also by an exception.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import EditContext, Steerer
+from steerkit.model import adapter_state
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +63,8 @@ class _Call:
 class Steering:
     """Context manager that steers a model with one Edit for all rows, or one (or None) a row.
 
+    Inside, a PEFT adapter on the model is on or off as `lm` says, so that `with` the base runs the base.
+
     Raises on leaving without another exception:
         SteerkitError: the model ran, edits were asked for, and not one position was changed.
     """
@@ -81,13 +86,18 @@ class Steering:
         self._rows: list[int] | None = None  # which edits the batch's rows have, after `select`
         self._fixed_lengths = prompt_lengths
         self._lengths: Tensor | None = None
+        self._prompt: Tensor | None = None  # the prompt's ids, when decoding goes on without a cache
         self._call: _Call | None = None
         self._calls = 0
         self._handles: list[Any] = []
+        self._adapter = ExitStack()
         self._groups: dict[int, list[_Group]] = {}
 
     def __enter__(self) -> Self:
+        self.steered = self._calls = 0
+        self._rows = self._lengths = self._prompt = self._call = None
         self._regroup(None)
+        self._adapter.enter_context(adapter_state(self.lm))
         layers = {edit.layer for edit in self.edits if edit is not None and edit.norm != 0}
         if layers:
             self._handles.append(self.lm.decoder.register_forward_pre_hook(self._before, with_kwargs=True))
@@ -101,6 +111,7 @@ class Steering:
             handle.remove()
         self._handles.clear()
         self._groups.clear()
+        self._adapter.close()
         if kind is None and self._calls and not self.steered and not self.excused:
             raise SteerkitError(
                 f"steering changed no position in {self._calls} forward passes of {self.lm.name}: "
@@ -115,6 +126,8 @@ class Steering:
             self._regroup(self._rows)
         if self._lengths is not None:
             self._lengths = self._lengths[list(rows)]
+        if self._prompt is not None:
+            self._prompt = self._prompt[list(rows)]
 
     def _regroup(self, rows: list[int] | None) -> None:
         """Sort the batch's rows into groups that one call of a steerer's `edit` serves."""
@@ -137,18 +150,20 @@ class Steering:
         """Read from the decoder's arguments which tokens this forward brings."""
         import torch
 
-        tokens = kwargs.get("input_ids")
+        names = signature(module.forward).parameters if args else ()  # GPT-2 and others pass ids by position
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        tokens = given.get("input_ids")
         if tokens is None:
-            tokens = kwargs.get("inputs_embeds", args[0] if args else None)
+            tokens = given.get("inputs_embeds")
         if tokens is None:
             return  # the decoder itself refuses a call without tokens
         rows, length = tokens.shape[:2]
         expected = rows if self._shared else len(self.edits if self._rows is None else self._rows)
         if rows != expected:
             raise SteerkitError(f"{rows} rows came, edits were given for {expected}")
-        cache = kwargs.get("past_key_values")
+        cache = given.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
-        mask = kwargs.get("attention_mask")
+        mask = given.get("attention_mask")
         if isinstance(mask, dict):  # models with mixed attention may be handed a prepared mask per kind
             mask = None
         if mask is not None and mask.dim() == 2:
@@ -159,13 +174,23 @@ class Steering:
             position = torch.arange(past, past + length, device=tokens.device).expand(rows, length)
         if self._fixed_lengths is not None and self._lengths is None:
             self._lengths = torch.tensor(self._fixed_lengths, device=tokens.device)[:, None]
-        elif past == 0 and self._fixed_lengths is None:
+        elif past == 0 and self._fixed_lengths is None and not (cache is None and self._repeats_prompt(tokens)):
             self._lengths = (position[:, -1:] + 1).clone()
+            self._prompt = tokens if cache is None else None
         generated = past > 0 and length == 1 and self._fixed_lengths is None and self._lengths is not None
         lengths = None if generated else self._lengths
         prompt = None if lengths is None else position < lengths.to(position.device)
         self._call = _Call(position, real, prompt, generated)
         self._calls += 1
+
+    def _repeats_prompt(self, tokens: Tensor) -> bool:
+        """Whether these are the prompt's tokens and more: a decoding step without a cache."""
+        import torch
+
+        prompt = self._prompt
+        if prompt is None or len(tokens) != len(prompt) or tokens.shape[1] <= prompt.shape[1]:
+            return False
+        return torch.equal(tokens[:, : prompt.shape[1]], prompt)
 
     def _block_hook(self, layer: int) -> Any:
         def hook(module: Any, args: Any, output: Any) -> Any:

@@ -45,14 +45,17 @@ def decode_with_starts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, tuple[i
     pieces = tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if "".join(pieces) == text:
         return text, (0, *accumulate(len(piece) for piece in pieces[:-1]))
-    starts, at, begin = [], 0, 0
+    starts, at = [], 0
+    whole = [0]  # places between tokens that are places between characters, oldest first
     for index in range(len(ids)):
         starts.append(at)
-        before = decode(tokenizer, ids[begin:index])
-        now = decode(tokenizer, ids[begin : index + 1])
+        before = decode(tokenizer, ids[whole[0] : index])
+        now = decode(tokenizer, ids[whole[0] : index + 1])
         if not now.endswith("\ufffd"):  # half a character: its text comes with the next token
             at += len(now) - len(before.rstrip("\ufffd"))
-            begin = max(begin, index + 1 - LOOK_BACK) if "\ufffd" not in now else begin
+            whole.append(index + 1)
+            while len(whole) > 1 and whole[1] <= index + 1 - LOOK_BACK:
+                del whole[0]
     return text, tuple(min(start, len(text)) for start in starts)
 
 

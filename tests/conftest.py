@@ -9,6 +9,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 import pytest
 import torch
+from pocket import run as run
 from tiny import ARCHITECTURES, random_items, tiny, wrap_with_lora
 
 from steerkit.extraction import Item

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import warnings
 from functools import cache
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM as Auto
 from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
@@ -19,7 +21,6 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers import AutoModelForCausalLM as Auto
 
 from steerkit.extraction import Item
 from steerkit.model import LanguageModel
@@ -27,10 +28,11 @@ from steerkit.trace import Span, Trace
 
 VOCABULARY = 64
 EOS = 1
+UNUSED = VOCABULARY - 1  # no random text holds this id
 SIZES = {
     "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 256, "bos_token_id": 2, "eos_token_id": EOS,
-    "pad_token_id": 0, "initializer_range": 0.3,
+    "pad_token_id": 0, "initializer_range": 0.3, "tie_word_embeddings": False,
 }  # fmt: skip
 CONFIGS: dict[str, Any] = {
     "llama": lambda: LlamaConfig(**SIZES, num_hidden_layers=4),
@@ -41,7 +43,7 @@ CONFIGS: dict[str, Any] = {
     "mistral": lambda: MistralConfig(**SIZES, num_hidden_layers=3, sliding_window=5),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=16, n_layer=3, n_head=2, n_positions=256, bos_token_id=2, eos_token_id=EOS,
-        initializer_range=0.3,
+        initializer_range=0.3, tie_word_embeddings=False,
     ),
     "gpt_neox": lambda: GPTNeoXConfig(
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
@@ -100,7 +102,9 @@ def wrap_with_lora(seed: int = 0) -> LanguageModel:
 
     lm = build("llama", seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
-    model = get_peft_model(lm.model, config).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft's
+        model = get_peft_model(lm.model, config).eval()
     torch.manual_seed(seed + 1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -118,9 +122,9 @@ def random_items(count: int = 9, seed: int = 0, *, longest: int = 50) -> list[It
     draw = random.Random(seed)
     items = []
     for number in range(count):
-        prompt = tuple(draw.randrange(3, VOCABULARY) for _ in range(draw.randint(3, 9)))
-        ids = tuple(draw.randrange(3, VOCABULARY) for _ in range(draw.randint(12, longest)))
-        starts = sorted(draw.sample(range(len(ids)), min(len(ids), draw.randint(2, 9))))
+        prompt = tuple(draw.randrange(3, UNUSED) for _ in range(draw.randint(3, 9)))
+        ids = tuple(draw.randrange(3, UNUSED) for _ in range(draw.randint(12, longest)))
+        starts = sorted(draw.sample(range(len(ids)), min(len(ids), draw.randint(4, 12))))
         labels = [draw.choice((*LABELS, UNLISTED) if number % 3 else ("deduction", UNLISTED)) for _ in starts]
         spans = [
             Span(trace_id=f"t{number}", label=label, judge="test", start=at, end=at + 1, first=len(prompt) + at,

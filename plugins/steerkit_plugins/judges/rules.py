@@ -37,9 +37,7 @@ class RulesJudge(Judge):
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
         self._compiled = [
-            (label, re.compile("|".join(f"(?:{p})" for p in patterns)))
-            for label, patterns in self.config.patterns.items()
-            if patterns
+            (label, re.compile(pattern)) for label, patterns in self.config.patterns.items() for pattern in patterns
         ]
 
     def labels(self) -> Sequence[str]:

@@ -1,0 +1,190 @@
+"""Extraction against Eq. 3 in numpy, over hidden states that HF gives one trace at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles import difference_of_means, hidden_by_layer
+from steerkit_plugins.extractors.offset_window import OffsetWindow
+from steerkit_plugins.fitters.dom import DifferenceOfMeans
+from tiny import ARCHITECTURES, LABELS, random_items, tiny
+
+from steerkit.extraction import extract
+from steerkit.interfaces import Need
+
+WINDOW = (-6, -2)
+
+
+def relative(found: torch.Tensor, expected: np.ndarray) -> float:
+    return float(np.abs(found.numpy() - expected).max() / np.abs(expected).max())
+
+
+def fitted(statistics, window=WINDOW, pool=None, **options) -> np.ndarray:  # type: ignore[no-untyped-def]
+    fitter = DifferenceOfMeans(window=window, **options)
+    directions = fitter.fit(statistics.at(window, pool))
+    assert all(value.dtype == torch.float64 for value in directions.values())
+    return np.stack([directions[layer].numpy() for layer in sorted(directions)])
+
+
+def states_of(lm, items):  # type: ignore[no-untyped-def]
+    return [hidden_by_layer(lm.model, item.ids) for item in items]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_layer_equals_eq_3(architecture: str, items) -> None:  # type: ignore[no-untyped-def]
+    lm = tiny(architecture)
+    statistics = extract(lm, items, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=200)
+    expected = difference_of_means(items, states_of(lm, items), "backtracking", WINDOW)
+    assert expected.shape == (lm.depth, lm.width)
+    np.testing.assert_allclose(fitted(statistics), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("overlap", ["each", "once"])
+@pytest.mark.parametrize("weighting", ["trace", "span"])
+@pytest.mark.parametrize("reference", ["spans", "rest", "tokens"])
+@pytest.mark.parametrize("positives", ["spans", "traces"])
+def test_every_reading_of_eq_3(llama, items, positives, reference, weighting, overlap) -> None:  # type: ignore[no-untyped-def]
+    statistics = extract(llama, items, OffsetWindow(windows=(WINDOW,), overlap=overlap), LABELS, batch_tokens=1)
+    options = {"positives": positives, "reference": reference, "weighting": weighting}
+    expected = difference_of_means(
+        items, states_of(llama, items), "backtracking", WINDOW, overlap=overlap, **options
+    )  # fmt: skip
+    np.testing.assert_allclose(fitted(statistics, **options), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_the_readings_differ(llama, items) -> None:  # type: ignore[no-untyped-def]
+    """So that the test above can fail: no two of its oracles agree."""
+    states = states_of(llama, items)
+    found = [
+        difference_of_means(items, states, "backtracking", WINDOW, positives=p, reference=r, weighting=w, overlap=o)
+        for p in ("spans", "traces") for r in ("spans", "rest", "tokens") for w in ("trace", "span")
+        for o in ("each", "once") if not (p == "traces" and r == "tokens" and w == "span")
+    ]  # fmt: skip
+    for i, a in enumerate(found):
+        assert all(np.abs(a - b).max() > 1e-3 * np.abs(a).max() for b in found[:i])
+
+
+@pytest.mark.parametrize("window", [(-13, -8), (-6, -1), (0, 0), (-2, 5), (0, 12), (-1, -1)])
+def test_windows_that_run_off_are_dropped_and_counted(llama, items, window) -> None:  # type: ignore[no-untyped-def]
+    found = extract(llama, items, OffsetWindow(windows=(window,)), LABELS).at(window)
+    for label in (*LABELS, "musing"):
+        firsts = [(s.first, len(i.ids)) for i in items for s in i.spans if s.label == label]
+        outside = sum(first + window[0] < 1 or first + window[1] >= length for first, length in firsts)
+        assert found.dropped.get(label, 0) == outside
+        if label in LABELS:
+            assert found.count(label, "span") == len(firsts) - outside
+    assert found.count("all", "span") + sum(found.dropped.values()) == sum(len(i.spans) for i in items)
+    expected = difference_of_means(items, states_of(llama, items), "backtracking", window)
+    np.testing.assert_allclose(fitted(found_in := extract(
+        llama, items, OffsetWindow(windows=((-3, 3), window)), LABELS), window), expected, rtol=1e-4, atol=1e-6)  # fmt: skip
+    assert set(found_in.windows) == {(-3, 3), window}
+
+
+def test_some_windows_of_the_test_data_do_run_off(items) -> None:  # type: ignore[no-untyped-def]
+    firsts = [(s.first, len(i.ids)) for i in items for s in i.spans]
+    assert any(first - 13 < 1 for first, _ in firsts)
+    assert any(first + 5 >= length for first, length in firsts)
+
+
+def test_a_sweeps_windows_share_the_spans_eligible_for_all_of_it(llama, items) -> None:  # type: ignore[no-untyped-def]
+    sweep = (-12, 4)
+    statistics = extract(llama, items, OffsetWindow(windows=(WINDOW,), sweep=sweep), LABELS, batch_tokens=1)
+    states = states_of(llama, items)
+    windows = [(a, b) for a in range(sweep[0], sweep[1] + 1) for b in range(a, sweep[1] + 1)]
+    for window in windows:
+        expected = difference_of_means(items, states, "backtracking", window, must_hold=sweep)
+        np.testing.assert_allclose(fitted(statistics, window, sweep), expected, rtol=1e-5, atol=1e-6)
+    own = fitted(statistics)
+    np.testing.assert_allclose(own, difference_of_means(items, states, "backtracking", WINDOW), rtol=1e-5, atol=1e-6)
+    assert np.abs(own - fitted(statistics, WINDOW, sweep)).max() > 1e-3  # other spans, another vector
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 60, 137, 10_000])
+def test_batches_and_order_do_not_matter(llama, items, batch_tokens) -> None:  # type: ignore[no-untyped-def]
+    def run(some, tokens):  # type: ignore[no-untyped-def]
+        return extract(llama, some, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=tokens).at(WINDOW)
+
+    one, other = run(items, 1), run(items[::-1], batch_tokens)
+    torch.testing.assert_close(one.sums, other.sums, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.tokens, other.tokens, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.norms, other.norms, rtol=1e-5, atol=1e-5)
+    assert torch.equal(one.counts, other.counts)
+    assert one.dropped == other.dropped
+
+
+@pytest.mark.parametrize("overlap", ["each", "once"])
+def test_shards_of_whole_traces_add_up(llama, items, overlap) -> None:  # type: ignore[no-untyped-def]
+    def run(some):  # type: ignore[no-untyped-def]
+        needs: set[Need] = {"means", "squares"}
+        extractor = OffsetWindow(windows=(WINDOW, (0, 3)), overlap=overlap)
+        return extract(llama, some, extractor, LABELS, needs=needs, batch_tokens=1)
+
+    whole, summed = run(items), run(items[:2]) + run(items[2:7]) + run(items[7:])
+    for window, a in whole.windows.items():
+        b = summed.windows[window]
+        for name in ("sums", "squares", "counts", "tokens", "norms"):
+            torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-12, atol=1e-12)
+        assert (a.traces, a.dropped) == (b.traces, b.dropped)
+
+
+def test_sums_are_float64_to_the_last_digits(llama, items) -> None:  # type: ignore[no-untyped-def]
+    """One trace a batch runs the oracle's own forward, so nothing but rounding in the sums may differ."""
+    statistics = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=1).at(WINDOW)
+    states = states_of(llama, items)
+    assert relative(torch.from_numpy(fitted_of(statistics)), difference_of_means(
+        items, states, "backtracking", WINDOW)) < 1e-12  # fmt: skip
+    own = [h[:, len(i.trace.prompt_ids) :] for i, h in zip(items, states, strict=True)]
+    assert relative(statistics.tokens_mean(), np.mean([h.mean(1) for h in own], 0)) < 1e-12
+    lengths = np.mean([np.linalg.norm(h, axis=-1).mean(1) for h in own], 0)
+    assert relative(statistics.residual_norm(), lengths) < 1e-6
+
+
+def fitted_of(window) -> np.ndarray:  # type: ignore[no-untyped-def]
+    found = DifferenceOfMeans(window=WINDOW).fit(window)
+    return np.stack([found[layer].numpy() for layer in sorted(found)])
+
+
+def test_squares_equal_numpy(llama, items) -> None:  # type: ignore[no-untyped-def]
+    from oracles import mean_act, whole_windows
+
+    found = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS, needs={"means", "squares"}).at(WINDOW)
+    sets = [
+        (hidden_by_layer(llama.model, i.ids) ** 2, [p for s, p in whole_windows(i, WINDOW) if s.label != "deduction"])
+        for i in items
+    ]
+    for weighting in ("trace", "span"):
+        expected = mean_act(sets, weighting, "each")
+        assert relative(found.mean_square("rest:deduction", weighting), expected) < 1e-5
+
+
+def test_mapped_ids_are_what_the_model_reads(llama, items) -> None:  # type: ignore[no-untyped-def]
+    from steerkit.extraction import Item
+
+    mapped = [Item(i.trace, i.spans, [7 if t == 9 else t for t in i.ids]) for i in items]
+    assert any(list(m.ids) != list(i.ids) for m, i in zip(mapped, items, strict=True))
+    found = extract(llama, mapped, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=1)
+    expected = difference_of_means(mapped, states_of(llama, mapped), "backtracking", WINDOW)
+    np.testing.assert_allclose(fitted(found), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_kept_tensors_do_not_grow_with_the_number_of_traces(llama) -> None:  # type: ignore[no-untyped-def]
+    def kept(count: int) -> int:
+        found = extract(llama, random_items(count), OffsetWindow(windows=(WINDOW,), sweep=(-12, 4)), LABELS,
+                        needs={"means", "squares"}, batch_tokens=300)  # fmt: skip
+        tensors = [v for w in found.windows.values() for v in vars(w).values() if isinstance(v, torch.Tensor)]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    assert kept(4) == kept(24) > 0
+
+
+def test_a_trace_without_tokens_of_its_own_leaves_the_token_means_alone(llama, items) -> None:  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    from steerkit.extraction import Item
+
+    empty = replace(items[0].trace, id="empty", ids=(), starts=(), text="")
+    with_it = extract(llama, [*items, Item(empty, [], empty.tokens)], OffsetWindow(windows=(WINDOW,)), LABELS)
+    without = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS)
+    torch.testing.assert_close(with_it.at(WINDOW).tokens_mean(), without.at(WINDOW).tokens_mean(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(with_it.at(WINDOW).residual_norm(), without.at(WINDOW).residual_norm())

@@ -1,0 +1,122 @@
+"""How an extraction runs: only as deep as asked, resumable, and loud about activations that are not finite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from steerkit_plugins.extractors.offset_window import OffsetWindow
+from tiny import ARCHITECTURES, LABELS, UNUSED, build, tiny
+
+from steerkit.errors import SteerkitError
+from steerkit.extraction import Item, extract
+from steerkit.model import LanguageModel
+
+WINDOW = (-4, -1)
+EXTRACTOR = OffsetWindow(windows=(WINDOW,))
+
+
+def hooks_on(lm: LanguageModel) -> int:
+    modules = list(lm.model.modules())
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_layer_equals_the_full_extraction_and_runs_no_deeper(architecture: str, items) -> None:  # type: ignore[no-untyped-def]
+    lm = tiny(architecture)
+    ran: list[int] = []
+    handles = [
+        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer)) for layer, block in enumerate(lm.blocks)
+    ]
+    try:
+        shallow = extract(lm, items, EXTRACTOR, LABELS, layers=[0], batch_tokens=10_000).at(WINDOW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    full = extract(lm, items, EXTRACTOR, LABELS, batch_tokens=10_000).at(WINDOW)
+    assert ran == [0]
+    assert shallow.layers == (0,)
+    assert full.layers == tuple(range(lm.depth))
+    assert torch.equal(shallow.sums, full.sums[:, :, :1])
+    assert torch.equal(shallow.tokens, full.tokens[:1])
+
+
+def test_the_head_does_not_run(items) -> None:  # type: ignore[no-untyped-def]
+    lm = build("llama")
+    lm.model.lm_head.register_forward_hook(lambda *_: pytest.fail("the LM head ran"))
+    extract(lm, items, EXTRACTOR, LABELS)
+
+
+def test_layers_are_sorted_and_listed_once(llama, items) -> None:  # type: ignore[no-untyped-def]
+    assert extract(llama, items, EXTRACTOR, LABELS, layers=[2, 0, 2]).at(WINDOW).layers == (0, 2)
+
+
+def test_hooks_are_gone_also_after_an_error(items) -> None:  # type: ignore[no-untyped-def]
+    lm = build("llama")
+    extract(lm, items, EXTRACTOR, LABELS)
+    with torch.no_grad():
+        lm.blocks[1].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(SteerkitError):
+        extract(lm, items, EXTRACTOR, LABELS)
+    assert hooks_on(lm) == 0
+
+
+@pytest.mark.parametrize("place", [2, 15])  # in the prompt, in the trace
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_non_finite_activation_is_named_by_layer_and_trace(items, value, place) -> None:  # type: ignore[no-untyped-def]
+    lm = build("llama")
+    with torch.no_grad():
+        lm.model.model.embed_tokens.weight[UNUSED, 0] = value
+    extract(lm, items, EXTRACTOR, LABELS)
+    guilty = items[4]
+    ids = [*guilty.ids[:place], UNUSED, *guilty.ids[place + 1 :]]
+    mixed = [*items[:4], Item(guilty.trace, guilty.spans, ids), *items[5:]]
+    # eager attention spreads it over the row (0 × inf), so the token isn't told apart; layer and trace are
+    message = rf"llama: the activation of layer 0 at token \d+ of trace '{guilty.trace.id}' is not finite"
+    with pytest.raises(SteerkitError, match=message):
+        extract(lm, mixed, EXTRACTOR, LABELS, batch_tokens=10_000)
+
+
+def test_a_layer_out_of_range(llama, items) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SteerkitError, match="layer: 4 is not a block of llama: it has 4, numbered 0 to 3"):
+        extract(llama, items, EXTRACTOR, LABELS, layers=[4])
+    with pytest.raises(SteerkitError, match="-1 is not a block"):
+        extract(llama, items, EXTRACTOR, LABELS, layers=[-1])
+
+
+def test_no_traces(llama) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SteerkitError, match="there is no trace to extract from"):
+        extract(llama, [], EXTRACTOR, LABELS)
+
+
+def test_an_interrupted_extraction_goes_on_where_it_stopped(llama, items) -> None:  # type: ignore[no-untyped-def]
+    class Killed(Exception):
+        pass
+
+    kept, seen = [], []
+
+    def keep(number: int, count: int, part) -> None:  # type: ignore[no-untyped-def]
+        kept.append(part)
+        seen.append((number, count))
+        if number == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        extract(llama, items, EXTRACTOR, LABELS, batch_tokens=1, on_batch=keep)
+    shortest = sorted(items, key=lambda item: (len(item.ids), item.trace.id))[:2]
+    rest = extract(llama, items, EXTRACTOR, LABELS, batch_tokens=1, skip={item.trace.id for item in shortest})
+    resumed = (kept[0] + kept[1] + rest).at(WINDOW)
+    whole = extract(llama, items, EXTRACTOR, LABELS, batch_tokens=1).at(WINDOW)
+    assert seen == [(1, len(items)), (2, len(items))]
+    torch.testing.assert_close(resumed.sums, whole.sums, rtol=1e-12, atol=1e-12)
+    assert torch.equal(resumed.counts, whole.counts)
+    assert (resumed.traces, resumed.dropped) == (whole.traces, whole.dropped)
+
+
+def test_no_batch_is_longer_than_asked_and_each_trace_is_in_one(llama, items) -> None:  # type: ignore[no-untyped-def]
+    from steerkit.extraction import batches
+
+    found = batches(items, 120)
+    assert sorted(i.trace.id for batch in found for i in batch) == sorted(i.trace.id for i in items)
+    assert all(len(batch) == 1 or len(batch) * max(len(i.ids) for i in batch) <= 120 for batch in found)
+    assert any(len(batch) > 1 for batch in found)
+    assert batches(items[::-1], 120) == found
