@@ -184,9 +184,9 @@ class _Collector:
         ]
         own = torch.zeros(len(batch), self.longest, dtype=torch.float64)
         for row, item in enumerate(batch):
-            begin, length = len(item.trace.prompt_ids), len(item.ids)
-            own[row, begin:length] = 1 / max(length - begin, 1)
-        self.own = own.reshape(-1)  # each token's weight in the mean over its trace's own tokens
+            begin, count = len(item.trace.prompt_ids), item.trace.thinking
+            own[row, begin : begin + count] = 1 / max(count, 1)
+        self.own = own.reshape(-1)  # each token's weight in the mean over its trace's thinking tokens
         self.tokens: list[Tensor] = []
         self.norms: list[Tensor] = []
 

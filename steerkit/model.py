@@ -116,7 +116,9 @@ def check_layer(layer: int, name: str, depth: int, where: str = "layer") -> None
 @contextmanager
 def adapter_state(lm: LanguageModel) -> Iterator[None]:
     """Inside, a shared PEFT model acts as `lm` does: adapter on for the reasoning model, off for the base."""
-    if lm.model_is_wrapped and not lm.adapter:
+    # PEFT's own context manager turns the adapter on when it ends, also inside another one that wants it off.
+    already_off = lm.model_is_wrapped and any(getattr(m, "disable_adapters", 0) is True for m in lm.model.modules())
+    if lm.model_is_wrapped and not lm.adapter and not already_off:
         with lm.model.disable_adapter():
             yield
     else:

@@ -39,7 +39,10 @@ def bits(key: Tensor, counter: Tensor, *, stream: int, size: int) -> Tensor:
 
     key, counter = torch.broadcast_tensors(key, counter)
     low = _signed(key & _MASK) ^ _mix(_signed(counter & _MASK))
-    high = _signed((key >> 32) & _MASK) + _mix(_signed(counter.new_tensor(stream) & _MASK) + 0x5BD1E995)
+    # The counter goes into both words: two counters that only permute the lanes of one word differ in the other.
+    high = _signed((key >> 32) & _MASK) + _mix(
+        _mix(_signed(counter & _MASK)) + _signed(counter.new_tensor(stream) & _MASK)
+    )
     lanes = torch.arange(size, dtype=torch.int32, device=key.device)
     return _mix(_mix(lanes ^ _mix(low)[..., None]) + _mix(high)[..., None])
 

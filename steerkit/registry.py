@@ -68,7 +68,7 @@ def load_file(path: Path) -> None:
         return
     if not path.is_file():
         raise SteerkitError(f"{path}: no such plugin file; paths are relative to the recipe's folder")
-    before = set(_local)
+    before = dict(_local)
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise SteerkitError(f"{path}: not a Python file")
@@ -76,15 +76,16 @@ def load_file(path: Path) -> None:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except SteerkitError:
-        del sys.modules[module_name]
-        raise
+        if _local.keys() == before.keys():
+            raise SteerkitError(f"{path}: registers no plugin; decorate a class with @steerkit.register(kind, name)")
     except Exception as error:
-        del sys.modules[module_name]
+        del sys.modules[module_name]  # so that a mended file can be loaded again
+        _local.clear()
+        _local.update(before)
+        if isinstance(error, SteerkitError):
+            raise
         line = _line_in(error, path)
         raise SteerkitError(f"{path}{line}: the plugin file failed: {type(error).__name__}: {error}") from error
-    if set(_local) == before:
-        raise SteerkitError(f"{path}: registers no plugin; decorate a class with @steerkit.register(kind, name)")
 
 
 def _line_in(error: BaseException, path: Path) -> str:

@@ -47,7 +47,7 @@ class WindowStatistics:
         squares: the same of squared activations, or None.
         counts: [2, G] float64: traces with an eligible span of the group (trace), such spans (span).
         dropped: label → spans dropped because the range runs off their sequence.
-        tokens: [L, H] float64 sums over traces of the mean activation of the trace's own tokens.
+        tokens: [L, H] float64 sums over traces of the mean activation of the trace's thinking tokens.
         norms: [L] float64 sums over traces of the mean L2 norm of these tokens' activations.
         traces: number of traces read that have tokens of their own.
         raw: reads every eligible span's window mean, or None when no fitter asked for it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -49,10 +50,13 @@ class Trace:
         """Prompt and trace ids, the sequence that an extraction forward reads."""
         return self.prompt_ids + self.ids
 
+    @property
+    def thinking(self) -> int:
+        """Number of generated tokens that belong to the reasoning, not to the answer after it."""
+        return bisect_left(self.starts, len(self.text)) if self.answer_text else len(self.ids)
+
     def token_span(self, start: int, end: int) -> tuple[int, int]:
         """First and last index in `tokens` of the tokens that overlap characters [start, end) of `text`."""
-        from bisect import bisect_left, bisect_right
-
         offset = len(self.prompt_ids)
         first = bisect_right(self.starts, start) - 1
         # A token without characters of its own (half of a multi-byte character) starts where its neighbour does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -16,11 +17,11 @@ def tagged(*sections: tuple[str, str]) -> str:
     return " ".join(f'["{label}"] {text} ["end-section"]' for label, text in sections)
 
 
-def run(*sections: tuple[str, str], text: str = TEXT):  # type: ignore[no-untyped-def]
+def run(*sections: tuple[str, str], text: str = TEXT):
     return align(text, parse_tagged(tagged(*sections)), LABELS)
 
 
-def texts(aligned, text: str = TEXT) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
+def texts(aligned, text: str = TEXT) -> list[tuple[str, str]]:
     return [(text[a:b], label) for a, b, label in aligned.spans]
 
 
@@ -85,7 +86,7 @@ def test_empty_sections_are_counted() -> None:
 
 def test_spans_are_in_order_and_do_not_overlap() -> None:
     spans = run(*WHOLE).spans
-    assert all(b <= c for (_, b, _), (c, _, _) in zip(spans, spans[1:], strict=False))
+    assert all(b <= c for (_, b, _), (c, _, _) in pairwise(spans))
 
 
 def test_missing_end_tags_and_text_outside_sections() -> None:

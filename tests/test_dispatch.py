@@ -35,13 +35,13 @@ def dispatched(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     return LanguageModel("dispatched", model, lm.tokenizer)
 
 
-def test_offloaded_parameters_really_are_elsewhere(dispatched) -> None:  # type: ignore[no-untyped-def]
+def test_offloaded_parameters_really_are_elsewhere(dispatched) -> None:
     assert {p.device.type for p in dispatched.blocks[1].parameters()} == {"meta"}
     assert dispatched.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_steered_logits(dispatched, direction, layer) -> None:  # type: ignore[no-untyped-def]
+def test_steered_logits(dispatched, direction, layer) -> None:
     found = []
     for lm in (dispatched, tiny("llama")):
         with torch.no_grad(), Steering(lm, Edit(ResidualAdd(), layer, 4.0, direction)):
@@ -49,7 +49,7 @@ def test_steered_logits(dispatched, direction, layer) -> None:  # type: ignore[n
     assert torch.equal(*found)
 
 
-def test_steered_generation(dispatched, direction) -> None:  # type: ignore[no-untyped-def]
+def test_steered_generation(dispatched, direction) -> None:
     rows = [
         GenerationRow(p, key_of(p), e)
         for p in PROMPTS
@@ -62,7 +62,7 @@ def test_steered_generation(dispatched, direction) -> None:  # type: ignore[no-u
 
 
 @pytest.mark.parametrize("layers", [None, [1]])
-def test_extraction(dispatched, items, layers) -> None:  # type: ignore[no-untyped-def]
+def test_extraction(dispatched, items, layers) -> None:
     window = (-4, -1)
     found = [
         extract(lm, items, OffsetWindow(windows=(window,)), LABELS, layers=layers).at(window)

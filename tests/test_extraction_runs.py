@@ -21,7 +21,7 @@ def hooks_on(lm: LanguageModel) -> int:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_one_layer_equals_the_full_extraction_and_runs_no_deeper(architecture: str, items) -> None:  # type: ignore[no-untyped-def]
+def test_one_layer_equals_the_full_extraction_and_runs_no_deeper(architecture: str, items) -> None:
     lm = tiny(architecture)
     ran: list[int] = []
     handles = [
@@ -40,17 +40,17 @@ def test_one_layer_equals_the_full_extraction_and_runs_no_deeper(architecture: s
     assert torch.equal(shallow.tokens, full.tokens[:1])
 
 
-def test_the_head_does_not_run(items) -> None:  # type: ignore[no-untyped-def]
+def test_the_head_does_not_run(items) -> None:
     lm = build("llama")
     lm.model.lm_head.register_forward_hook(lambda *_: pytest.fail("the LM head ran"))
     extract(lm, items, EXTRACTOR, LABELS)
 
 
-def test_layers_are_sorted_and_listed_once(llama, items) -> None:  # type: ignore[no-untyped-def]
+def test_layers_are_sorted_and_listed_once(llama, items) -> None:
     assert extract(llama, items, EXTRACTOR, LABELS, layers=[2, 0, 2]).at(WINDOW).layers == (0, 2)
 
 
-def test_hooks_are_gone_also_after_an_error(items) -> None:  # type: ignore[no-untyped-def]
+def test_hooks_are_gone_also_after_an_error(items) -> None:
     lm = build("llama")
     extract(lm, items, EXTRACTOR, LABELS)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_hooks_are_gone_also_after_an_error(items) -> None:  # type: ignore[no-u
 
 @pytest.mark.parametrize("place", [2, 15])  # in the prompt, in the trace
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_non_finite_activation_is_named_by_layer_and_trace(items, value, place) -> None:  # type: ignore[no-untyped-def]
+def test_a_non_finite_activation_is_named_by_layer_and_trace(items, value, place) -> None:
     lm = build("llama")
     with torch.no_grad():
         lm.model.model.embed_tokens.weight[UNUSED, 0] = value
@@ -76,25 +76,25 @@ def test_a_non_finite_activation_is_named_by_layer_and_trace(items, value, place
         extract(lm, mixed, EXTRACTOR, LABELS, batch_tokens=10_000)
 
 
-def test_a_layer_out_of_range(llama, items) -> None:  # type: ignore[no-untyped-def]
+def test_a_layer_out_of_range(llama, items) -> None:
     with pytest.raises(SteerkitError, match="layer: 4 is not a block of llama: it has 4, numbered 0 to 3"):
         extract(llama, items, EXTRACTOR, LABELS, layers=[4])
     with pytest.raises(SteerkitError, match="-1 is not a block"):
         extract(llama, items, EXTRACTOR, LABELS, layers=[-1])
 
 
-def test_no_traces(llama) -> None:  # type: ignore[no-untyped-def]
+def test_no_traces(llama) -> None:
     with pytest.raises(SteerkitError, match="there is no trace to extract from"):
         extract(llama, [], EXTRACTOR, LABELS)
 
 
-def test_an_interrupted_extraction_goes_on_where_it_stopped(llama, items) -> None:  # type: ignore[no-untyped-def]
+def test_an_interrupted_extraction_goes_on_where_it_stopped(llama, items) -> None:
     class Killed(Exception):
         pass
 
     kept, seen = [], []
 
-    def keep(number: int, count: int, part) -> None:  # type: ignore[no-untyped-def]
+    def keep(number: int, count: int, part) -> None:
         kept.append(part)
         seen.append((number, count))
         if number == 2:
@@ -112,7 +112,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(llama, items) -> Non
     assert (resumed.traces, resumed.dropped) == (whole.traces, whole.dropped)
 
 
-def test_no_batch_is_longer_than_asked_and_each_trace_is_in_one(llama, items) -> None:  # type: ignore[no-untyped-def]
+def test_no_batch_is_longer_than_asked_and_each_trace_is_in_one(llama, items) -> None:
     from steerkit.extraction import batches
 
     found = batches(items, 120)

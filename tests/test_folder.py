@@ -77,8 +77,7 @@ def test_a_stage_is_done_for_its_inputs_and_while_its_files_are_there(tmp_path: 
 def test_a_damaged_state_file(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{half")
     with pytest.raises(SteerkitError, match=r"state\.json: is damaged .*; delete it: stages are then done again"):
-        with RunFolder(tmp_path):
-            pass
+        RunFolder(tmp_path).__enter__()
     (tmp_path / "state.json").unlink()
     with RunFolder(tmp_path) as folder:  # the lock of the failed try is gone
         assert folder.seconds() == {}

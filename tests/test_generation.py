@@ -18,7 +18,7 @@ PROMPTS = [[5, 9, 12, 33, 7], [9, 14], [22, 8, 30, 11], [40, 41, 42], [17]]
 NEW = 24
 
 
-def ends_early(lm, prompts, new):  # type: ignore[no-untyped-def]
+def ends_early(lm, prompts, new):
     """A copy of the model that often chooses the end token, at different steps for different rows."""
     changed = build(lm.name)
     with torch.no_grad():
@@ -29,7 +29,7 @@ def ends_early(lm, prompts, new):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("steered", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_greedy_equals_hf_generate(architecture: str, steered: bool, direction) -> None:  # type: ignore[no-untyped-def]
+def test_greedy_equals_hf_generate(architecture: str, steered: bool, direction) -> None:
     lm = ends_early(tiny(architecture), PROMPTS, NEW)
     edit = Edit(ADD, 1, 4.0, direction) if steered else None
     found = generate(lm, [GenerationRow(p, 0, edit) for p in PROMPTS], max_new_tokens=NEW, temperature=0)
@@ -59,7 +59,7 @@ def test_some_rows_end_early_and_some_do_not() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_sampled_rows_equal_the_same_row_alone(architecture: str, direction) -> None:  # type: ignore[no-untyped-def]
+def test_sampled_rows_equal_the_same_row_alone(architecture: str, direction) -> None:
     lm = ends_early(tiny(architecture), PROMPTS, NEW)
     rows = [GenerationRow(p, key_of(i), Edit(ADD, 1, float(i), direction)) for i, p in enumerate(PROMPTS * 2)]
     together = generate(lm, rows, max_new_tokens=NEW, temperature=1.2)
@@ -68,7 +68,7 @@ def test_sampled_rows_equal_the_same_row_alone(architecture: str, direction) -> 
     assert [t.ids for t in together] == [a.ids for a in alone] == [s.ids for s in shuffled]
 
 
-def test_sampling_by_hand(llama) -> None:  # type: ignore[no-untyped-def]
+def test_sampling_by_hand(llama) -> None:
     """argmax(logits / T + noise(key, step)), over the whole sequence without a cache."""
     key, ids = key_of(0, "prompt"), list(PROMPTS[0])
     for step in range(10):
@@ -80,7 +80,7 @@ def test_sampling_by_hand(llama) -> None:  # type: ignore[no-untyped-def]
     assert row.ids == ids[len(PROMPTS[0]) :]
 
 
-def test_the_same_key_gives_the_same_draws_in_every_condition(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_key_gives_the_same_draws_in_every_condition(llama, direction) -> None:
     """Steered and unsteered rows of a prompt are paired: a vanishing edit changes no token."""
     rows = [GenerationRow(PROMPTS[0], key_of(1), e) for e in (None, Edit(ADD, 1, 1e-7, direction))]
     one, other = generate(llama, rows, max_new_tokens=NEW, temperature=1.0)
@@ -89,7 +89,7 @@ def test_the_same_key_gives_the_same_draws_in_every_condition(llama, direction) 
     assert another.ids != one.ids
 
 
-def test_sampled_frequencies_follow_the_softmax(llama) -> None:  # type: ignore[no-untyped-def]
+def test_sampled_frequencies_follow_the_softmax(llama) -> None:
     from scipy.stats import chisquare
 
     count, temperature = 4000, 1.5
@@ -105,7 +105,7 @@ def test_sampled_frequencies_follow_the_softmax(llama) -> None:  # type: ignore[
     assert chisquare(merged[0].numpy(), merged[1].numpy()).pvalue > 1e-3
 
 
-def test_margins_are_the_lead_of_each_decision(llama) -> None:  # type: ignore[no-untyped-def]
+def test_margins_are_the_lead_of_each_decision(llama) -> None:
     row = generate(llama, [GenerationRow(PROMPTS[0], 0)], max_new_tokens=3, temperature=0, margins=True)[0]
     ids = list(PROMPTS[0])
     for token, margin in zip(row.ids, row.margins, strict=True):
@@ -116,7 +116,7 @@ def test_margins_are_the_lead_of_each_decision(llama) -> None:  # type: ignore[n
     assert generate(llama, [GenerationRow(PROMPTS[0], 0)], max_new_tokens=3, temperature=0)[0].margins == []
 
 
-def test_the_models_own_generation_config_does_not_leak_in(llama) -> None:  # type: ignore[no-untyped-def]
+def test_the_models_own_generation_config_does_not_leak_in(llama) -> None:
     lm = build("llama")
     expected = generate(lm, [GenerationRow(PROMPTS[0], 5)], max_new_tokens=NEW, temperature=1.0)[0].ids
     lm.model.generation_config.update(do_sample=True, top_k=1, temperature=0.1, repetition_penalty=5.0, max_length=3)
@@ -132,7 +132,7 @@ def test_end_tokens_of_the_generation_config_and_the_tokenizer() -> None:
     assert any(row.finished for row in found)
 
 
-def test_no_position_steered_is_an_error_unless_the_steered_rows_ended_at_once(direction) -> None:  # type: ignore[no-untyped-def]
+def test_no_position_steered_is_an_error_unless_the_steered_rows_ended_at_once(direction) -> None:
     lm = build("llama")
     edit = Edit(ADD, 1, 3.0, direction, tokens="generated")
     with pytest.raises(SteerkitError, match="steering changed no position in 1 forward pass"):
@@ -146,5 +146,5 @@ def test_no_position_steered_is_an_error_unless_the_steered_rows_ended_at_once(d
     assert [bool(r.ids) for r in generate(lm, rows, max_new_tokens=5, temperature=0)] == [False, True]
 
 
-def test_no_rows(llama) -> None:  # type: ignore[no-untyped-def]
+def test_no_rows(llama) -> None:
     assert generate(llama, [], max_new_tokens=5, temperature=0) == []

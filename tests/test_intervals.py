@@ -14,17 +14,17 @@ OPTIONS = {"confidence": 0.95, "resamples": 500, "seed": 0}
 
 def test_no_value_and_one_value() -> None:
     for values in ([], [math.nan, math.nan]):
-        found = mean_interval(np.array(values, float), **OPTIONS)  # type: ignore[arg-type]
+        found = mean_interval(np.array(values, float), **OPTIONS)
         assert found.n == 0
         assert all(math.isnan(x) for x in (found.mean, found.sd, found.low, found.high))
-    found = mean_interval(np.array([3.0, math.nan]), **OPTIONS)  # type: ignore[arg-type]
+    found = mean_interval(np.array([3.0, math.nan]), **OPTIONS)
     assert (found.mean, found.n) == (3.0, 1)
     assert all(math.isnan(x) for x in (found.sd, found.low, found.high))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3])
 def test_constant_values(value: float) -> None:
-    found = mean_interval(np.full(20, value), **OPTIONS)  # type: ignore[arg-type]
+    found = mean_interval(np.full(20, value), **OPTIONS)
     assert (found.low, found.high, found.n) == (found.mean, found.mean, 20)
     assert found.mean == pytest.approx(value)
     assert found.sd == pytest.approx(0, abs=1e-12)
@@ -33,8 +33,8 @@ def test_constant_values(value: float) -> None:
 def test_nan_is_left_out() -> None:
     values = np.array([0.0, 1.0, 5.0, 2.0])
     with_nan = np.array([math.nan, 0.0, 1.0, math.nan, 5.0, 2.0])
-    assert mean_interval(with_nan, **OPTIONS) == mean_interval(values, **OPTIONS)  # type: ignore[arg-type]
-    found = mean_interval(values, **OPTIONS)  # type: ignore[arg-type]
+    assert mean_interval(with_nan, **OPTIONS) == mean_interval(values, **OPTIONS)
+    found = mean_interval(values, **OPTIONS)
     assert (found.mean, found.n) == (2.0, 4)
     assert found.sd == pytest.approx(np.std(values, ddof=1))
 
@@ -45,7 +45,7 @@ def test_nan_is_left_out() -> None:
 )
 def test_near_degenerate_values_give_a_finite_interval_around_the_mean(values: list[float]) -> None:
     """BCa is undefined for some of these; scipy warns, which is an error in this suite."""
-    found = mean_interval(np.array(values, float), **OPTIONS)  # type: ignore[arg-type]
+    found = mean_interval(np.array(values, float), **OPTIONS)
     assert found.low <= found.mean <= found.high
     assert math.isfinite(found.low)
     assert math.isfinite(found.high)

@@ -11,12 +11,12 @@ from steerkit.errors import SteerkitError
 from steerkit.model import LanguageModel, load_model, wrap_model
 
 
-def test_blocks_width_and_depth(lm) -> None:  # type: ignore[no-untyped-def]
+def test_blocks_width_and_depth(lm) -> None:
     assert list(lm.blocks) == list(blocks_of(lm.model))
     assert (lm.depth, lm.width) == (len(blocks_of(lm.model)), 16)
 
 
-def test_blocks_are_found_under_peft(lora) -> None:  # type: ignore[no-untyped-def]
+def test_blocks_are_found_under_peft(lora) -> None:
     assert list(lora.blocks) == list(blocks_of(lora.model))
     assert (lora.depth, lora.width) == (4, 16)
 
@@ -41,7 +41,7 @@ def test_the_fingerprint_is_of_the_weights() -> None:
     assert half.fingerprint != tiny("llama").fingerprint
 
 
-def test_a_folder_there_and_back(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_there_and_back(tmp_path) -> None:
     tiny("llama").model.save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
     lm = load_model(str(tmp_path))
@@ -62,13 +62,13 @@ def test_a_folder_there_and_back(tmp_path) -> None:  # type: ignore[no-untyped-d
         ("someone/some-model", "someone/some-model: the model can't be loaded: .*\n.*HF_HUB_OFFLINE is set"),
     ],
 )
-def test_names_that_are_no_model(name: str, message: str, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_names_that_are_no_model(name: str, message: str, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SteerkitError, match=message):
         load_model(name)
 
 
-def test_a_folder_that_is_no_model(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_that_is_no_model(tmp_path) -> None:
     with pytest.raises(SteerkitError, match=r"the folder has no config\.json, so it is no transformers model"):
         load_model(str(tmp_path))
 

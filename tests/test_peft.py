@@ -35,13 +35,13 @@ def merged() -> LanguageModel:
     return LanguageModel("merged", wrap_with_lora().model.merge_and_unload(), word_tokenizer())
 
 
-def vector(lm, items, **options):  # type: ignore[no-untyped-def]
+def vector(lm, items, **options):
     found = extract(lm, items, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=1)
     directions = DifferenceOfMeans(window=WINDOW).fit(found.at(WINDOW))
     return np.stack([directions[layer].numpy() for layer in sorted(directions)])
 
 
-def test_each_role_is_extracted_as_itself(pair, merged, items) -> None:  # type: ignore[no-untyped-def]
+def test_each_role_is_extracted_as_itself(pair, merged, items) -> None:
     for lm, plain in ((pair.base, build("llama")), (pair.reasoning, merged)):
         states = [hidden_by_layer(plain.model, item.ids) for item in items]
         expected = difference_of_means(items, states, "backtracking", WINDOW)
@@ -49,7 +49,7 @@ def test_each_role_is_extracted_as_itself(pair, merged, items) -> None:  # type:
     assert np.abs(vector(pair.base, items) - vector(pair.reasoning, items)).max() > 1e-2
 
 
-def test_each_role_generates_as_itself(pair, merged, direction) -> None:  # type: ignore[no-untyped-def]
+def test_each_role_generates_as_itself(pair, merged, direction) -> None:
     for edit in (None, Edit(ADD, 1, 4.0, direction)):
         row = [GenerationRow(PROMPT, 3, edit)]
         texts = [
@@ -61,7 +61,7 @@ def test_each_role_generates_as_itself(pair, merged, direction) -> None:  # type
         assert texts[0] != texts[2]
 
 
-def test_with_a_steerer_around_the_bare_model(pair, merged, direction) -> None:  # type: ignore[no-untyped-def]
+def test_with_a_steerer_around_the_bare_model(pair, merged, direction) -> None:
     ids = torch.tensor([PROMPT])
     for lm, plain in ((pair.base, build("llama")), (pair.reasoning, merged)):
         with torch.no_grad(), Steering(lm, Edit(ADD, 1, 4.0, direction)):
@@ -70,7 +70,7 @@ def test_with_a_steerer_around_the_bare_model(pair, merged, direction) -> None: 
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_the_adapter_is_on_again_after_the_base_ran(pair, items) -> None:  # type: ignore[no-untyped-def]
+def test_the_adapter_is_on_again_after_the_base_ran(pair, items) -> None:
     ids = torch.tensor([PROMPT])
     with torch.no_grad():
         before = pair.reasoning.model(input_ids=ids).logits
@@ -81,7 +81,17 @@ def test_the_adapter_is_on_again_after_the_base_ran(pair, items) -> None:  # typ
         assert torch.equal(pair.reasoning.model(input_ids=ids).logits, before)
 
 
-def test_fingerprints_tell_the_roles_apart_and_know_the_base_again(pair) -> None:  # type: ignore[no-untyped-def]
+def test_the_base_stays_the_base_after_a_run_inside_the_block(pair, direction) -> None:
+    ids = torch.tensor([PROMPT])
+    with torch.no_grad(), Steering(pair.base, Edit(ADD, 1, 4.0, direction)):
+        before = pair.base.model(input_ids=ids).logits
+        with Steering(pair.base, [None]):
+            pair.base.model(input_ids=ids)
+        _ = LanguageModel("again", pair.base.model, None).fingerprint
+        assert torch.equal(pair.base.model(input_ids=ids).logits, before)
+
+
+def test_fingerprints_tell_the_roles_apart_and_know_the_base_again(pair) -> None:
     assert pair.base.fingerprint == build("llama").fingerprint
     assert pair.base.fingerprint != pair.reasoning.fingerprint
     assert not pair.same
@@ -89,7 +99,7 @@ def test_fingerprints_tell_the_roles_apart_and_know_the_base_again(pair) -> None
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21's
-def test_load_pair_with_an_adapter_loads_the_weights_once(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_load_pair_with_an_adapter_loads_the_weights_once(tmp_path) -> None:
     build("llama").model.save_pretrained(tmp_path / "base")
     word_tokenizer().save_pretrained(tmp_path / "base")
     wrap_with_lora().model.save_pretrained(tmp_path / "adapter")
@@ -100,7 +110,7 @@ def test_load_pair_with_an_adapter_loads_the_weights_once(tmp_path) -> None:  # 
     assert pair.base.fingerprint == build("llama").fingerprint
 
 
-def test_adapter_errors_in_words(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_adapter_errors_in_words(tmp_path) -> None:
     with pytest.raises(SteerkitError, match="either a reasoning model or an adapter on the base, not both"):
         load_pair("a", "b", adapter="c")
     with pytest.raises(SteerkitError, match=r"a pair needs a reasoning model .* or an adapter"):

@@ -19,6 +19,7 @@ from pocket import SMALL, options
 from steerkit import SteeringVector, load_pair, load_recipe, read_rows
 from steerkit.callbacks import SteeringCallback
 from steerkit.errors import SteerkitError
+from steerkit.model import LanguageModel
 from steerkit.trace import Prompt, Span, Trace
 from steerkit.trainer import SteeringTrainer
 
@@ -96,27 +97,45 @@ def test_results_are_what_the_texts_say(run: Path) -> None:
     assert float(row["mean"]) == pytest.approx(b, abs=1e-6)
 
 
-def test_vectors_equal_the_numpy_oracle_on_every_layer(run: Path) -> None:
-    """Eq. 3 over HF's hidden states, one trace at a time."""
-    pair = load_pair("pocket:base", "pocket:reasoning", id_map=load_recipe("backtracking").id_map)
+def block_outputs(lm: LanguageModel, ids: list[int]) -> np.ndarray:
+    """[L, T, H] float64, by plain hooks (HF's last hidden state is after the final norm)."""
+    seen: list[torch.Tensor] = []
+    handles = [block.register_forward_hook(lambda m, a, out: seen.append(out[0])) for block in lm.blocks]
+    with torch.inference_mode():
+        lm.model(torch.tensor([ids]))
+    for handle in handles:
+        handle.remove()
+    return torch.stack(seen).double().numpy()
+
+
+@pytest.mark.parametrize("role", ["base", "reasoning"])
+def test_vectors_equal_the_numpy_oracle_on_every_layer_and_window(run: Path, role: str) -> None:
+    """Eq. 3, one trace at a time; a sweep's windows are over the spans that have all of -40..5."""
+    recipe = load_recipe("backtracking")
+    pair = load_pair("pocket:base", "pocket:reasoning", id_map=recipe.id_map)
     spans = read_rows(run / "spans.jsonl", Span)
-    positive, every = [], []
-    for trace in read_rows(run / "traces.jsonl", Trace):
-        ids = torch.tensor([pair.ids_for("base", trace.tokens)])
-        with torch.inference_mode():
-            hidden = (
-                torch.stack(pair.base.model(ids, output_hidden_states=True).hidden_states[1:-1])[:, 0].double().numpy()
-            )
-        own = [s for s in spans if s.trace_id == trace.id and s.first - 13 >= 1]
-        windows = {s.start: hidden[:, s.first - 13 : s.first - 7].mean(1) for s in own}
-        chosen = [windows[s.start] for s in own if s.label == "backtracking"]
-        every += [np.mean(list(windows.values()), 0)] if windows else []
-        positive += [np.mean(chosen, 0)] if chosen else []
-    oracle = np.mean(positive, 0) - np.mean(every, 0)
-    vector = SteeringVector.load(run / "vectors/base.backtracking.-13..-8.safetensors")
-    for layer in range(len(oracle)):
-        ours = vector.direction(layer).double().numpy()
-        assert np.linalg.norm(ours - oracle[layer]) <= 1e-5 * np.linalg.norm(oracle[layer])
+    traces = read_rows(run / "traces.jsonl", Trace)
+    hidden = {t.id: block_outputs(pair[role], pair.ids_for(role, t.tokens)) for t in traces}
+    length = {t.id: len(t.tokens) for t in traces}
+    files = sorted((run / "vectors").glob(f"{role}.*.safetensors"))
+    assert len(files) == (4 if role == "base" else 1)
+    for path in files:
+        vector = SteeringVector.load(path)
+        a, b = vector.info.window
+        low, high = (-40, 5) if ".sweep." in path.name else (a, b)
+        positive, every = [], []
+        for trace in traces:
+            own = [s for s in spans if s.trace_id == trace.id]
+            own = [s for s in own if s.first + low >= 1 and s.first + high < length[trace.id]]
+            windows = [hidden[trace.id][:, s.first + a : s.first + b + 1].mean(1) for s in own]
+            chosen = [w for s, w in zip(own, windows, strict=True) if s.label == vector.info.label]
+            every += [np.mean(windows, 0)] if windows else []
+            positive += [np.mean(chosen, 0)] if chosen else []
+        oracle = np.mean(positive, 0) - np.mean(every, 0)
+        assert len(oracle) == len(vector.layers) == pair.base.depth
+        for layer in vector.layers:
+            ours = vector.direction(layer).double().numpy()
+            assert np.linalg.norm(ours - oracle[layer]) <= 1e-5 * np.linalg.norm(oracle[layer]), (path.name, layer)
 
 
 def test_a_finished_run_repeated_does_nothing(run: Path) -> None:

@@ -18,22 +18,22 @@ IDS = torch.tensor([[5, 9, 12, 33, 7, 21, 40]])
 ADD = ResidualAdd()
 
 
-def logits(lm, edits, ids=IDS, **options) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def logits(lm, edits, ids=IDS, **options) -> torch.Tensor:
     with torch.no_grad(), Steering(lm, edits):
         return lm.model(input_ids=ids, **options).logits
 
 
-def plain(lm, ids=IDS, **options) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def plain(lm, ids=IDS, **options) -> torch.Tensor:
     with torch.no_grad():
         return lm.model(input_ids=ids, **options).logits
 
 
-def vector_of(lm, direction, **info) -> SteeringVector:  # type: ignore[no-untyped-def]
+def vector_of(lm, direction, **info) -> SteeringVector:
     known = {"method": "dom", "label": "backtracking", "window": (-13, -8), "depth": lm.depth, **info}
     return SteeringVector(dict.fromkeys(range(lm.depth), 3 * direction), VectorInfo(**known))
 
 
-def test_equals_adding_by_hand_at_every_block(lm, direction) -> None:  # type: ignore[no-untyped-def]
+def test_equals_adding_by_hand_at_every_block(lm, direction) -> None:
     for layer in range(lm.depth):
         found = logits(lm, Edit(ADD, layer, 4.0, direction))
         expected = edited_logits(lm.model, IDS, layer, lambda h: h + 4.0 * direction)
@@ -41,8 +41,8 @@ def test_equals_adding_by_hand_at_every_block(lm, direction) -> None:  # type: i
         assert (found - plain(lm)).abs().max() > 1e-3
 
 
-def test_equals_a_pre_hook_on_the_next_block(lm, direction) -> None:  # type: ignore[no-untyped-def]
-    def add(module, args, kwargs):  # type: ignore[no-untyped-def]
+def test_equals_a_pre_hook_on_the_next_block(lm, direction) -> None:
+    def add(module, args, kwargs):
         if args:
             return (args[0] + 4.0 * direction, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + 4.0 * direction}
@@ -53,7 +53,7 @@ def test_equals_a_pre_hook_on_the_next_block(lm, direction) -> None:  # type: ig
     assert torch.equal(logits(lm, Edit(ADD, 0, 4.0, direction)), expected)
 
 
-def test_the_call_form_uses_the_vectors_unit_and_scale(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_the_call_form_uses_the_vectors_unit_and_scale(llama, direction) -> None:
     for scale, length in (("unit", 1.0), ("raw", 3.0)):
         vector = vector_of(llama, direction, scale=scale)
         with torch.no_grad(), ADD(llama, vector, 5.0, layer=2) as steering:
@@ -63,7 +63,7 @@ def test_the_call_form_uses_the_vectors_unit_and_scale(llama, direction) -> None
         assert steering.steered == IDS.numel()
 
 
-def test_norm_scales_read_the_vectors_norms(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_norm_scales_read_the_vectors_norms(llama, direction) -> None:
     for scale, length in (("mean-norm", 7.0), ("residual-norm", 11.0)):
         info = vector_of(llama, direction, scale=scale).info
         vector = SteeringVector({1: 3 * direction}, info, norms={1: (7.0, 11.0)})
@@ -73,7 +73,7 @@ def test_norm_scales_read_the_vectors_norms(llama, direction) -> None:  # type: 
         torch.testing.assert_close(found, expected)
 
 
-def test_strength_zero_leaves_logits_bit_for_bit(lm, direction) -> None:  # type: ignore[no-untyped-def]
+def test_strength_zero_leaves_logits_bit_for_bit(lm, direction) -> None:
     assert torch.equal(logits(lm, Edit(ADD, 1, 0.0, direction)), plain(lm))
     mixed = logits(lm, [Edit(ADD, 1, 9.0, direction), Edit(ADD, 1, 0.0, direction), None], IDS.expand(3, -1))
     unsteered = plain(lm, IDS.expand(3, -1))
@@ -81,21 +81,21 @@ def test_strength_zero_leaves_logits_bit_for_bit(lm, direction) -> None:  # type
     assert not torch.equal(mixed[0], unsteered[0])
 
 
-def test_plus_v_then_minus_v_is_where_it_began(lm, direction) -> None:  # type: ignore[no-untyped-def]
+def test_plus_v_then_minus_v_is_where_it_began(lm, direction) -> None:
     with Steering(lm, Edit(ADD, 1, 3.0, direction)):
         back = logits(lm, Edit(ADD, 1, -3.0, direction))
     torch.testing.assert_close(back, plain(lm), rtol=1e-4, atol=1e-4)
     assert (logits(lm, Edit(ADD, 1, -3.0, direction)) - plain(lm)).abs().max() > 1e-2
 
 
-def test_two_steerings_at_two_blocks_add_up(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_two_steerings_at_two_blocks_add_up(llama, direction) -> None:
     with Steering(llama, Edit(ADD, 0, 3.0, direction)):
         both = logits(llama, Edit(ADD, 2, 2.0, direction))
         expected = edited_logits(llama.model, IDS, 2, lambda h: h + 2.0 * direction)
     assert torch.equal(both, expected)
 
 
-def test_the_callers_vector_is_never_changed(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_the_callers_vector_is_never_changed(llama, direction) -> None:
     before = direction.clone()
     vector = vector_of(llama, direction)
     directions = {layer: value.clone() for layer, value in vector.directions.items()}
@@ -108,7 +108,7 @@ def test_the_callers_vector_is_never_changed(llama, direction) -> None:  # type:
     assert vector.norm(0, "raw") == pytest.approx(3.0)
 
 
-def test_hooks_are_gone_after_the_block_and_after_an_exception(direction) -> None:  # type: ignore[no-untyped-def]
+def test_hooks_are_gone_after_the_block_and_after_an_exception(direction) -> None:
     lm = build("llama")
 
     def count() -> int:
@@ -125,7 +125,7 @@ def test_hooks_are_gone_after_the_block_and_after_an_exception(direction) -> Non
     assert torch.equal(plain(lm), unsteered)
 
 
-def test_an_object_can_be_used_again(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_an_object_can_be_used_again(llama, direction) -> None:
     steering = Steering(llama, [Edit(ADD, 1, 3.0, direction), None])
     pair = IDS.expand(2, -1)
     with torch.no_grad(), steering:
@@ -138,7 +138,7 @@ def test_an_object_can_be_used_again(llama, direction) -> None:  # type: ignore[
     assert steering.steered == IDS.numel()
 
 
-def test_a_run_that_steers_nothing_is_an_error(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_that_steers_nothing_is_an_error(llama, direction) -> None:
     message = "steering changed no position in 1 forward passes of llama: with tokens: generated nothing was generated"
     with pytest.raises(SteerkitError, match=message):
         logits(llama, Edit(ADD, 1, 3.0, direction, tokens="generated"))
@@ -146,13 +146,13 @@ def test_a_run_that_steers_nothing_is_an_error(llama, direction) -> None:  # typ
         pass  # the model did not run at all: no run, no error
 
 
-def test_the_error_does_not_hide_another(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_the_error_does_not_hide_another(llama, direction) -> None:
     with pytest.raises(ZeroDivisionError), Steering(llama, Edit(ADD, 1, 3.0, direction, tokens="generated")):
         plain(llama)
         raise ZeroDivisionError
 
 
-def test_errors_in_words(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_errors_in_words(llama, direction) -> None:
     vector = vector_of(llama, direction)
     with pytest.raises(SteerkitError, match="layer: 4 is not a block of llama: it has 4, numbered 0 to 3"):
         Steering(llama, Edit(ADD, 4, 1.0, direction))
@@ -172,7 +172,7 @@ def test_errors_in_words(llama, direction) -> None:  # type: ignore[no-untyped-d
         logits(llama, [Edit(ADD, 1, 1.0, direction)] * 3, IDS.expand(2, -1))
 
 
-def test_bfloat16_models_take_float32_vectors(direction) -> None:  # type: ignore[no-untyped-def]
+def test_bfloat16_models_take_float32_vectors(direction) -> None:
     lm = build("llama")
     lm.model.to(torch.bfloat16)
     found = logits(lm, Edit(ADD, 1, 4.0, direction))

@@ -51,7 +51,7 @@ def test_logits_of_a_mixed_batch_equal_single_rows(architecture: str, direction:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_texts_of_a_mixed_batch_equal_single_rows(architecture: str, temperature: float, direction) -> None:  # type: ignore[no-untyped-def]
+def test_texts_of_a_mixed_batch_equal_single_rows(architecture: str, temperature: float, direction) -> None:
     lm = tiny(architecture)
     edits = mixed_edits(lm.depth, direction)
     rows = [GenerationRow(p, key_of(3, i), e) for i, (p, e) in enumerate(zip(PROMPTS, edits, strict=True))]
@@ -60,14 +60,14 @@ def test_texts_of_a_mixed_batch_equal_single_rows(architecture: str, temperature
     assert [(t.ids, t.finished) for t in together] == [(a.ids, a.finished) for a in alone]
 
 
-def test_the_batch_counts_the_positions_of_all_its_rows(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_the_batch_counts_the_positions_of_all_its_rows(llama, direction) -> None:
     edits = [Edit(ResidualAdd(), 0, 5.0, direction), None, Edit(ResidualAdd(), 2, 5.0, direction, "prompt")]
     with torch.no_grad(), Steering(llama, edits) as steering:
         llama.model(input_ids=torch.tensor([[5, 6, 7]] * 3))
         assert steering.steered == 6
 
 
-def test_select_keeps_each_rows_edit(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_select_keeps_each_rows_edit(llama, direction) -> None:
     edits = [Edit(ResidualAdd(), 0, float(i), direction) for i in range(4)]
     ids = torch.tensor([[5, 6, 7], [8, 9, 10], [11, 12, 13], [14, 15, 16]])
     with torch.no_grad(), Steering(llama, edits) as steering:

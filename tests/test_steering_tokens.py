@@ -17,7 +17,7 @@ NEW = 8
 STRENGTH = 6.0
 
 
-def greedy_by_hand(lm, prompt, layer, direction, tokens, new=NEW):  # type: ignore[no-untyped-def]
+def greedy_by_hand(lm, prompt, layer, direction, tokens, new=NEW):
     """Greedy decoding without any cache: the whole sequence again for every token, edited by an own hook."""
     ids = list(prompt)
 
@@ -31,14 +31,14 @@ def greedy_by_hand(lm, prompt, layer, direction, tokens, new=NEW):  # type: igno
     return ids[len(prompt) :]
 
 
-def hf_generate(lm, ids, **options):  # type: ignore[no-untyped-def]
+def hf_generate(lm, ids, **options):
     options = {"attention_mask": torch.ones_like(ids), "eos_token_id": None, "pad_token_id": 0, **options}
     found = lm.model.generate(ids, max_new_tokens=NEW, do_sample=False, **options)
     return found[:, ids.shape[1] :].tolist()
 
 
 @pytest.mark.parametrize("tokens", ["all", "prompt", "generated"])
-def test_hf_generate_with_a_cache(lm, direction, tokens) -> None:  # type: ignore[no-untyped-def]
+def test_hf_generate_with_a_cache(lm, direction, tokens) -> None:
     with Steering(lm, Edit(ADD, 1, STRENGTH, direction, tokens)) as steering:
         found = hf_generate(lm, torch.tensor([PROMPT]))
     assert found == [greedy_by_hand(lm, PROMPT, 1, direction, tokens)]
@@ -58,13 +58,13 @@ def test_the_three_choices_differ() -> None:
 
 
 @pytest.mark.parametrize("tokens", ["all", "prompt", "generated"])
-def test_hf_generate_without_a_cache(lm, direction, tokens) -> None:  # type: ignore[no-untyped-def]
+def test_hf_generate_without_a_cache(lm, direction, tokens) -> None:
     with Steering(lm, Edit(ADD, 1, STRENGTH, direction, tokens)):
         found = hf_generate(lm, torch.tensor([PROMPT]), use_cache=False)
     assert found == [greedy_by_hand(lm, PROMPT, 1, direction, tokens)]
 
 
-def test_a_second_prompt_in_the_same_block_is_a_prompt_again(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_a_second_prompt_in_the_same_block_is_a_prompt_again(llama, direction) -> None:
     prompts = [PROMPT, [9, 8, 7], [9, 8, 30, 11]]
     for cached in (True, False):
         with Steering(llama, Edit(ADD, 1, STRENGTH, direction, "generated")):
@@ -73,7 +73,7 @@ def test_a_second_prompt_in_the_same_block_is_a_prompt_again(llama, direction) -
 
 
 @pytest.mark.parametrize("tokens", ["all", "prompt", "generated"])
-def test_left_padded_rows_equal_single_rows(lm, direction, tokens) -> None:  # type: ignore[no-untyped-def]
+def test_left_padded_rows_equal_single_rows(lm, direction, tokens) -> None:
     prompts = [PROMPT, [9, 14], [22, 8, 30, 11]]
     ids = torch.tensor([[0] * (5 - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (5 - len(p)) + [1] * len(p) for p in prompts])
@@ -86,7 +86,7 @@ def test_left_padded_rows_equal_single_rows(lm, direction, tokens) -> None:  # t
 
 
 @pytest.mark.parametrize("tokens", ["all", "prompt"])
-def test_right_padding_changes_nothing(lm, direction, tokens) -> None:  # type: ignore[no-untyped-def]
+def test_right_padding_changes_nothing(lm, direction, tokens) -> None:
     short = [9, 14, 3]
     ids = torch.tensor([PROMPT, short + [0] * 2])
     mask = torch.tensor([[1] * 5, [1] * 3 + [0] * 2])
@@ -97,8 +97,8 @@ def test_right_padding_changes_nothing(lm, direction, tokens) -> None:  # type: 
     torch.testing.assert_close(found[1, :3], expected[0], rtol=1e-4, atol=1e-4)
 
 
-def test_prompt_lengths_tell_a_teacher_forced_text_apart(lm, direction) -> None:  # type: ignore[no-untyped-def]
-    ids = torch.tensor([PROMPT + [4, 8, 15, 16]])
+def test_prompt_lengths_tell_a_teacher_forced_text_apart(lm, direction) -> None:
+    ids = torch.tensor([[*PROMPT, 4, 8, 15, 16]])
     for tokens, keep in (("prompt", slice(0, 5)), ("generated", slice(5, 9))):
         with torch.no_grad(), Steering(lm, Edit(ADD, 1, STRENGTH, direction, tokens), prompt_lengths=[5]) as steering:
             found = lm.model(input_ids=ids).logits
@@ -108,26 +108,26 @@ def test_prompt_lengths_tell_a_teacher_forced_text_apart(lm, direction) -> None:
         assert steering.steered == len(range(9)[keep])
 
 
-def test_a_cache_from_outside_needs_the_prompt_lengths(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_a_cache_from_outside_needs_the_prompt_lengths(llama, direction) -> None:
     with torch.no_grad():
         cache = llama.model(input_ids=torch.tensor([PROMPT]), use_cache=True).past_key_values
     step = {"input_ids": torch.tensor([[8]]), "past_key_values": cache}
     message = "tokens: prompt or generated needs the prompt's forward inside the same `with`"
-    with pytest.raises(SteerkitError, match=message), torch.no_grad():
-        with Steering(llama, Edit(ADD, 1, STRENGTH, direction, "generated")):
-            llama.model(**step)
+    steering = Steering(llama, Edit(ADD, 1, STRENGTH, direction, "generated"))
+    with pytest.raises(SteerkitError, match=message), torch.no_grad(), steering:
+        llama.model(**step)
 
 
-def test_rows_with_different_choices_in_one_batch(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_rows_with_different_choices_in_one_batch(llama, direction) -> None:
     kinds = ["all", "prompt", "generated"]
-    edits = [Edit(ADD, 1, STRENGTH, direction, tokens) for tokens in kinds]  # type: ignore[arg-type]
+    edits = [Edit(ADD, 1, STRENGTH, direction, tokens) for tokens in kinds]
     with Steering(llama, [*edits, None]):
         found = hf_generate(llama, torch.tensor([PROMPT] * 4))
     expected = [greedy_by_hand(llama, PROMPT, 1, direction, tokens) for tokens in kinds]
     assert found == [*expected, greedy_by_hand(llama, PROMPT, 1, 0 * direction, "all")]
 
 
-def test_beam_search_with_one_edit_for_all(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_beam_search_with_one_edit_for_all(llama, direction) -> None:
     """Beams multiply the rows; one shared edit follows them."""
     with Steering(llama, Edit(ADD, 1, STRENGTH, direction, "generated")):
         cached = hf_generate(llama, torch.tensor([PROMPT]), num_beams=3)
@@ -136,7 +136,7 @@ def test_beam_search_with_one_edit_for_all(llama, direction) -> None:  # type: i
     assert cached == plain
 
 
-def test_greedy_stops_at_the_end_token_too(llama, direction) -> None:  # type: ignore[no-untyped-def]
+def test_greedy_stops_at_the_end_token_too(llama, direction) -> None:
     whole = greedy_by_hand(llama, PROMPT, 1, direction, "all")
     with Steering(llama, Edit(ADD, 1, STRENGTH, direction)):
         stopped = hf_generate(llama, torch.tensor([PROMPT]), eos_token_id=[EOS, whole[4]])[0]

@@ -23,12 +23,12 @@ TEXTS = [
 ]
 
 
-def trace_of(tokenizer, text: str) -> Trace:  # type: ignore[no-untyped-def]
+def trace_of(tokenizer, text: str) -> Trace:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return make_trace(tokenizer, Prompt(id="p", prompt="q"), (1, 2, 3), ids, True, "</think>")
 
 
-def starts_by_hand(tokenizer, ids, text: str) -> list[int]:  # type: ignore[no-untyped-def]
+def starts_by_hand(tokenizer, ids, text: str) -> list[int]:
     """Token k begins where the longest beginning of the text that the tokens before it can spell ends."""
     return [longest_common_prefix(tokenizer.decode(ids[:k]), text) for k in range(len(ids))]
 
@@ -96,19 +96,19 @@ def test_no_tokens() -> None:
 
 
 def test_a_long_text_is_decoded_in_small_pieces() -> None:
-    """Each token is decoded with a few before it, not with all: characters decoded grow with the text, not its square."""
+    """A token is decoded with a few before it, not with all: the work grows with the text, not its square."""
     tokenizer = byte_tokenizer()
 
     def decoded(length: int) -> int:
         counted = 0
 
         class Counting:
-            def decode(self, ids, **options):  # type: ignore[no-untyped-def]
+            def decode(self, ids, **options):
                 nonlocal counted
                 counted += len(ids)
                 return tokenizer.decode(ids, **options)
 
-            def batch_decode(self, rows, **options):  # type: ignore[no-untyped-def]
+            def batch_decode(self, rows, **options):
                 return tokenizer.batch_decode(rows, **options)
 
         decode_with_starts(Counting(), tokenizer("日本語 é 😀 " * length)["input_ids"])

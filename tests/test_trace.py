@@ -29,7 +29,7 @@ def test_rows_there_and_back(tmp_path: Path) -> None:
         (Prompt, [Prompt(id="a", prompt="x", split="test")]),
     ):
         write_rows(tmp_path / "rows.jsonl", rows)
-        assert read_rows(tmp_path / "rows.jsonl", kind) == rows  # type: ignore[type-var]
+        assert read_rows(tmp_path / "rows.jsonl", kind) == rows
 
 
 def test_every_malformed_line_is_named(tmp_path: Path) -> None:

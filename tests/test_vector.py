@@ -63,14 +63,14 @@ def test_cosines_of_shared_layers() -> None:
         one.cosine(SteeringVector({0: torch.ones(8)}, INFO))
 
 
-def test_overall_mean_adds_the_sources_mean(llama) -> None:  # type: ignore[no-untyped-def]
+def test_overall_mean_adds_the_sources_mean(llama) -> None:
     vector = example()
     edit = vector.edit(llama, OverallMean(), 3.0, layer=2)
     torch.testing.assert_close(edit.direction, vector.mean_unit(2))
     assert edit.norm == 3.0
 
 
-def test_a_vector_of_a_real_fit(llama, items) -> None:  # type: ignore[no-untyped-def]
+def test_a_vector_of_a_real_fit(llama, items) -> None:
     from steerkit_plugins.fitters.dom import DifferenceOfMeans
 
     from steerkit.fitting import fit

@@ -1,8 +1,27 @@
-"""stub"""
+"""The report of a run: figures, the finding in words, and one page, all from the files in its folder."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
+from steerkit.report.screen import print_summary, summary
+
+__all__ = ["print_summary", "summary", "write_report"]
+
 
 def write_report(folder: Path) -> list[str]:
-    (folder / "report.html").write_text("stub")
-    return ["report.html"]
+    """Write ``figures/*.png`` and ``report.html``.
+
+    Returns:
+        The files that were written, relative to the folder.
+
+    Raises:
+        SteerkitError: the run is not finished, or the folder can't be written.
+    """
+    from steerkit.report.figures import draw_all
+    from steerkit.report.page import write_page
+    from steerkit.report.run import Run
+
+    run = Run.read(folder)
+    figures = draw_all(run)
+    return [*figures, write_page(run, figures)]

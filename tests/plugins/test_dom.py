@@ -50,7 +50,7 @@ def test_on_paper(options: dict[str, str], expected: float) -> None:
 
 def test_an_empty_positive_set_is_said_in_words() -> None:
     empty = statistics({"all": (3, 3)}, {"all": (1, 1)})
-    with pytest.raises(SteerkitError, match="no span of group 'b' has a whole window .* in any of 3 traces; use more"):
+    with pytest.raises(SteerkitError, match=r"no span of group 'b' has a whole window .* in any of 3 traces; use more"):
         DifferenceOfMeans(label="b").fit(empty)
 
 

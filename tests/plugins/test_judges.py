@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from pydantic import ValidationError
@@ -32,7 +33,7 @@ def check_spans(text: str) -> list[tuple[int, int]]:
     found = sentences(text)
     covered = "".join(text[a:b] for a, b in found)
     assert all(0 <= a < b <= len(text) for a, b in found)
-    assert all(b <= c for (_, b), (c, _) in zip(found, found[1:], strict=False))
+    assert all(b <= c for (_, b), (c, _) in pairwise(found))
     assert all(text[a:b] == text[a:b].strip() for a, b in found)
     assert "".join(covered.split()) == "".join(text.split())  # no character of the text is in no sentence
     return found
@@ -127,7 +128,8 @@ def test_keyword_sentences() -> None:
     text = "So it is 4. Wait, no. The waiter left. Hmm!"
     found = KeywordJudge().annotate([text, ""])
     assert [(text[a:b], label) for a, b, label in found[0]] == [
-        ("So it is 4.", "other"), ("Wait, no.", "backtracking"), ("The waiter left.", "other"), ("Hmm!", "backtracking"),
+        ("So it is 4.", "other"), ("Wait, no.", "backtracking"),
+        ("The waiter left.", "other"), ("Hmm!", "backtracking"),
     ]  # fmt: skip
     assert found[1] == []
     assert [label for *_, label in KeywordJudge(substring=True, label="kw").annotate([text])[0]][2] == "kw"

@@ -16,7 +16,7 @@ WINDOW = (-6, -2)
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.1, 1.0])
-def test_equals_numpy(llama, items, shrinkage) -> None:  # type: ignore[no-untyped-def]
+def test_equals_numpy(llama, items, shrinkage) -> None:
     fitter = DiagonalLDA(window=WINDOW, shrinkage=shrinkage)
     found = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS, needs=fitter.needs, batch_tokens=1)
     directions = fitter.fit(found.at(WINDOW))
@@ -34,7 +34,7 @@ def test_equals_numpy(llama, items, shrinkage) -> None:  # type: ignore[no-untyp
         np.testing.assert_allclose(direction.numpy(), expected[layer], rtol=1e-5, atol=1e-8)
 
 
-def test_full_shrinkage_points_where_the_difference_of_means_does(llama, items) -> None:  # type: ignore[no-untyped-def]
+def test_full_shrinkage_points_where_the_difference_of_means_does(llama, items) -> None:
     found = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS, needs={"squares"}).at(WINDOW)
     lda = DiagonalLDA(window=WINDOW, shrinkage=1.0).fit(found)
     dom = DifferenceOfMeans(window=WINDOW, reference="rest", weighting="span").fit(found)

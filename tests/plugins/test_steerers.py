@@ -15,18 +15,18 @@ IDS = torch.tensor([[5, 9, 12, 33, 7, 21], [8, 9, 10, 11, 12, 13]])
 KEY = key_of(0, "prompt")
 
 
-def steerer(name: str):  # type: ignore[no-untyped-def]
+def steerer(name: str):
     return registry.get("steerers", name)()
 
 
-def added(name: str, direction, *, strength=4.0, layer=1, key=KEY, ids=IDS, lm=None, **options):  # type: ignore[no-untyped-def]
+def added(name: str, direction, *, strength=4.0, layer=1, key=KEY, ids=IDS, lm=None, **options):
     """[B, T, H] edited − hidden at the block's output, seen by a hook after the steering's own."""
     lm = lm or tiny("llama")
     made = steerer(name)
     edit = Edit(made, layer, strength, direction if made.direction != "none" else None, key=key)
     seen: list[torch.Tensor] = []
 
-    def keep(module, args, output):  # type: ignore[no-untyped-def]
+    def keep(module, args, output):
         seen.append(output.clone())
 
     for steering in ([None] * len(ids), [edit] * len(ids)):
@@ -131,7 +131,7 @@ def test_edits_are_pure(direction: torch.Tensor) -> None:
         assert made.edit(hidden.bfloat16(), at_bf16(at)).dtype == torch.bfloat16
 
 
-def at_bf16(at):  # type: ignore[no-untyped-def]
+def at_bf16(at):
     from dataclasses import replace
 
     return replace(at, norm=at.norm.bfloat16(), direction=at.direction.bfloat16())

@@ -1,0 +1,106 @@
+"""What stands beside the claims, as it comes out: baselines on b, text damage, cosines, windows, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from steerkit.report import words
+from steerkit.report.finding import Claim, claim_of
+from steerkit.report.run import Row, Run, select
+
+SWEPT = ("keyword", "judged_sentences")
+
+
+def beside_of(run: Run) -> list[Claim]:
+    """All of it, in the order of the page."""
+    return [
+        *_b_against_baselines(run), *_damage(run), *_sources(run), *_cosine(run), *_windows(run), *_layers(run),
+    ]  # fmt: skip
+
+
+def _b_against_baselines(run: Run) -> list[Claim]:
+    rows = select(run.comparisons, experiment="baselines", strength=run.strength, metric="keyword")
+    return [
+        claim_of(row, f"b, base-derived vector minus {row['vs_method']}", kind="beside")
+        for row in rows
+        if row["vs_method"] != "none"
+    ]
+
+
+def _damage(run: Run) -> list[Claim]:
+    own = {"experiment": "transfer", "source": "base", "target": "reasoning", "metric": "other_sentences"}
+    rows = select(run.comparisons, **own, strength=run.strength, vs_method="none")
+    steered = run.fitted(**own, strength=run.strength)
+    text = "Sentences that fit no label (text damage), steered minus unsteered"
+    detail = "".join(
+        f"steered {words.percent(row['mean'])} % of sentences, {words.number(row['n_collapsed'])} texts collapsed"
+        for row in steered[:1]
+    )
+    return [claim_of(row, text, kind="beside", detail=detail) for row in rows]
+
+
+def _sources(run: Run) -> list[Claim]:
+    rows = select(
+        run.comparisons, experiment="transfer", source="base", target="reasoning", vs_source="reasoning",
+        strength=run.strength,
+    )  # fmt: skip
+    return [
+        claim_of(row, f"{_title(metric)}, base-derived minus reasoning-derived vector", kind="beside")
+        for metric in SWEPT
+        for row in select(rows, metric=metric)
+    ]
+
+
+def _cosine(run: Run) -> list[Claim]:
+    base, reasoning = run.vector("base"), run.vector("reasoning")
+    if base is None or reasoning is None:
+        return []
+    by_layer = base.cosine(reasoning)
+    at = by_layer.get(run.layer)
+    low, high = min(by_layer.values()), max(by_layer.values())
+    text = f"Cosine of base- and reasoning-derived vectors: {words.number(at, 2)} at block {run.layer}"
+    spread = f"{words.number(low, 2)} to {words.number(high, 2)} over blocks {min(by_layer)} to {max(by_layer)}"
+    return [Claim(kind="beside", text=text, detail=f"{spread}; no interval: it is one pair of vectors")]
+
+
+def _windows(run: Run) -> list[Claim]:
+    """The fitted window against the latest one (0..5 when it was run), and the order of all of them."""
+    rows = select(run.comparisons, experiment="offsets", strength=run.strength, vs_method=run.fitter)
+    found = []
+    for metric in SWEPT:
+        own = select(rows, metric=metric)
+        if own:
+            zero = select(own, vs_window_start=0.0)
+            row = (zero or [max(own, key=lambda r: r["vs_window_start"])])[0]
+            other = words.window(row["vs_window_start"], row["vs_window_end"])
+            text = f"{_title(metric)}, window {words.window(*run.window)} minus {other}"
+            order = _order(run, "offsets", metric, lambda r: words.window(r["window_start"], r["window_end"]))
+            found.append(claim_of(row, text, kind="beside", detail=order))
+    return found
+
+
+def _layers(run: Run) -> list[Claim]:
+    """The steered block against the best other one, and the order of all of them."""
+    rows = select(run.comparisons, experiment="layers", strength=run.strength, vs_method=run.fitter)
+    found = []
+    for metric in SWEPT:
+        own = [row for row in select(rows, metric=metric) if row["delta"] is not None]
+        if own:
+            row = min(own, key=lambda r: (r["delta"], r["vs_layer"]))
+            text = f"{_title(metric)}, block {run.layer} minus {words.short(row['vs_layer'])}, the best other"
+            order = _order(run, "layers", metric, lambda r: words.short(r["layer"]))
+            found.append(claim_of(row, text, kind="beside", detail=order))
+    return found
+
+
+def _order(run: Run, experiment: str, metric: str, name: Callable[[Row], str]) -> str:
+    """The three highest means of a sweep at the chosen strength, with intervals."""
+    rows = run.fitted(experiment=experiment, strength=run.strength, metric=metric)
+    rows = sorted((r for r in rows if r["mean"] is not None), key=lambda r: -r["mean"])[:3]
+    each = [f"{name(r)} with {words.percent(r['mean'])} % {words.interval(r['ci_low'], r['ci_high'])}" for r in rows]
+    return f"highest: {', '.join(each)}" if each else ""
+
+
+def _title(metric: str) -> str:
+    name = words.METRIC_NAMES[metric]
+    return name if name == "b" else name.capitalize()

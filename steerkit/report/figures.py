@@ -1,0 +1,87 @@
+"""figures/*.png: transfer between the models, and the fitted vector beside its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steerkit.report import style, sweeps
+from steerkit.report.run import Row, Run, select
+from steerkit.report.style import Look
+
+SHOWN = ("keyword", "judged_sentences")
+
+
+def draw_all(run: Run) -> list[str]:
+    """Draw what was run; returns relative file names."""
+    drawn = {
+        "transfer": transfer, "baselines": baselines, "offsets": sweeps.offsets, "layers": sweeps.layers,
+    }  # fmt: skip
+    names = [name for name in drawn if run.has(name)]
+    for name in names:
+        drawn[name](run)
+    return [f"figures/{name}.png" for name in names]
+
+
+def titles(run: Run) -> dict[str, str]:
+    """Panel title of each metric."""
+    keywords = ", ".join(run.recipe["score_judge"].get("keywords", ())) or run.recipe["score_judge"]["name"]
+    return {
+        "keyword": f"b: keywords ({keywords})",
+        "judged_sentences": f"sentences judged {run.label}",
+        "other_sentences": "sentences that fit no label (text damage)",
+    }
+
+
+def transfer(run: Run) -> None:
+    """b and judged sentences against the norm added, for both sources on both targets."""
+    looks = {
+        ("base", "reasoning"): Look(style.BLUE, "o", "-"),
+        ("reasoning", "reasoning"): Look(style.VERMILLION, "s", "--"),
+        ("base", "base"): Look(style.BLUE, "o", ":", hollow=True),
+        ("reasoning", "base"): Look(style.VERMILLION, "s", ":", hollow=True),
+    }
+    with style.figure(run, "transfer", 7.6, 3.6) as made:
+        axes = made.subplots(1, 2)
+        shown = _test(run, "transfer")
+        for ax, metric in zip(axes, SHOWN, strict=True):
+            for shift, ((source, target), look) in zip(_shifts(4, shown), looks.items(), strict=True):
+                rows = select(shown, target=target, metric=metric)
+                rows = [row for row in rows if row["source"] == source or row["method"] == "none"]
+                label = f"{source}-derived vector on {target} model"
+                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, shift=shift)
+            style.strength_ticks(ax, shown)
+            style.panel(ax, titles(run)[metric], metric, style.strength_label(run))
+        style.legend(made, axes[0], 2)
+        style.heading(made, run, f"Steering both models, block {run.layer}", shown)
+
+
+def baselines(run: Run) -> None:
+    """b, judged and other sentences against the norm added, for the fitted vector and every baseline."""
+    shown = _test(run, "baselines")
+    methods = list(dict.fromkeys(str(row["method"]) for row in shown if row["method"] not in ("none", run.fitter)))
+    with style.figure(run, "baselines", 10.2, 3.9) as made:
+        axes = made.subplots(1, 3)
+        for ax, metric in zip(axes, (*SHOWN, "other_sentences"), strict=True):
+            style.unsteered_band(ax, run.unsteered("reasoning", metric))
+            for index, (shift, method) in enumerate(
+                zip(_shifts(len(methods) + 1, shown), [run.fitter, *methods], strict=True)
+            ):
+                rows = select(shown, metric=metric, method=method)
+                label = f"{run.label} ({method}, fitted vector)" if method == run.fitter else method
+                look = style.LOOKS[index % len(style.LOOKS)]
+                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, shift=shift)
+            style.strength_ticks(ax, [row for row in shown if row["method"] != "none"])
+            style.panel(ax, titles(run)[metric], metric, style.strength_label(run))
+        style.legend(made, axes[0], 4)
+        style.heading(made, run, f"Reasoning model, equal norm added at block {run.layer}", shown)
+
+
+def _test(run: Run, experiment: str) -> list[Row]:
+    return select(run.results, experiment=experiment, split="test")
+
+
+def _shifts(count: int, rows: Sequence[Row]) -> list[float]:
+    """Small shifts along x, so that the intervals of several series stand side by side."""
+    norms = [row["added_norm"] for row in rows]
+    gap = (max(norms) - min(norms)) / max(len({row["strength"] for row in rows}) - 1, 1)
+    return [gap * 0.07 * (index - (count - 1) / 2) for index in range(count)]

@@ -1,0 +1,128 @@
+"""A finished run, read back from its folder: everything that the report is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from steerkit.errors import SteerkitError
+from steerkit.files import read_whole_lines
+
+if TYPE_CHECKING:
+    from steerkit.conditions import VectorKey
+    from steerkit.vector import SteeringVector
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of a run folder. Shares and strengths are as in the tables: shares in [0, 1].
+
+    Attributes:
+        recipe: `recipe.yaml` as it was run.
+        results: rows of `results.csv`: one a condition and metric.
+        comparisons: rows of `comparisons.csv`: paired differences on the test prompts.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    results: list[Row]
+    comparisons: list[Row]
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read a run folder.
+
+        Raises:
+            SteerkitError: it lacks `recipe.yaml` or a table: the run is not finished.
+        """
+        from steerkit.tables import read_csv
+
+        for name in ("recipe.yaml", "results.csv", "comparisons.csv"):
+            if not (folder / name).is_file():
+                raise SteerkitError(f"{folder / name}: is not there: no finished run; run the recipe to its end first")
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        return cls(folder, recipe, read_csv(folder / "results.csv"), read_csv(folder / "comparisons.csv"))
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; empty when it isn't there."""
+        path = self.folder / name
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    def jsonl(self, name: str) -> list[Row]:
+        """Rows of a jsonl file of the folder; none when it isn't there."""
+        return read_whole_lines(self.folder / name)
+
+    @cached_property
+    def fitter(self) -> str:
+        """Name of the fitted vector's method."""
+        return str(self.recipe["fitter"]["name"])
+
+    @cached_property
+    def label(self) -> str:
+        return str(self.recipe["fitter"]["label"])
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """Offsets of the fitted vector's window, inclusive."""
+        first, last = self.recipe["fitter"]["window"]
+        return int(first), int(last)
+
+    @cached_property
+    def layer(self) -> int:
+        """0-based block that is steered."""
+        return int(self.recipe["layer"])
+
+    @cached_property
+    def strength(self) -> float:
+        """The strength that claims are made at, chosen on other prompts."""
+        chosen = self.json("choice.json").get("strength")
+        found = [row["strength"] for row in self.results if row["chosen"]] if chosen is None else [chosen]
+        return float(found[0]) if found else float("nan")
+
+    @cached_property
+    def level(self) -> str:
+        """Level of the intervals, e.g. ``95 %``."""
+        return f"{100 * float(self.recipe.get('confidence', 0.95)):g} %"
+
+    @cached_property
+    def same_model(self) -> bool:
+        """Whether base and reasoning model are one model."""
+        return bool(self.recipe.get("made_with", {}).get("reasoning", {}).get("same_model"))
+
+    def vector_key(self, source: str) -> VectorKey:
+        """Key of the vector that a source's activations gave."""
+        from steerkit.conditions import VectorKey
+
+        return VectorKey(source=source, label=self.label, window=self.window)
+
+    def vector(self, source: str) -> SteeringVector | None:
+        """That vector; None when its file is not in the folder."""
+        from steerkit.vector import SteeringVector
+
+        path = self.folder / "vectors" / self.vector_key(source).file
+        return SteeringVector.load(path) if path.is_file() else None
+
+    def fitted(self, **more: Any) -> list[Row]:
+        """Test rows of results.csv of the fitted vector."""
+        return select(self.results, split="test", method=self.fitter, **more)
+
+    def unsteered(self, target: str, metric: str) -> Row | None:
+        """The unsteered model's test row."""
+        found = select(self.results, split="test", method="none", target=target, metric=metric)
+        return found[0] if found else None
+
+    def has(self, experiment: str) -> bool:
+        return bool(select(self.results, experiment=experiment, split="test"))
+
+
+def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
+    """Rows whose cells are as wanted."""
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]

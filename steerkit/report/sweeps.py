@@ -1,0 +1,116 @@
+"""Window start × strength and layer × strength: a heatmap, or a line with intervals at one strength."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from steerkit.report import figures, style, words
+from steerkit.report.run import Row, Run, select
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MANY = 14  # columns above which ticks are thinned and cells have no numbers
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is varied: how a row names its column, what the fitted vector's column is, and how the axis reads."""
+
+    experiment: str
+    column: Callable[[Row], float]
+    own: float
+    tick: Callable[[Row], str]
+    label: str
+    heading: str
+
+
+def offsets(run: Run) -> None:
+    """Base-derived vectors of other windows on the reasoning model."""
+    draw(run, Sweep(
+        "offsets", lambda r: float(r["window_start"]), float(run.window[0]),
+        lambda r: words.window(r["window_start"], r["window_end"]),
+        "window, tokens from the sentence's first token", f"Window that the vector is fitted to, block {run.layer}",
+    ))  # fmt: skip
+
+
+def layers(run: Run) -> None:
+    """The base-derived vector of each block, added at that block's output."""
+    draw(run, Sweep(
+        "layers", lambda r: float(r["layer"]), float(run.layer), lambda r: words.short(r["layer"]),
+        "block whose output is steered (0-based)", f"Block, window {words.window(*run.window)}",
+    ))  # fmt: skip
+
+
+def draw(run: Run, sweep: Sweep) -> None:
+    """Two panels, b and judged sentences."""
+    rows = run.fitted(experiment=sweep.experiment)
+    strengths = sorted({row["strength"] for row in rows})
+    several = len(strengths) > 1
+    with style.figure(run, sweep.experiment, 8.6, 1.9 + 0.34 * len(strengths) if several else 3.3) as made:
+        axes = made.subplots(1, 2)
+        for ax, metric in zip(axes, figures.SHOWN, strict=True):
+            own = sorted(select(rows, metric=metric), key=sweep.column)
+            (heatmap if several else line)(made, ax, run, sweep, own, metric)
+        if not several:
+            style.legend(made, axes[0], 3)
+        at = f"strength {', '.join(map(words.short, strengths))}"
+        what = f"{sweep.heading}, {at}" if not several else sweep.heading
+        if several:
+            n = max((int(row["n_prompts"]) for row in rows), default=0)
+            made.suptitle(f"{what} (mean over n = {n} test prompts)", fontsize=10, x=0.01, ha="left")
+        else:
+            style.heading(made, run, what, rows)
+
+
+def line(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric: str) -> None:
+    """Means with intervals; the fitted vector's own place is filled."""
+    places = list(range(len(rows)))
+    style.unsteered_band(ax, run.unsteered("reasoning", metric))
+    look = style.Look(style.BLUE, "o", "-", hollow=True)
+    style.series(ax, rows, places, look, "base-derived vector on reasoning model")
+    own = [(place, row) for place, row in zip(places, rows, strict=True) if sweep.column(row) == sweep.own]
+    filled = style.Look(style.BLUE, "o", "none")
+    style.series(ax, [row for _, row in own], [float(p) for p, _ in own], filled, "as in the other experiments")
+    _ticks(ax, rows, sweep)
+    style.panel(ax, figures.titles(run)[metric], metric, sweep.label)
+
+
+def heatmap(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric: str) -> None:
+    """Strength upwards, the swept thing to the right, the mean in each cell."""
+    import numpy as np
+
+    columns = {sweep.column(row): row for row in rows}
+    strengths = sorted({row["strength"] for row in rows})
+    grid = np.full((len(strengths), len(columns)), np.nan)
+    for row in rows:
+        if not words.missing(row["mean"]):
+            grid[strengths.index(row["strength"]), list(columns).index(sweep.column(row))] = 100 * row["mean"]
+    top = float(np.nanmax(grid)) if np.isfinite(grid).any() else 0.0
+    image: Any = ax.imshow(grid, cmap="cividis", origin="lower", aspect="auto", vmin=0, vmax=top or 1)
+    ax.grid(visible=False)
+    made.colorbar(image, ax=ax, label=words.METRIC_UNITS[metric], shrink=0.9)
+    if len(columns) <= MANY:
+        for (y, x), value in np.ndenumerate(grid):
+            text = words.percent(value / 100)
+            ax.text(x, y, text, ha="center", va="center", fontsize=7, color="black" if value > 0.55 * top else "white")
+    ax.set_yticks(range(len(strengths)), [words.short(s) for s in strengths])
+    _ticks(ax, list(columns.values()), sweep)
+    unsteered = run.unsteered("reasoning", metric)
+    beside = f"; unsteered {words.percent(unsteered['mean'])}" if unsteered else ""
+    ax.set_title(figures.titles(run)[metric] + beside)
+    ax.set_xlabel(sweep.label)
+    ax.set_ylabel("strength")
+
+
+def _ticks(ax: Axes, rows: list[Row], sweep: Sweep) -> None:
+    step = -(-len(rows) // MANY) or 1
+    names = [sweep.tick(row) for row in rows]
+    wide = max(map(len, names), default=0) > 3
+    ax.set_xticks(
+        range(0, len(rows), step), names[::step], rotation=40 if wide else 0, ha="right" if wide else "center"
+    )
+    ax.set_xlim(-0.5, len(rows) - 0.5)

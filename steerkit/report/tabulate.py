@@ -1,0 +1,109 @@
+"""The page's tables: a row a condition, with intervals and what keeps the figures honest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from steerkit.report import words
+from steerkit.report.run import Row, Run, select
+
+SHOWN = ("keyword", "judged_sentences", "other_sentences")
+QUALITY = ("texts not empty", "collapsed", "mean words", "longest repeat", "distinct‑2")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; the first `left` columns are words, the others numbers."""
+
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    left: int
+    strong: frozenset[int] = frozenset()
+
+
+def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
+    """An experiment's conditions; those at the chosen strength of the fitted vector are strong."""
+    rows = select(run.results, experiment=experiment, split=split)
+    names = {
+        "transfer": ("vector", "target"), "baselines": ("method",), "offsets": ("window",), "layers": ("block",),
+    }[experiment]  # fmt: skip
+    by_condition: dict[tuple[object, ...], dict[str, Row]] = {}
+    for row in rows:
+        key = tuple(row[c] for c in ("source", "target", "method", "layer", "window_start", "strength"))
+        by_condition.setdefault(key, {})[row["metric"]] = row
+    metrics = [f"{words.METRIC_NAMES[m]}, {words.METRIC_UNITS[m]}" for m in SHOWN]
+    made, strong = [], set()
+    for index, found in enumerate(by_condition.values()):
+        any_row = next(iter(found.values()))
+        if _is_main(run, any_row):
+            strong.add(index)
+        made.append((
+            *_names(run, experiment, any_row), words.short(any_row["strength"]),
+            *(estimate(found.get(metric)) for metric in SHOWN), *_quality(any_row),
+        ))  # fmt: skip
+    return Table((*names, "strength", *metrics, *QUALITY), made, len(names), frozenset(strong))
+
+
+def comparison_table(run: Run) -> Table:
+    """All paired differences at the chosen strength."""
+    rows = [row for row in run.comparisons if row["strength"] == run.strength]
+    headings = (
+        "experiment", "vector", "target", "minus", "metric", "difference, points", f"{run.level} interval", "n",
+    )  # fmt: skip
+    made = [
+        (
+            str(row["experiment"]), f"{row['source']}-derived", str(row["target"]), _other(row),
+            words.METRIC_NAMES.get(row["metric"], str(row["metric"])), words.percent(row["delta"], signed=True),
+            words.interval(row["ci_low"], row["ci_high"], signed=True), words.number(row["n_prompts"]),
+        )
+        for row in rows
+    ]  # fmt: skip
+    return Table(headings, made, 5)
+
+
+def estimate(row: Row | None) -> str:
+    """A mean with its interval, in percent."""
+    if row is None or words.missing(row["mean"]):
+        return words.NOTHING
+    return f"{words.percent(row['mean'])} {words.interval(row['ci_low'], row['ci_high'])}"
+
+
+def _is_main(run: Run, row: Row) -> bool:
+    window = (row["window_start"], row["window_end"])
+    return (
+        (row["method"], row["source"], row["layer"]) == (run.fitter, "base", run.layer)
+        and window == run.window
+        and row["target"] == "reasoning"
+        and row["strength"] == run.strength
+    )
+
+
+def _names(run: Run, experiment: str, row: Row) -> Sequence[str]:
+    unsteered = row["method"] == "none"
+    if experiment == "transfer":
+        return ("none" if unsteered else f"{row['source']}-derived", str(row["target"]))
+    if experiment == "baselines":
+        return (words.method(row["method"], run.fitter),)
+    if unsteered:
+        return ("unsteered",)
+    if experiment == "offsets":
+        return (words.window(row["window_start"], row["window_end"]),)
+    return (words.short(row["layer"]),)
+
+
+def _quality(row: Row) -> tuple[str, ...]:
+    return (
+        words.number(row["n_nonempty"]), words.number(row["n_collapsed"]), words.number(row["mean_words"], 1),
+        words.number(row["longest_repeat"]), words.number(row["distinct_2"], 2),
+    )  # fmt: skip
+
+
+def _other(row: Row) -> str:
+    if row["vs_method"] == "none":
+        return f"unsteered {row['vs_target']}"
+    if row["experiment"] == "offsets":
+        return f"window {words.window(row['vs_window_start'], row['vs_window_end'])}"
+    if row["experiment"] == "layers":
+        return f"block {words.short(row['vs_layer'])}"
+    return f"{row['vs_source']}-derived" if row["experiment"] == "transfer" else str(row["vs_method"])

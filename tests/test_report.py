@@ -1,0 +1,219 @@
+"""The report: whole, self-contained, safe to open, and honest in both directions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from report_run import effect, write_run
+from rich.console import Console
+
+from steerkit.errors import SteerkitError
+from steerkit.report import print_summary, summary, write_report
+from steerkit.report.finding import Claim, claims_of, headline
+from steerkit.report.run import Run
+from steerkit.report.texts import keyword_places, pieces
+from steerkit.report.words import interval, percent
+
+FILES = [*(f"figures/{name}.png" for name in ("transfer", "baselines", "offsets", "layers")), "report.html"]
+
+
+def claims(folder: Path) -> dict[str, Claim]:
+    return {claim.text: claim for claim in summary(folder) if claim.kind == "claim"}
+
+
+def page(folder: Path) -> str:
+    write_report(folder)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_writes_all_its_files_and_the_same_ones_again(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    assert write_report(tmp_path) == FILES
+    first = {name: (tmp_path / name).read_bytes() for name in FILES}
+    assert all(first[name].startswith(b"\x89PNG") for name in FILES[:4])
+    write_report(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == first
+
+
+def test_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    html = page(write_run(tmp_path, effect(0.05)))
+    assert "<script" not in html and not re.search(r"\son\w+=[^ ]*>", html.replace("&lt;", "").split("<body>")[0])
+    assert not re.search(r"https?://", html)
+    assert set(re.findall(r'(?:src|href)="([^"]{0,22})', html)) == {"data:image/png;base64,"}
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
+    assert html.count("<img ") == 4
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    html = page(write_run(tmp_path, effect(0.05)))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }} {% raw %} &lt;img src=x onerror=y&gt; &amp;" in html
+
+
+def test_texts_are_those_of_the_main_vector_and_marked(tmp_path: Path) -> None:
+    html = page(write_run(tmp_path, effect(0.05), text="Wait, no. Next."))
+    assert "From the sweep." not in html
+    assert '<mark><span class="key">Wait,</span></mark><mark> no.</mark> Next.' in html
+    assert '<span class="after">&lt;/think&gt; It is 4.</span>' in html
+    assert 'class="flag">collapsed' not in html
+    assert 'class="flag">collapsed' in page(write_run(tmp_path, effect(0.05), text="wait " * 8))
+
+
+def test_unknown_judge_leaves_sentences_unmarked_and_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("name: rules", "name: rulez"))
+    html = page(tmp_path)
+    assert "Sentences are not marked: the judge can&#39;t be had here" in html
+    assert "<mark>Wait" not in html
+
+
+@pytest.mark.parametrize("swept", [(10.0,), (10.0, 20.0, 30.0)])
+def test_one_strength_and_many(tmp_path: Path, swept: tuple[float, ...]) -> None:
+    write_run(tmp_path, effect(0.05), strengths=(10.0,), swept=swept)
+    assert write_report(tmp_path) == FILES
+
+
+def test_missing_experiments_are_skipped(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05), kept=("transfer",))
+    assert write_report(tmp_path) == ["figures/transfer.png", "report.html"]
+    assert not any("baseline" in text for text in claims(tmp_path))
+
+
+def test_only_tables_and_recipe_are_needed(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    for name in ("choice.json", "spans.notes.json", "log.jsonl", "state.json", "prompts.jsonl", "generations.jsonl"):
+        (tmp_path / name).unlink()
+    assert write_report(tmp_path) == FILES
+
+
+def test_every_text_empty(tmp_path: Path) -> None:
+    write_run(tmp_path, lambda condition, metric: None, swept=(10.0, 20.0), text="")
+    html = page(tmp_path)
+    assert "Nothing can be said: there is nothing to compare." in html
+    assert '<td class="n">–</td>' in html and "nan" not in re.sub(r"base64,[^\"]+", "", html)
+    assert {claim.verdict for claim in claims(tmp_path).values()} == {"cannot be told"}
+    assert not any(claim.holds for claim in claims(tmp_path).values())
+
+
+def test_base_texts_empty_say_nothing_about_the_base_model(tmp_path: Path) -> None:
+    there = effect(0.05)
+    write_run(tmp_path, lambda c, metric: None if c.target == "base" else there(c, metric))
+    stays = next(claim for text, claim in claims(tmp_path).items() if text.startswith("The base model's b"))
+    assert stays.verdict == "cannot be told" and "at least 0 texts not empty" in stays.detail
+
+
+def test_an_effect_that_is_there_holds(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    found = claims(tmp_path)
+    assert len(found) == 8 and all(claim.verdict == "holds" for claim in found.values())
+    text = headline(Run.read(tmp_path), list(found.values()))
+    assert text.startswith("The effect is there on these prompts.") and text.endswith("8 of 8 claims hold.")
+    assert "judged backtracking sentences 2.00 → 7.00 % of sentences; b 2.00 → 7.00 % of words" in text
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0.0, "The effect is not shown"), (-0.015, "the vector works the other way")]
+)
+def test_an_effect_that_is_not_there_does_not_hold(tmp_path: Path, size: float, words: str) -> None:
+    write_run(tmp_path, effect(size))
+    found = claims(tmp_path)
+    raised = [claim for text, claim in found.items() if "raises" in text]
+    assert len(raised) == 6 and all(claim.verdict == "does not hold" for claim in raised)
+    assert words in headline(Run.read(tmp_path), claims_of(Run.read(tmp_path)))
+    assert words in page(tmp_path)
+
+
+def test_one_baseline_as_good_is_enough_to_fail(tmp_path: Path) -> None:
+    there = effect(0.05)
+    write_run(tmp_path, lambda c, metric: 0.08 if c.method == "deduction" else there(c, metric))
+    found = claims(tmp_path)
+    over = found["The base-derived vector raises judged backtracking sentences over every baseline of equal norm"]
+    assert over.verdict == "does not hold" and over.points == "−1.00"
+    assert over.detail == "figures against deduction, where it is weakest; holds against 2 of 3, not against deduction"
+    text = headline(Run.read(tmp_path), list(found.values()))
+    assert text.startswith("Part of the effect is there") and "6 of 8 claims hold" in text
+
+
+def test_collapse_alone_is_no_effect(tmp_path: Path) -> None:
+    there, not_there = effect(0.05), effect(0.0)
+    write_run(tmp_path, lambda c, metric: (not_there if metric.endswith("uncollapsed") else there)(c, metric))
+    for text, claim in claims(tmp_path).items():
+        assert claim.holds != ("collapsed" in text)
+
+
+def test_base_model_that_backtracks_is_reported(tmp_path: Path) -> None:
+    there = effect(0.05)
+
+    def value(c: object, metric: str) -> float | None:
+        follows = (c.source, c.target, c.strength) == ("reasoning", "base", 20.0)  # type: ignore[attr-defined]
+        return 0.03 if follows else there(c, metric)  # type: ignore[arg-type]
+
+    write_run(tmp_path, value)
+    stays = next(claim for text, claim in claims(tmp_path).items() if text.startswith("The base model's b"))
+    assert stays.verdict == "does not hold"
+    assert stays.detail.startswith("figures where it comes closest, reasoning-derived at strength 20; ")
+
+
+def test_one_model_under_two_names_is_said(tmp_path: Path) -> None:
+    html = page(write_run(tmp_path, effect(0.05), same_model=True))
+    assert "one and the same model" in html
+    assert not any(text.startswith("The base model's b") for text in claims(tmp_path))
+
+
+def test_what_stands_beside_is_not_claimed(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    beside = {claim.text: claim for claim in summary(tmp_path) if claim.kind == "beside"}
+    assert beside["b, window −13..−8 minus 0..5"].verdict == "no clear difference"
+    assert beside["Judged sentences, block 2 minus 0, the best other"].verdict == "higher"
+    assert "Cosine of base- and reasoning-derived vectors: 0.71 at block 2" in beside
+    damage = beside["Sentences that fit no label (text damage), steered minus unsteered"]
+    assert damage.detail == "steered 2.00 % of sentences, 1 texts collapsed"
+
+
+def test_data_and_provenance_are_on_the_page(tmp_path: Path) -> None:
+    html = page(write_run(tmp_path, effect(0.05)))
+    for text in (
+        "D₊ 5 windows, D 11, 1 dropped; 1 sample a prompt and condition, seed 3", "It was the best.",
+        "Mean coverage of a trace by its annotation: 95.0%.", "a label that doesn&#39;t exist, left out: odd 2.",
+        "pocket:base, 4 blocks of width 3; weights f00d", "90 % interval",
+        "not corrected for the number of comparisons",
+    ):  # fmt: skip
+        assert text in html
+
+
+def test_screen(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.0))
+    console = Console(file=StringIO(), width=100, soft_wrap=True)
+    print_summary(tmp_path, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "does not hold" in text and "90 % interval" in text
+    assert all(len(line.rstrip()) <= 100 for line in text.splitlines())
+
+
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SteerkitError, match=r"recipe\.yaml: is not there: no finished run"):
+        write_report(tmp_path)
+
+
+def test_import_is_cheap() -> None:
+    code = "import sys, steerkit.report; print(any(m in sys.modules for m in ('torch', 'matplotlib', 'jinja2')))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_numbers() -> None:
+    assert [percent(x) for x in (None, float("nan"), 0.0123, 0.5, -1e-9)] == ["–", "–", "1.23", "50.0", "0.00"]
+    assert interval(-0.001, 0.02, signed=True) == "[−0.10, +2.00]"
+
+
+def test_pieces_make_up_the_text() -> None:
+    text = "Wait, wait. A waiter."
+    places = keyword_places(text, {"keywords": ["wait"]})
+    assert places == [(0, 5), (6, 11)]
+    assert len(keyword_places(text, {"keywords": ["wait"], "substring": True})) == 3
+    assert keyword_places(text, {"name": "llm"}) == []
+    assert "".join(piece.text for piece in pieces(text, [(0, 11)], places)) == text
