@@ -20,11 +20,11 @@ tags: [steering-vector]
 
 # Steering vector: {i.label}
 
-A direction for each of {len(vector.layers)} decoder blocks (0-based, at {i.hook_point}), width {vector.width}, fitted by
-{i.method} to activations at token offsets {i.window[0]}..{i.window[1]} from the first token of spans labelled
-`{i.label}`: {i.positives.get("spans", "?")} spans in {i.positives.get("traces", "?")} traces.
-The activations are those of {f"the {i.source} model, " if i.source else ""}`{i.model or "unknown"}` (weights fingerprint
-{i.fingerprint or "not recorded"}). Strength 1 adds: {i.scale}.
+A direction of width {vector.width} for each of {len(vector.layers)} decoder blocks (0-based, at {i.hook_point}),
+fitted by {i.method} to activations at token offsets {i.window[0]}..{i.window[1]} from the first token of
+spans labelled `{i.label}`: {i.positives.get("spans", "?")} spans in {i.positives.get("traces", "?")} traces.
+The activations are those of {f"the {i.source} model, " if i.source else ""}`{i.model or "unknown"}`
+(weights fingerprint {i.fingerprint or "not recorded"}). Strength 1 adds: {i.scale}.
 
 ```python
 import steerkit as sk

@@ -70,32 +70,26 @@ def make_trace(
 ) -> Trace:
     """A Trace of generated ids."""
     text, starts = decode_with_starts(tokenizer, ids)
-    thinking, answer = split_answer(text, marker)
-    return Trace(
-        id=prompt.id,
-        prompt_id=prompt.id,
-        prompt=prompt.prompt,
-        text=thinking,
-        answer_text=answer,
-        prompt_ids=tuple(prompt_ids),
-        ids=tuple(ids),
-        starts=starts,
-        finished=finished,
-    )
+    return _trace(prompt, prompt_ids, ids, text, starts, marker, finished)
 
 
 def encode_trace(tokenizer: Any, prompt: Prompt, text: str, marker: str, chat: Chat = "auto") -> Trace:
-    """A Trace of text whose generated ids are not known: teacher forcing on what the tokenizer makes of it."""
+    """A Trace of text whose generated ids are not known: teacher forcing on what the tokenizer makes of it.
+
+    It counts as finished when its reasoning ends.
+    """
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    starts = [start for start, _ in found["offset_mapping"]]
+    prompt_ids = format_prompt(tokenizer, prompt.prompt, chat)
+    return _trace(prompt, prompt_ids, found["input_ids"], text, starts, marker, bool(marker) and marker in text)
+
+
+def _trace(
+    prompt: Prompt, prompt_ids: Sequence[int], ids: Sequence[int], text: str, starts: Sequence[int], marker: str,
+    finished: bool,
+) -> Trace:  # fmt: skip
     thinking, answer = split_answer(text, marker)
     return Trace(
-        id=prompt.id,
-        prompt_id=prompt.id,
-        prompt=prompt.prompt,
-        text=thinking,
-        answer_text=answer,
-        prompt_ids=tuple(format_prompt(tokenizer, prompt.prompt, chat)),
-        ids=tuple(found["input_ids"]),
-        starts=tuple(start for start, _ in found["offset_mapping"]),
-        finished=bool(answer),
-    )
+        id=prompt.id, prompt_id=prompt.id, prompt=prompt.prompt, text=thinking, answer_text=answer,
+        prompt_ids=tuple(prompt_ids), ids=tuple(ids), starts=tuple(starts), finished=finished,
+    )  # fmt: skip

@@ -33,7 +33,7 @@ def _damage(run: Run) -> list[Claim]:
     steered = run.fitted(**own, strength=run.strength)
     text = "Sentences that fit no label (text damage), steered minus unsteered"
     detail = "".join(
-        f"steered {words.percent(row['mean'])} % of sentences, {words.number(row['n_collapsed'])} texts collapsed"
+        f"steered {words.percent(row['mean'])} % of sentences; collapsed texts: {words.number(row['n_collapsed'])}"
         for row in steered[:1]
     )
     return [claim_of(row, text, kind="beside", detail=detail) for row in rows]

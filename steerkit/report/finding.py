@@ -95,24 +95,24 @@ def headline(run: Run, claims: list[Claim]) -> str:
     else:
         first = "The effect is not shown on these prompts."
     same = " Base and reasoning model are one and the same model, so nothing here is about transfer." * run.same_model
-    return f"{first} {_change(run)} {len(good)} of {len(claims)} claims hold.{same}"
+    return f"{first}{_change(run)} {len(good)} of {len(claims)} claims hold.{same}"
 
 
 def _change(run: Run) -> str:
-    """From how much to how much, in words."""
+    """From how much to how much, as a sentence after a space; empty where a value is missing."""
     parts = []
     for metric, name in (("judged_sentences", f"judged {run.label} sentences"), ("keyword", "b")):
         before = run.unsteered("reasoning", metric)
         after = run.fitted(
             experiment="transfer", source="base", target="reasoning", strength=run.strength, metric=metric
         )
-        if before and after:
+        if before and after and not words.missing(after[0]["mean"]):
             unit = words.METRIC_UNITS[metric].lstrip("% ")
             parts.append(f"{name} {words.percent(before['mean'])} → {words.percent(after[0]['mean'])} % {unit}")
     where = (
         f"Base-derived vector on the reasoning model, strength {words.short(run.strength)} (chosen on other prompts)"
     )
-    return f"{where}: {'; '.join(parts) or 'not run'}."
+    return f" {where}: {'; '.join(parts)}." if parts else ""
 
 
 def _unsteered_backtracks(run: Run) -> Claim:

@@ -97,6 +97,7 @@ def panel(ax: Axes, title: str, metric: str, xlabel: str) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(0, high if high > 0 and ax.has_data() and low != high else 1)
     if not any(len(line.get_xdata()) for line in ax.get_lines()):  # type: ignore[arg-type]
+        ax.set_yticks([])
         ax.text(0.5, 0.5, "no values: every text is empty", transform=ax.transAxes, ha="center", color=GREY)
 
 

@@ -61,7 +61,12 @@ def draw(run: Run, sweep: Sweep) -> None:
         what = f"{sweep.heading}, {at}" if not several else sweep.heading
         if several:
             n = max((int(row["n_prompts"]) for row in rows), default=0)
-            made.suptitle(f"{what} (mean over n = {n} test prompts)", fontsize=10, x=0.01, ha="left")
+            made.suptitle(
+                f"{what} (mean over n = {n} test prompts; outlined: as in the other experiments)",
+                fontsize=10,
+                x=0.01,
+                ha="left",
+            )
         else:
             style.heading(made, run, what, rows)
 
@@ -80,7 +85,7 @@ def line(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric
 
 
 def heatmap(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric: str) -> None:
-    """Strength upwards, the swept thing to the right, the mean in each cell."""
+    """Strength upwards, the mean in each cell; the column of the other experiments is outlined."""
     import numpy as np
 
     columns = {sweep.column(row): row for row in rows}
@@ -97,6 +102,9 @@ def heatmap(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], met
         for (y, x), value in np.ndenumerate(grid):
             text = words.percent(value / 100)
             ax.text(x, y, text, ha="center", va="center", fontsize=7, color="black" if value > 0.55 * top else "white")
+    if sweep.own in columns:
+        at = list(columns).index(sweep.own)
+        ax.axvspan(at - 0.49, at + 0.49, fill=False, edgecolor="white", lw=1.6, ls=(0, (4, 2)))
     ax.set_yticks(range(len(strengths)), [words.short(s) for s in strengths])
     _ticks(ax, list(columns.values()), sweep)
     unsteered = run.unsteered("reasoning", metric)
