@@ -72,7 +72,7 @@ class Collector:
                 self.raw[place].append(torch.nn.functional.embedding_bag(index, single, mode="mean").cpu())
 
     def _room(self, pool: Pool) -> Tensor:
-        """[2 * G, L, O * H] float64 on the CPU; each layer writes its part in place: copies would cost as much again."""
+        """[2 * G, L, O * H] float64 on the CPU; every layer writes its own part, so that nothing is copied again."""
         import torch
 
         return torch.empty(len(pool.shared), len(self.layers), pool.offsets * self.lm.width, dtype=torch.float64)

@@ -66,6 +66,7 @@ class Condition:
             "layer": "" if self.layer < 0 else self.layer,
             "window_start": start,
             "window_end": end,
+            "pool": self.vector.pool if self.vector else "",
             "strength": self.strength,
             "added_norm": round(self.added_norm, 6),
         }

@@ -70,16 +70,20 @@ class RunFolder:
             path = self.path / name
             if not path.is_file():
                 return False
-            if file_digest(path) != digest:
+            if digest is not None and file_digest(path) != digest:
                 raise SteerkitError(
                     f"{path}: was changed after stage {stage!r} wrote it; delete it to have it made again "
                     "(or put the original back)"
                 )
         return True
 
-    def finish(self, stage: str, key: str, files: Sequence[str], seconds: float) -> None:
-        """Record that a stage is done and what its files are."""
-        digests = {name: file_digest(self.path / name) for name in files}
+    def finish(self, stage: str, key: str, files: Sequence[str], seconds: float, *, sealed: bool = True) -> None:
+        """Record that a stage is done and what its files are.
+
+        Args:
+            sealed: whether the files must stay as they are; a report may be built again at any time.
+        """
+        digests = {name: file_digest(self.path / name) if sealed else None for name in files}
         stages = self._state.setdefault("stages", {})
         stages[stage] = {
             "key": key,

@@ -118,8 +118,8 @@ def choose_strength(scores: Scores, planner: Planner) -> tuple[float, str]:
         found.append((damaged, -value if not math.isnan(value) else math.inf, strength, other, broken))
     damaged, value, strength, other, broken = min(found)
     how = (
-        f"strength {strength:g} has the highest {rule.metric} on the choose prompts ({-value:.4f}; {other:.0%} of its "
-        f"sentences fit no label, {broken:.0%} of its generations collapsed)"
+        f"strength {strength:g} has the highest {rule.metric.replace('_', ' ')} on the choose prompts ({-value:.2%}; "
+        f"{other:.0%} of its sentences fit no label, {broken:.0%} of its generations collapsed)"
     )
     if damaged:
         how += (

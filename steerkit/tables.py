@@ -16,13 +16,13 @@ from steerkit.intervals import Estimate
 from steerkit.scores import METRICS, PLAIN, Scores, interval_of, mean_of
 
 RESULT_COLUMNS = (
-    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "strength",
-    "metric", "mean", "sd", "ci_low", "ci_high", "n_prompts", "n_nonempty", "n_collapsed", "mean_words",
+    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
+    "strength", "metric", "mean", "sd", "ci_low", "ci_high", "n_prompts", "n_nonempty", "n_collapsed", "mean_words",
     "longest_repeat", "distinct_2", "judge", "scale", "added_norm", "chosen",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
-    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "strength",
-    "added_norm", "metric", "vs_method", "vs_source", "vs_target", "vs_layer", "vs_window_start", "vs_window_end",
+    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
+    "strength", "added_norm", "metric", "vs_method", "vs_source", "vs_target", "vs_layer", "vs_window_start", "vs_window_end",
     "delta", "ci_low", "ci_high", "n_prompts", "holds", "chosen",
 )  # fmt: skip
 
@@ -71,6 +71,8 @@ def comparison_rows(
 def _pairs(experiment: Experiment, planner: Planner) -> list[tuple[Condition, Condition]]:
     fitted = [c for c in experiment.conditions if c.method == planner.args.fitter.name]
     found: list[tuple[Condition, Condition]] = []
+    if experiment.name == "transfer":
+        found.append((none("base"), none("reasoning")))
     for c in fitted:
         same = [o for o in experiment.conditions if o is not c and o.strength == c.strength]
         if experiment.name == "transfer":

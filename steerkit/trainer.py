@@ -129,13 +129,22 @@ class SteeringTrainer:
             self.events.on_run_end(self)
         return self.folder.path
 
-    def stage(self, name: str, inputs: Any, make: Callable[[str], tuple[T, list[str]]], read: Callable[[], T]) -> T:
+    def stage(
+        self,
+        name: str,
+        inputs: Any,
+        make: Callable[[str], tuple[T, list[str]]],
+        read: Callable[[], T],
+        *,
+        sealed: bool = True,
+    ) -> T:
         """Run a stage, or read what it left when it was done before for the same inputs.
 
         Args:
             inputs: JSON of all that the result depends on; its digest is the stage's key.
             make: key → (value, names of the files it wrote).
             read: the value of files that are there already.
+            sealed: whether a file that was changed afterwards is an error.
         """
         key = self.keys[name] = digest(inputs)
         if self.folder.is_done(name, key):
@@ -145,7 +154,7 @@ class SteeringTrainer:
         self.events.on_stage_begin(self, name)
         began = time.monotonic()
         value, files = make(key)
-        self.folder.finish(name, key, files, time.monotonic() - began)
+        self.folder.finish(name, key, files, time.monotonic() - began, sealed=sealed)
         self.events.on_stage_end(self, name, False)
         return value
 

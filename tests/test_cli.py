@@ -23,6 +23,7 @@ class Done:
 
 
 Steerkit = Callable[..., Done]
+DRY = ("recipe", "run", "backtracking", "--dry-run", "--set")
 
 
 @pytest.fixture
@@ -91,10 +92,10 @@ def test_listing_recipes_and_plugins_imports_no_torch() -> None:
     [
         (("recipe", "run", "backtraking"), "no such recipe, neither a file here nor a shipped one; did you mean"),
         (("recipe", "validate", "backtracking", "--set", "layer=x"), "--set layer=x: 'layer' must be a whole number"),
-        (("recipe", "run", "backtracking", "--dry-run", "--set", "layer=99"), "layer: 99 is not a block of"),
-        (("recipe", "run", "backtracking", "--dry-run", "--set", "reasoning=pocket:reasonin"), "mean 'reasoning'?"),
-        (("recipe", "run", "backtracking", "--dry-run", "--set", "reasoning=./gone"), "./gone: no model folder"),
-        (("recipe", "run", "backtracking", "--dry-run", "--set", "reasoning=gone.gguf"), "gone.gguf: no such GGUF file"),
+        ((*DRY, "layer=99"), "layer: 99 is not a block of"),
+        ((*DRY, "reasoning=pocket:reasonin"), "mean 'reasoning'?"),
+        ((*DRY, "reasoning=./gone"), "./gone: no model folder"),
+        ((*DRY, "reasoning=gone.gguf"), "gone.gguf: no such GGUF file"),
         (("plugin", "ls", "fiters"), "no kind of plugin is called 'fiters'; did you mean 'fitters'?"),
         (("vector", "show", "gone.safetensors"), "gone.safetensors: no such vector file"),
         (("report", "gone"), "gone: no finished run there"),

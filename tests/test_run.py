@@ -43,8 +43,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_artifact_is_there(run: Path) -> None:
-    for name in ("recipe.yaml", "prompts.jsonl", "traces.jsonl", "spans.jsonl", "generations.jsonl", "results.csv",
-                 "comparisons.csv", "report.html", "log.jsonl", "vectors/base.backtracking.-13..-8.safetensors"):  # fmt: skip
+    names = (
+        "recipe.yaml prompts.jsonl traces.jsonl spans.jsonl generations.jsonl results.csv comparisons.csv report.html "
+        "log.jsonl vectors/base.backtracking.-13..-8.safetensors"
+    )
+    for name in names.split():
         assert (run / name).stat().st_size, name
     assert list((run / "figures").glob("*.png"))
     prompts = read_rows(run / "prompts.jsonl", Prompt)

@@ -46,4 +46,4 @@ def report(trainer: SteeringTrainer) -> None:
     from steerkit.report import write_report
 
     inputs = [trainer.keys["results"], trainer.about, version_of("steerkit-hf")]
-    trainer.stage("report", inputs, lambda key: (None, write_report(trainer.folder.path)), lambda: None)
+    trainer.stage("report", inputs, lambda key: (None, write_report(trainer.folder.path)), lambda: None, sealed=False)
