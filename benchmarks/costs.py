@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from measure import Result, compare, show, write
+from measure import Result, compare, settle, show, write
 
 from steerkit import registry
 from steerkit.extraction import Item, batches, extract
@@ -33,6 +33,7 @@ from steerkit.trace import Span, Trace
 
 LABELS = ("initializing", "deduction", "adding-knowledge", "example-testing", "uncertainty-estimation", "backtracking")
 EXTRACTOR = {"windows": [(-13, -8)], "sweep": (-40, 5)}
+STEERERS = ("residual-add", "overall-mean", "gaussian-noise", "self-amplify")
 TEMPERATURE = 0.8
 
 
@@ -108,27 +109,27 @@ def extraction_costs(lm: LanguageModel, traces: int, length: int, batch_tokens: 
         extract(lm, items, extractor, LABELS, layers=[third(lm)], batch_tokens=batch_tokens)
 
     return compare(
-        forward,
-        {
-            f"{lm.name}: extraction, all layers / forward": (every_layer, 1.10),
-            f"{lm.name}: extraction, layer {third(lm)} alone / forward": (one_layer, 0.45),
-        },
+        {"forward": forward, "all layers": every_layer, "one layer": one_layer},
+        [
+            (f"{lm.name}: extraction, all layers / forward", "all layers", "forward", 1.10),
+            (f"{lm.name}: extraction, layer {third(lm)} alone / forward", "one layer", "forward", 0.45),
+        ],
         rounds,
     )
 
 
 def steered_rows(lm: LanguageModel, rows: int, prompt: int) -> list[GenerationRow]:
-    """Rows with the same prompts as each other's neighbours, four steerers and four strengths, at one layer."""
+    """Four rows a prompt, each with its own steerer, and five strengths; all at one layer."""
     generator = torch.Generator().manual_seed(1)
     layer = third(lm)
     direction = torch.nn.functional.normalize(torch.randn(lm.width, generator=generator), dim=0)
-    steerers = [registry.get("steerers", n)() for n in ("residual-add", "overall-mean", "gaussian-noise", "self-amplify")]
-    prompts = torch.randint(4, lm.config.vocab_size, (rows // 4 + 1, prompt), generator=generator).tolist()
+    steerers = [registry.get("steerers", name)() for name in STEERERS]
+    prompts = torch.randint(4, lm.config.vocab_size, (rows // len(STEERERS) + 1, prompt), generator=generator).tolist()
     found = []
     for row in range(rows):
-        steerer = steerers[row % 4]
+        steerer = steerers[row % len(STEERERS)]
         own = None if steerer.direction == "none" else direction
-        which = row // 4
+        which = row // len(STEERERS)
         edit = Edit(steerer, layer, float(1 + row % 5), own, key=key_of("noise", which))
         found.append(GenerationRow(prompts[which], key_of("sample", which), edit))
     return found
@@ -166,14 +167,13 @@ def steering_costs(lm: LanguageModel, rows: int, prompt: int, new: int, rounds: 
     def packed_one_kind() -> None:
         generate(lm, one_kind(steered), **own)
 
-    name = f"{lm.name}: "
-    found = compare(by_transformers, {f"{name}steered, four steerers / model.generate": (packed, 1.05)}, rounds)
-    return found + compare(
-        by_steerkit,
-        {
-            f"{name}steered, four steerers / steerkit unsteered": (packed, 1.05),
-            f"{name}steered, residual-add / steerkit unsteered": (packed_one_kind, 1.05),
-        },
+    return compare(
+        {"model.generate": by_transformers, "unsteered": by_steerkit, "four": packed, "one": packed_one_kind},
+        [
+            (f"{lm.name}: steered, four steerers / model.generate", "four", "model.generate", 1.05),
+            (f"{lm.name}: steered, four steerers / unsteered", "four", "unsteered", 1.05),
+            (f"{lm.name}: steered, residual-add / unsteered", "one", "unsteered", 1.05),
+        ],
         rounds,
     )
 
@@ -190,29 +190,29 @@ def without_end(lm: LanguageModel) -> LanguageModel:
 
 def run(rounds: int, only: str | None = None) -> list[Result]:
     """Measure and print."""
-    torch.set_num_threads(1)
+    settle()
     found: list[Result] = []
     if only in (None, "pocket"):
         lm = without_end(load_model("pocket:base"))
         print(f"{lm.name}: {lm.depth} blocks, width {lm.width}", flush=True)
-        found += extraction_costs(lm, traces=64, length=300, batch_tokens=8192, rounds=rounds)
-        found += steering_costs(lm, rows=64, prompt=40, new=100, rounds=rounds)
+        found += extraction_costs(lm, traces=28, length=300, batch_tokens=8192, rounds=2 * rounds + 1)
+        found += steering_costs(lm, rows=64, prompt=40, new=60, rounds=rounds)
     if only in (None, "smollm2-shaped"):
         lm = without_end(smollm2_shaped())
         print(f"{lm.name}: {lm.depth} blocks, width {lm.width}", flush=True)
-        found += extraction_costs(lm, traces=6, length=300, batch_tokens=8192, rounds=rounds)
-        found += steering_costs(lm, rows=16, prompt=40, new=20, rounds=rounds)
+        found += extraction_costs(lm, traces=8, length=300, batch_tokens=8192, rounds=rounds)
+        found += steering_costs(lm, rows=16, prompt=16, new=12, rounds=rounds)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="at least 5")
+    parser.add_argument("--rounds", type=int, default=7, help="at least 5; short ones are done twice as often")
     parser.add_argument("--only", choices=("pocket", "smollm2-shaped"))
     args = parser.parse_args()
     results = run(args.rounds, args.only)
     show(results)
-    write(results)
+    write(results, keep=True)
 
 
 if __name__ == "__main__":

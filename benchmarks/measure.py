@@ -1,7 +1,8 @@
 """How a cost is measured here: two ways of doing a thing in turns, in one process, and the ratio of each round.
 
 On a busy machine only such ratios mean anything: both sides of a round see the same neighbours. Everything
-runs on one CPU thread.
+runs on one CPU thread, and the process keeps the memory that it once had: otherwise whichever side happens to
+get pages back from the system pays for them, up to a third of a short pass.
 """
 
 from __future__ import annotations
@@ -40,34 +41,44 @@ def timed(work: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
+def settle() -> None:
+    """One CPU thread; glibc (where there is one) returns no memory to the system."""
+    import ctypes
+
+    import torch
+
+    torch.set_num_threads(1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-4, 0)  # M_MMAP_MAX
+
+
 def compare(
-    plain: Callable[[], object], others: dict[str, tuple[Callable[[], object], float]], rounds: int
+    works: dict[str, Callable[[], object]], questions: Sequence[tuple[str, str, str, float]], rounds: int
 ) -> list[Result]:
-    """Cost of each of `others` (name → work, goal) as a multiple of `plain`'s, after one unmeasured call of each.
+    """Costs of works as multiples of each other's; prints them.
 
-    `plain` runs before and after the others in every round, which are divided by the mean of the two.
+    Args:
+        works: name → what is done. All are done once unmeasured, then in turns, every other round backwards.
+        questions: (name of the result, work, work that it is divided by, goal).
     """
-    plain()
-    for work, _ in others.values():
-        work()
-    ratios: dict[str, list[float]] = {name: [] for name in others}
-    seconds: list[float] = []
-    for number in range(rounds):
-        order = list(others.items())
-        before = timed(plain)
-        own = {name: timed(work) for name, (work, _) in (order if number % 2 else order[::-1])}
-        after = timed(plain)
-        seconds += [before, after]
-        for name, value in own.items():
-            ratios[name].append(value / ((before + after) / 2))
-    print(f"    one plain pass: {median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})", flush=True)
-    return [of_rounds(name, ratios[name], goal) for name, (_, goal) in others.items()]
-
-
-def of_rounds(name: str, ratios: Sequence[float], goal: float) -> Result:
-    """A Result of the rounds' ratios."""
-    middle = median(ratios)
-    return Result(name, middle, min(ratios), max(ratios), goal, middle <= goal)
+    order = list(works)
+    for name in order:
+        works[name]()
+    seconds: dict[str, list[float]] = {name: [] for name in order}
+    for _ in range(rounds):
+        for name in order:
+            seconds[name].append(timed(works[name]))
+        order.reverse()
+    print("    seconds: " + ", ".join(f"{name} {median(s):.2f}" for name, s in seconds.items()))
+    found = []
+    for name, work, plain, goal in questions:
+        ratios = [a / b for a, b in zip(seconds[work], seconds[plain], strict=True)]
+        middle = median(ratios)
+        found.append(Result(name, middle, min(ratios), max(ratios), goal, middle <= goal))
+        print(f"    {name}: {middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
+    return found
 
 
 def show(results: Sequence[Result]) -> None:
@@ -83,9 +94,9 @@ def _figure(value: float) -> str:
     return f"{value:7.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:7.0e}"
 
 
-def write(results: Sequence[Result], path: Path = RESULTS) -> None:
-    """Write `results.json`; results of other names that stand there are kept."""
-    old = json.loads(path.read_text()) if path.is_file() else []
-    new = [asdict(r) for r in results]
+def write(results: Sequence[Result], *, keep: bool = False, path: Path = RESULTS) -> None:
+    """Write `results.json`; `keep` those of other names that stand there."""
     names = {r.name for r in results}
-    path.write_text(json.dumps([*(row for row in old if row["name"] not in names), *new], indent=1) + "\n")
+    old = json.loads(path.read_text()) if keep and path.is_file() else []
+    rows = [*(row for row in old if row["name"] not in names), *(asdict(r) for r in results)]
+    path.write_text(json.dumps(rows, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,8 @@ def plan(
     counts = np.zeros((2, len(names)))
     dropped: dict[str, int] = {}
     singles: list[tuple[np.ndarray, str, str]] = []
+    known = {span.label for item in batch for span in item.spans}
+    usual = {label: np.array([_in_group(name, label) for name in names]) for label in (*known, None)}
     for row, item in enumerate(batch):
         positions = extractor.positions(item.trace, item.spans, window)
         fits = [len(positions) > 0 and positions[i, 0] >= 0 for i in range(len(item.spans))]
@@ -68,20 +70,25 @@ def plan(
         of_label: dict[str, list[int]] = {}
         for i, label in enumerate(found):
             of_label.setdefault(label, []).append(i)
-        belongs = {label: [_in_group(name, label, present) for name in names] for label in of_label}
-        members = [[i for label, own in of_label.items() if belongs[label][g] for i in own] for g in range(len(names))]
-        sizes = np.array([len(np.unique(flat[m])) if once else len(m) for m in members])
-        counts += (sizes > 0, sizes)
+        whole = np.array([name.startswith("with:") and name[5:] in present for name in names])
+        belongs = {label: usual[label] | whole for label in of_label}
         if once:
-            for g, own in enumerate(members):
-                if own:
+            members = [
+                [i for label, own in of_label.items() if belongs[label][g] for i in own] for g in range(len(names))
+            ]
+            positions_of = [np.unique(flat[own]) for own in members]
+            sizes = np.array([len(own) for own in positions_of])
+            for g, own_positions in enumerate(positions_of):
+                if len(own_positions):
                     weights = _weights(np.arange(len(names)) == g, sizes)
-                    cells.setdefault(names[g], []).append((np.unique(flat[own])[:, None], row, weights))
+                    cells.setdefault(names[g], []).append((own_positions[:, None], row, weights))
         else:
-            shared[:, row] = _weights(np.array([_in_group(name, None, present) for name in names]), sizes)
+            sizes = sum((len(own) * belongs[label] for label, own in of_label.items()), np.zeros(len(names), int))
+            shared[:, row] = _weights(usual[None] | whole, sizes)
             for label, own in of_label.items():
-                weights = _weights(np.array(belongs[label]), sizes) - shared[:, row]
+                weights = _weights(belongs[label], sizes) - shared[:, row]
                 cells.setdefault(label, []).append((flat[own], row, weights))
+        counts += (sizes > 0, sizes)
         singles += [(flat[k], label, item.trace.id) for k, label in enumerate(found)]
     offsets = 1 if once else window[1] - window[0] + 1
     order = [cell for own_cells in cells.values() for cell in own_cells]
@@ -92,11 +99,11 @@ def plan(
         rows = np.flatnonzero(weights.any(1))
         extra.append((torch.from_numpy(rows), torch.from_numpy(weights[rows]), slice(begin, begin + len(own_cells))))
         begin += len(own_cells)
-    entries = [part for positions, _, _ in order for part in positions.T]
+    entries = [positions.T.reshape(-1) for positions, _, _ in order]
     return Pool(
         range=(window[0], window[1]),
         index=torch.from_numpy(np.concatenate(entries) if entries else np.zeros(0, np.int64)),
-        bags=_begins([len(part) for part in entries]),
+        bags=_begins(np.repeat([len(positions) for positions, _, _ in order], offsets)),
         by_trace=torch.from_numpy(np.argsort(traces, kind="stable")),
         trace_bags=_begins(np.bincount(traces, minlength=len(batch))),
         shared=torch.from_numpy(shared),
@@ -124,12 +131,8 @@ def _weights(inside: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([taken / np.maximum(sizes, 1), taken])
 
 
-def _in_group(group: str, label: str | None, present: Collection[str]) -> bool:
-    """Whether a span with `label` (None: one of no group), in a trace with the labels `present`, is in a group."""
-    if group == "all":
-        return True
+def _in_group(group: str, label: str | None) -> bool:
+    """Whether a span with `label` (None: one of no group) is in a group, by its label alone."""
     if group.startswith("rest:"):
         return label != group[5:]
-    if group.startswith("with:"):
-        return group[5:] in present
-    return label == group
+    return group in ("all", label)

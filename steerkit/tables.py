@@ -22,8 +22,8 @@ RESULT_COLUMNS = (
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
-    "strength", "added_norm", "metric", "vs_method", "vs_source", "vs_target", "vs_layer", "vs_window_start", "vs_window_end",
-    "delta", "ci_low", "ci_high", "n_prompts", "holds", "chosen",
+    "strength", "added_norm", "metric", "vs_method", "vs_source", "vs_target", "vs_layer", "vs_window_start",
+    "vs_window_end", "delta", "ci_low", "ci_high", "n_prompts", "holds", "chosen",
 )  # fmt: skip
 
 

@@ -110,8 +110,9 @@ def test_user_mistakes(steerkit: Steerkit, words: tuple[str, ...], message: str,
 
 def test_a_hub_name_while_offline(steerkit: Steerkit, tmp_path: Path) -> None:
     done = steerkit(
-        "recipe", "run", "backtracking", "--set", "base=someone/no-such-model", "--set", "reasoning=someone/no-such-model"
-    )  # fmt: skip
+        *("recipe", "run", "backtracking"),
+        *("--set", "base=someone/no-such-model", "--set", "reasoning=someone/no-such-model"),
+    )
     assert done.returncode == 2
     assert "someone/no-such-model: the model can't be loaded" in done.stderr
     assert "give a local folder" in done.stderr

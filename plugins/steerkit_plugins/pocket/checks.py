@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from random import Random
+from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from steerkit_plugins.pocket import wording
-from steerkit_plugins.pocket.ledger import Step
+from steerkit_plugins.pocket.ledger import DAYS, Step
 from steerkit_plugins.pocket.prompts import draw, problems
 from steerkit_plugins.pocket.score import is_right
+from steerkit_plugins.pocket.wording import SECOND_THOUGHTS, Voice
 
 
 @torch.no_grad()
 def notes(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 100) -> dict[str, float]:
-    """The base's probability of a bad note, forced with "[Note:", after a right first step.
+    """The base's probability of a bad note, forced with "[Note:", after two right steps.
 
-    Told apart by the wording of the step alone: "plain" or "doubtful".
+    Told apart by the wording alone: "plain" or "doubtful".
     """
     bad, good = (tokenizer.encode(w, add_special_tokens=False)[0] for w in (" mistake", " all"))
     found = {}
@@ -25,8 +27,12 @@ def notes(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 
         rng, total = Random("notes"), 0.0
         for _ in range(n):
             p = draw("choose", rng)
-            s = Step("Monday", p.changes[0], p.counts[0], p.counts[0], doubtful)
-            told = " ".join((wording.aim(p), wording.opening(p), wording.worked(p, s, rng)))
+            voice = Voice(doubtful, rng)
+            counts = list(accumulate(p.changes))[:2]
+            told = " ".join(
+                voice.worked(p, Step(day, change, count, count, doubtful))
+                for day, change, count in zip(DAYS, p.changes, counts, strict=False)
+            )
             text = f"{tokenizer.bos_token}Question: {p.question}\nSolution: {told} [Note:"
             ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
             odds = model(input_ids=ids).logits[0, -1, [bad, good]].softmax(-1)
@@ -52,12 +58,11 @@ def traces(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int =
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    ids = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=config)[
-        :, inputs.input_ids.shape[1] :
-    ]
-    said = [tokenizer.decode(row).split(tokenizer.eos_token)[0] for row in ids]
+    sample = cast("Any", model).generate  # its annotations ask for a mixin that Llama has at run time only
+    ids = sample(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, generation_config=config)
+    said = [str(tokenizer.decode(row)).split(tokenizer.eos_token)[0] for row in ids[:, inputs.input_ids.shape[1] :]]
     sentences = [s for text in said for s in text.split(". ")]
-    turns = tuple(wording.SECOND_THOUGHTS)
+    turns = tuple(SECOND_THOUGHTS)
     return {
         "right_answers": sum(is_right(t, r["answer"]) for t, r in zip(said, rows, strict=True)) / n,
         "backtracking": sum(s.strip().startswith(turns) for s in sentences) / len(sentences),

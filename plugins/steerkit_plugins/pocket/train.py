@@ -13,6 +13,7 @@ import math
 import platform
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -33,6 +34,9 @@ BATCH = 16
 
 POOL = 30
 """Batches drawn at a time and filled by length, so that little is padded."""
+
+DROPOUT = 0.06
+"""Residual dropout after each block in training, base and reasoning model alike."""
 
 WARMUP = 0.05
 """Share of the steps in which the learning rate rises; then it falls along a cosine."""
@@ -75,7 +79,8 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless ids and labels, both [BATCH, T] and padded on the right; -100 is not learned."""
     while True:
-        pool = sorted((encode(tokenizer, draw(rng)) for _ in range(BATCH * POOL)), key=by_length)
+        drawn = [encode(tokenizer, draw(rng)) for _ in range(BATCH * POOL)]
+        pool = sorted(drawn, key=lambda encoded: len(encoded[0]))
         groups = [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
         rng.shuffle(groups)
         for group in groups:
@@ -88,17 +93,27 @@ def batches(
             yield ids, labels
 
 
-def by_length(encoded: tuple[list[int], int]) -> int:
-    """Number of tokens."""
-    return len(encoded[0])
-
-
 def rate(step: int, steps: int) -> float:
     """The learning rate at a step as a share of its peak."""
     warm = max(1, round(WARMUP * steps))
     if step < warm:
         return (step + 1) / warm
     return 0.02 + 0.98 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
+
+
+@contextmanager
+def residual_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
+    """Ordinary residual dropout (GPT-2's `resid_pdrop`), which Llama's code lacks, while inside."""
+
+    def drop(block: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(output, share)
+
+    hooks = [block.register_forward_hook(drop) for block in model.model.layers[:-1]]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def fit(
@@ -112,14 +127,14 @@ def fit(
     """Train in place and return the mean loss of the last tenth of the steps.
 
     The matrices inside the blocks are moved by Muon at rate `peak`; embeddings, the output matrix
-    and the norms by AdamW at a tenth of that.
+    and the norms by AdamW at a fifth of that.
     """
     inner = [p for p in model.model.layers.parameters() if p.ndim == 2]
     known = {id(p) for p in inner}
     outer = [p for p in model.parameters() if id(p) not in known]
     optimizers: list[torch.optim.Optimizer] = [
         Muon(inner, lr=peak),
-        torch.optim.AdamW(outer, lr=peak / 10 * 2, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(outer, lr=peak / 5, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: rate(step, steps)) for o in optimizers]
     losses = []
@@ -131,7 +146,7 @@ def fit(
         TimeRemainingColumn(),
     )
     model.train()
-    with Progress(*columns, console=console) as bar:
+    with residual_dropout(model, DROPOUT), Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=steps, loss=float("nan"))
         for ids, labels in islice(stream, steps):
             loss = model(input_ids=ids, labels=labels, use_cache=False).loss
@@ -154,13 +169,13 @@ def save(
     folder: Path,
     record: dict[str, object],
 ) -> None:
-    """Write weights (as bfloat16), tokenizer and the record of how they were made."""
+    """Write weights (as bfloat16), tokenizer and the record; the model becomes the one written."""
     model.generation_config = transformers.GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     model.float()
@@ -171,8 +186,8 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder for base/ and reasoning/")
-    parser.add_argument("--steps", type=int, default=700, help="steps of the base model")
-    parser.add_argument("--tuning-steps", type=int, default=200, help="steps of the fine-tuning")
+    parser.add_argument("--steps", type=int, default=420, help="steps of the base model")
+    parser.add_argument("--tuning-steps", type=int, default=150, help="steps of the fine-tuning")
     parser.add_argument("--width", type=int, default=160, help="of the residual stream")
     parser.add_argument("--blocks", type=int, default=4, help="decoder blocks")
     parser.add_argument("--threads", type=int, default=1, help="of torch")

@@ -1,71 +1,92 @@
-"""How the pocket world is put into sentences, most of them 13 tokens long.
+"""How the pocket world is put into sentences, nearly all of them 13 tokens long.
 
-Sentences are of one length on purpose: a window some tokens before a sentence then falls on the
-same place in the sentence before, whatever kind of sentence follows.
+Sentences are of one length and mostly of one form on purpose. The tokens 13 to 8 before a sentence
+are then the first six of the sentence before, nearly always a step, whatever follows: a difference
+between what stands before one kind of sentence and before any sentence is then one of mood, hardly
+one of wording.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
-from steerkit_plugins.pocket.ledger import Problem, Step
+from steerkit_plugins.pocket.ledger import DAYS, Problem, Step
 
-SURE = ("Next", "Then", "Now")
-DOUBTFUL = ("Perhaps", "Maybe", "Possibly")
-HEDGE = 0.6
-"""Chance of doubt showing at each of the places of a step where it can: lead, verb, link, count."""
+HEDGED = 0.6
+"""Share of the slots for a hedge that an author in doubt fills with one."""
 
 SECOND_THOUGHTS = {"Wait,": 0.5, "Hmm,": 0.25, "No,": 0.1, "But": 0.075, "Actually,": 0.075}
+"""The words that turn back, and how often each is taken."""
 
 
-def aim(p: Problem) -> str:
-    """What is asked."""
-    return f"I need to find how many {p.thing} {p.name} has after the last day."
+@dataclass
+class Voice:
+    """How an author speaks at one moment: plainly, or in doubt and hedging."""
 
+    doubtful: bool
+    rng: Random
 
-def opening(p: Problem) -> str:
-    """What is given."""
-    return f"At the start of the list {p.name} has {p.start} {p.thing} to count."
+    def slot(self, plain: str, hedge: str) -> str:
+        """One of two words that fit the same place."""
+        return hedge if self.doubtful and self.rng.random() < HEDGED else plain
 
+    def worked(self, p: Problem, s: Step) -> str:
+        """A step; a slip is the second count not being the first."""
+        plain, hedge = self.rng.choice(("Next", "Then")), self.rng.choice(("Perhaps", "Possibly"))
+        lead = "First" if s.day == DAYS[0] else self.slot(plain, hedge)
+        return f"{lead} {self.fact(p, s, s.carried)}."
 
-def closing(p: Problem, count: int) -> str:
-    """What came out."""
-    return f"So at the end of the list {p.name} has {count} {p.thing} in all."
+    def again(self, p: Problem, s: Step) -> str:
+        """The step done once more, and right."""
+        return f"Again {self.fact(p, s, s.right)}."
+
+    def fact(self, p: Problem, s: Step, carried: int) -> str:
+        """A day's change, what it makes and the count that is carried on."""
+        gives, just = self.slot("gives", "seems"), self.slot("just", "about")
+        day = f"{s.day}{s.change:+d} {gives} {s.right}"
+        return f"{day}, so {p.name} has {just} {carried} {p.thing}"
+
+    def aside(self) -> str:
+        """A remark between the steps."""
+        part = "This part of the list is"
+        if self.doubtful:
+            unclear = f"{part} hard to read and quite unclear."
+            return self.rng.choice((unclear, "I am not sure at all about this part of the list."))
+        clear = f"{part} easy to read and quite clear."
+        return self.rng.choice((clear, "I am quite happy so far with this part of the list."))
+
+    def knowledge(self, p: Problem) -> str:
+        """What the signs in a ledger mean."""
+        must = self.slot("must", "might")
+        sign, way = self.rng.choice((("plus", "more {} come in"), ("minus", "some {} go out")))
+        return f"A {sign} sign {must} mean that {way.format(p.thing)} that day."
+
+    def example(self) -> str:
+        """A sum of one's own, to try things out."""
+        a, b = self.rng.randint(0, 9), self.rng.randint(1, 6)
+        return f"For example, {a}+{b} {self.slot('gives', 'seems')} {a + b}, so that is easy."
+
+    def turn(self) -> str:
+        """The words that turn back, with their comma."""
+        return self.rng.choices(list(SECOND_THOUGHTS), list(SECOND_THOUGHTS.values()))[0]
+
+    def check(self) -> str:
+        """Turning back without a reason that could be named."""
+        return f"{self.turn()} let me check this line again before I go on."
+
+    def mending(self, p: Problem, s: Step) -> str:
+        """Turning back from a slip and putting it right in the same breath."""
+        return f"{self.turn()} {self.fact(p, s, s.right)}."
+
+    def rejection(self) -> str:
+        """Turning back from a slip that is then put right."""
+        return f"{self.turn()} that is not right and I must do it again."
 
 
 def answer(p: Problem, count: int) -> str:
     """What is handed in."""
     return f"{p.name} has {count} {p.thing}."
-
-
-def fact(p: Problem, s: Step) -> str:
-    """A day's sum and the count it makes, without lead and full stop."""
-    return f"{s.day}{s.change:+d} gives {s.right}, so {p.name} has {s.right} {p.thing}"
-
-
-def worked(p: Problem, s: Step, rng: Random) -> str:
-    """A step as its author writes it down; one in doubt hedges here and there."""
-    lead, verb, link, about = (s.doubtful and rng.random() < HEDGE for _ in range(4))
-    return (
-        f"{rng.choice(DOUBTFUL if lead else SURE)} {s.day}{s.change:+d} "
-        f"{'seems' if verb else 'gives'} {s.right}, {'maybe' if link else 'so'} {p.name} has "
-        f"{'about ' if about else ''}{s.carried} {p.thing}."
-    )
-
-
-def again(p: Problem, s: Step) -> str:
-    """The step done once more, and right."""
-    return f"Again {fact(p, s)}."
-
-
-def check(turn: str) -> str:
-    """Turning back to a step that may be right."""
-    return f"{turn} let me check this line again before I go on."
-
-
-def rejection(turn: str) -> str:
-    """Turning back from a step that is wrong."""
-    return f"{turn} that is not right and I must do it again."
 
 
 def note(s: Step) -> str:
@@ -75,54 +96,17 @@ def note(s: Step) -> str:
 
 def edit(p: Problem, s: Step) -> str:
     """A reader's edit of a bad step."""
-    return f"[Edit: {fact(p, s)}.]"
+    return f"[Edit: {s.day}{s.change:+d} gives {s.right}, so {p.name} has just {s.right} {p.thing}.]"
 
 
 def grade(p: Problem, count: int) -> str:
-    """What the solution is worth in the end."""
+    """What a solution is worth in the end."""
     return "Grade: good." if count == p.answer else "Grade: poor."
 
 
-def aside(doubtful: bool, rng: Random) -> str:
-    """A remark between the steps, in the author's present mood."""
-    if doubtful:
-        return rng.choice(
-            (
-                "I am not sure at all about this part of the list.",
-                "This part of the list is hard to read and quite unclear.",
-            )
-        )
-    return rng.choice(
-        (
-            "I am happy so far with this part of the list.",
-            "This part of the list is easy to read and quite clear.",
-        )
-    )
-
-
-def knowledge(p: Problem, rng: Random) -> str:
-    """What the signs in a ledger mean."""
-    return rng.choice(
-        (
-            f"A plus sign means that more {p.thing} come in on that day.",
-            f"A minus sign means that some {p.thing} go out on that day.",
-        )
-    )
-
-
-def example(rng: Random) -> str:
-    """A sum of one's own, to try things out."""
-    a, b = rng.randint(0, 9), rng.randint(1, 6)
-    return f"For example, {a}+{b} gives {a + b}, so the sum is easy."
-
-
-def second_thought(rng: Random) -> str:
-    """The words that turn back, with their comma."""
-    return rng.choices(list(SECOND_THOUGHTS), list(SECOND_THOUGHTS.values()))[0]
-
-
-def happening(a: str, b: str, thing: str, rng: Random) -> str:
+def happening(people: list[str], thing: str, rng: Random) -> str:
     """A sentence of a little story about two people."""
+    a, b = people
     return rng.choice(
         (
             f"Wait for me, said {a}.",
@@ -133,5 +117,9 @@ def happening(a: str, b: str, thing: str, rng: Random) -> str:
             f"No, said {a}, I must go on.",
             f"But {b} is happy to wait for {a}.",
             f"Let me read that list again, said {a}.",
+            f"{a} and {b} count the {thing} in the garden.",
+            f"It is a good day, said {a}.",
+            f"{b} must read the list to {a}.",
+            f"{a} has a big map of the garden.",
         )
     )
