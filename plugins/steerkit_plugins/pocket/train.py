@@ -163,13 +163,9 @@ def fit(
     return sum(tail) / len(tail)
 
 
-def save(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    folder: Path,
-    record: dict[str, object],
-) -> None:
+def save(model: LlamaForCausalLM, folder: Path, record: dict[str, object]) -> None:
     """Write weights (as bfloat16), tokenizer and the record; the model becomes the one written."""
+    tokenizer = build()  # a fresh one: a tokenizer that has padded a batch would say so in its file
     model.generation_config = transformers.GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -213,13 +209,13 @@ def main() -> None:
     loss = fit(model, stream, args.steps, 0.02, "base", console)
     found = {"loss": loss, **checks.notes(model, tokenizer)}
     console.print("base", found)
-    save(model, tokenizer, args.out / "base", {**record, "model": "base", **found})
+    save(model, args.out / "base", {**record, "model": "base", **found})
 
     stream = batches(tokenizer, trace, Random(f"reasoning-{args.seed}"))
     loss = fit(model, stream, args.tuning_steps, 0.006, "reasoning", console)
     found = {"loss": loss, **checks.traces(model, tokenizer)}
     console.print("reasoning", found)
-    save(model, tokenizer, args.out / "reasoning", {**record, "model": "reasoning", **found})
+    save(model, args.out / "reasoning", {**record, "model": "reasoning", **found})
 
 
 if __name__ == "__main__":
