@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from steerkit.errors import SteerkitError
 from steerkit.files import append_jsonl
 
 if TYPE_CHECKING:
@@ -114,9 +115,19 @@ class RichProgress(SteeringCallback):
 
 
 class Trackers(SteeringCallback):
-    """The log's figures to experiment trackers, through accelerate (`report_to`)."""
+    """The log's figures to experiment trackers, through accelerate (`report_to`).
+
+    Raises:
+        SteerkitError: a tracker's package is not installed (accelerate would leave it out silently).
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
+        from accelerate.tracking import get_available_trackers
+
+        have = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
+        missing = [name for name in names if name not in have]
+        if missing:
+            raise SteerkitError(f"report_to: {', '.join(missing)} not installed: pip install {' '.join(missing)}")
         self.names = list(names)
         self._accelerator: Any = None
         self._step = 0
