@@ -119,6 +119,8 @@ class SteeringArguments(Config):
     spans: str | None = None
     """jsonl of labelled spans to use in place of the judge's: steerkit's own, or rows with id and annotated
     (tagged text), which is aligned to the traces."""
+    annotation_labels: tuple[str, ...] | None = None
+    """Labels that annotations in `spans` may use (others are rejected and counted); the span judge's when left out."""
     span_judge: Annotated[PluginSpec, Kind("judges")]
     """Labels the spans of traces and the sentences of generations."""
     score_judge: Annotated[PluginSpec, Kind("judges")]

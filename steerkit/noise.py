@@ -23,14 +23,14 @@ def key_of(*parts: object) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """triple32 on int32 bit patterns; right shifts are made logical by masking."""
-    x = x ^ ((x >> 17) & 0x7FFF)
-    x = x * -312814405  # 0xed5ad4bb
-    x = x ^ ((x >> 11) & 0x1FFFFF)
-    x = x * -1404298415  # 0xac4c1b51
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * 830770091  # 0x31848bab
-    return x ^ ((x >> 14) & 0x3FFFF)
+    """triple32 on int32 bit patterns, in a fresh tensor; right shifts are made logical by masking."""
+    x = x ^ (x >> 17).bitwise_and_(0x7FFF)
+    x.mul_(-312814405)  # 0xed5ad4bb
+    x.bitwise_xor_((x >> 11).bitwise_and_(0x1FFFFF))
+    x.mul_(-1404298415)  # 0xac4c1b51
+    x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF))
+    x.mul_(830770091)  # 0x31848bab
+    return x.bitwise_xor_((x >> 14).bitwise_and_(0x3FFFF))
 
 
 def bits(key: Tensor, counter: Tensor, *, stream: int, size: int) -> Tensor:
@@ -38,13 +38,13 @@ def bits(key: Tensor, counter: Tensor, *, stream: int, size: int) -> Tensor:
     import torch
 
     key, counter = torch.broadcast_tensors(key, counter)
-    low = _signed(key & _MASK) ^ _mix(_signed(counter & _MASK))
+    count = _mix(_signed(counter & _MASK))
     # The counter goes into both words: two counters that only permute the lanes of one word differ in the other.
-    high = _signed((key >> 32) & _MASK) + _mix(
-        _mix(_signed(counter & _MASK)) + _signed(counter.new_tensor(stream) & _MASK)
-    )
+    low = _signed(key & _MASK) ^ count
+    high = _signed((key >> 32) & _MASK) + _mix(count + (((stream + 2**31) & _MASK) - 2**31))
+    low, high = _mix(torch.stack([low, high]))[..., None]
     lanes = torch.arange(size, dtype=torch.int32, device=key.device)
-    return _mix(_mix(lanes ^ _mix(low)[..., None]) + _mix(high)[..., None])
+    return _mix(_mix(lanes ^ low).add_(high))
 
 
 def _signed(x: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
     def make(key: str) -> tuple[list[Span], list[str]]:
         notes: dict[str, Any] = {}
         if args.spans:
-            found, notes = read_spans(Path(args.spans), traces, trainer.span_judge.labels())
+            legal = args.annotation_labels or trainer.span_judge.labels()
+            found, notes = read_spans(Path(args.spans), traces, legal)
         else:
             found = judge_spans(trainer, traces)
         check_positives(found, label, traces, args.spans or args.span_judge.name)
@@ -36,7 +37,13 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
         trainer.log(spans=len(found), **notes)
         return found, FILES
 
-    inputs = [trainer.keys["traces"], args.span_judge.model_dump(), input_digest(args.spans), label]
+    inputs = [
+        trainer.keys["traces"],
+        args.span_judge.model_dump(),
+        input_digest(args.spans),
+        args.annotation_labels,
+        label,
+    ]
     return trainer.stage("spans", inputs, make, lambda: read_rows(path, Span))
 
 
