@@ -115,7 +115,7 @@ def test_the_resolved_recipe_is_a_recipe(tmp_path: Path) -> None:
         again = load_recipe(str(path))
         assert resolved_yaml(again) == resolved_yaml(recipe)
     assert "# Rows in a generation batch." in path.read_text()
-    assert yaml.safe_load(path.read_text())["per_device_batch_size"] == 64
+    assert yaml.safe_load(path.read_text())["per_device_batch_size"] == recipe.per_device_batch_size
 
 
 PLUGIN = """
