@@ -90,13 +90,14 @@ def write_rows(path: Path, rows: Iterable[Prompt | Trace | Span]) -> None:
         out.write_all(asdict(row) for row in rows)
 
 
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+def read_rows(path: Path | str, kind: type[Row]) -> list[Row]:
     """Read jsonl rows of one kind.
 
     Raises:
         InputError: every malformed line, by number: not JSON, a missing or unknown field, a wrong type.
         SteerkitError: the file is missing or holds no row.
     """
+    path = Path(path)
     rows: list[Row] = []
     problems: list[Problem] = []
     for number, value in read_jsonl(path, problems):
