@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from steerkit.interfaces import Config
+from steerkit.interfaces import Config, Window
 
 
 class Kind(str):
@@ -53,6 +53,9 @@ class PluginSpec(BaseModel):
             raise InputError(f"options of {kind[:-1]} {self.name!r}", problems) from error
 
 
+Role = Literal["base", "reasoning"]
+
+
 class Choose(Config):
     metric: Literal["judged_sentences", "keyword", "keyword_uncollapsed"] = "judged_sentences"
     """What the strength is chosen by, on the choose prompts: the highest mean wins."""
@@ -67,8 +70,10 @@ class Offsets(Config):
     """First token offsets of the windows that are compared; all read the same spans."""
     width: int = Field(default=6, ge=1)
     """Tokens a window."""
-    strengths: tuple[float, ...] | None = None
-    """Strengths to run; the chosen one when left out."""
+    source: Role = "base"
+    """Model whose activations the windows are read from (the paper's figure 2: reasoning)."""
+    strengths: tuple[float, ...] | Literal["all"] | None = None
+    """Strengths to run: a list, `all` of the recipe's, or the chosen one when left out."""
 
     def windows(self) -> tuple[tuple[int, int], ...]:
         return tuple((start, start + self.width - 1) for start in self.starts)
@@ -77,8 +82,32 @@ class Offsets(Config):
 class Layers(Config):
     layers: tuple[int, ...] | None = None
     """Blocks whose output is steered, 0-based; every block when left out."""
-    strengths: tuple[float, ...] | None = None
-    """Strengths to run; the chosen one when left out."""
+    sources: tuple[Role, ...] = Field(default=("base",), min_length=1)
+    """Models whose vectors are compared (the paper's figure B.1: both)."""
+    strengths: tuple[float, ...] | Literal["all"] | None = None
+    """Strengths to run: a list, `all` of the recipe's, or the chosen one when left out."""
+
+
+class Lens(Config):
+    words: tuple[str, ...] = Field(default=("wait", "but"), min_length=1)
+    """B of Eq. 2: the score is the mean logit of the tokens that contain one of these, in any case."""
+    final_norm: bool = False
+    """Send the vector through the model's final norm first."""
+    top: int = Field(default=10, ge=1)
+    """Tokens listed for each vector, the highest logits first."""
+
+
+class Projection(Config):
+    source: Role = "base"
+    """Model that the vector comes from."""
+    target: Role | None = None
+    """Model whose activations are projected; the vector's own source when left out."""
+    within: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64), min_length=1)
+    """Tokens ahead: a token counts as a hit when a span with the label begins at most this many tokens later."""
+
+    @property
+    def role(self) -> Role:
+        return self.target or self.source
 
 
 class SteeringArguments(Config):
@@ -109,6 +138,11 @@ class SteeringArguments(Config):
     """Of the sampling; 0 is greedy."""
     samples: int = Field(default=1, ge=1)
     """Steered generations for each prompt and condition."""
+    scored: Literal["trace", "output", "everything"] = "trace"
+    """Text that the score judge reads: the reasoning, the answer after it too, or the prompt as well (the author's
+    code)."""
+    per: Literal["words", "tokens"] = "words"
+    """What b counts hits per: words, or tokens of the same text."""
     think_end: str = "</think>"
     """Text that ends the reasoning; words and sentences after it are not judged."""
     chat: Literal["auto", "yes", "no"] = "auto"
@@ -144,12 +178,22 @@ class SteeringArguments(Config):
     """Steerers that add the same norm at every strength."""
     baseline_labels: tuple[str, ...] = ()
     """Labels whose vectors, by the same fitter, add the same norm."""
+    baseline_window: Window | None = None
+    """Window of these vectors: the fitter's when left out; [0, -1] is the labelled tokens themselves."""
     choose: Choose = Choose()
     """How the strength that claims are made at is chosen, on prompts that no claim is made on."""
+    transfer: bool = True
+    """Both vectors on both models at every strength."""
     offsets: Offsets | None = None
     """Window start × strength; skipped when left out."""
     layers: Layers | None = None
     """Layer × strength; skipped when left out."""
+    lens: Lens | None = None
+    """Logit-lens scores of the vectors at every layer, and their top tokens; skipped when left out."""
+    projection: Projection | None = None
+    """Projection of unsteered test texts on the vector, token by token; skipped when left out."""
+    perplexity: bool = False
+    """Read every generation with the unsteered model, for its perplexity."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of the intervals (bootstrap over prompts)."""
     resamples: int = Field(default=2000, ge=100)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from steerkit.interfaces import Extractor
+from steerkit.interfaces import OWN_TOKENS, Extractor
 from steerkit.statistics import groups_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def plan(
     import torch
 
     names = groups_of(labels)
-    once = extractor.once()
+    once = extractor.once(window)
     # By label (or group): flat positions [n, O] of a trace's cell, its trace, its weights [2 * G] beyond `shared`.
     cells: dict[str, list[tuple[np.ndarray, int, np.ndarray]]] = {}
     shared = np.zeros((2 * len(names), len(batch)))
@@ -90,6 +90,7 @@ def plan(
                 cells.setdefault(label, []).append((flat[own], row, weights))
         counts += (sizes > 0, sizes)
         singles += [(flat[k], label, item.trace.id) for k, label in enumerate(found)]
+    keep = raw and window != OWN_TOKENS  # spans differ in length
     offsets = 1 if once else window[1] - window[0] + 1
     order = [cell for own_cells in cells.values() for cell in own_cells]
     traces = np.array([row for _, row, _ in order], dtype=np.int64)
@@ -111,7 +112,7 @@ def plan(
         counts=torch.from_numpy(counts),
         offsets=offsets,
         dropped=dropped,
-        raw_index=torch.from_numpy(np.stack([s[0] for s in singles])) if raw and singles else None,
+        raw_index=torch.from_numpy(np.stack([s[0] for s in singles])) if keep and singles else None,
         raw_labels=[s[1] for s in singles],
         raw_traces=[s[2] for s in singles],
     )

@@ -93,7 +93,7 @@ class Planner:
     def vectors(self) -> list[VectorKey]:
         """Every vector that the experiments need."""
         keys = list(self.main_vectors())
-        keys += [VectorKey(source="base", label=label, window=self.window) for label in self.args.baseline_labels]
+        keys += [self._label_key(label) for label in self.args.baseline_labels]
         if self.args.offsets:
             keys += [self._sweep_key(window) for window in self.args.offsets.windows()]
         return keys
@@ -104,17 +104,21 @@ class Planner:
         return base, reasoning
 
     def choose(self) -> list[Experiment]:
-        """Base-derived vector on the reasoning model at every strength, on the choose prompts."""
+        """Base-derived vector on the reasoning model at every strength, on the choose prompts; none if none is used."""
+        if not any(c.strength for e in self.test(0) for c in e.conditions):
+            return []
         conditions = [none("reasoning"), *(self.dom("base", "reasoning", s) for s in self.args.nonzero)]
         return [Experiment("transfer", "choose", tuple(conditions))]
 
     def test(self, chosen: float) -> list[Experiment]:
         """All experiments on the test prompts."""
         args = self.args
-        roles = ("base", "reasoning")
-        transfer = [none(target) for target in roles]
-        transfer += [self.dom(s, t, strength) for s in roles for t in roles for strength in args.nonzero]
-        found = [Experiment("transfer", "test", tuple(transfer))]
+        found = []
+        if args.transfer:
+            roles = ("base", "reasoning")
+            transfer = [none(target) for target in roles]
+            transfer += [self.dom(s, t, strength) for s in roles for t in roles for strength in args.nonzero]
+            found.append(Experiment("transfer", "test", tuple(transfer)))
         baselines = [none("reasoning")]
         for strength in args.nonzero:
             baselines.append(self.dom("base", "reasoning", strength))
@@ -124,19 +128,22 @@ class Planner:
             found.append(Experiment("baselines", "test", tuple(baselines)))
         if args.offsets:
             swept = [
-                self.dom("base", "reasoning", strength, vector=self._sweep_key(window))
+                self.dom(args.offsets.source, "reasoning", strength, vector=self._sweep_key(window))
                 for window in args.offsets.windows()
-                for strength in args.offsets.strengths or (chosen,)
+                for strength in self._swept(args.offsets.strengths, chosen)
             ]
             found.append(Experiment("offsets", "test", (none("reasoning"), *swept)))
         if args.layers:
             layers = args.layers.layers if args.layers.layers is not None else range(self.depth)
             swept = [
-                self.dom("base", "reasoning", strength, layer=layer)
+                self.dom(source, "reasoning", strength, layer=layer)
+                for source in args.layers.sources
                 for layer in layers
-                for strength in args.layers.strengths or (chosen,)
+                for strength in self._swept(args.layers.strengths, chosen)
             ]
             found.append(Experiment("layers", "test", (none("reasoning"), *swept)))
+        if args.projection:
+            found.append(Experiment("projection", "test", (none("reasoning"),)))
         return found
 
     def dom(
@@ -170,14 +177,21 @@ class Planner:
 
     def label_baseline(self, label: str, strength: float) -> Condition:
         """Another label's vector by the same fitter at equal norm."""
-        vector = VectorKey(source="base", label=label, window=self.window)
+        vector = self._label_key(label)
         return Condition(
-            target="reasoning", method=label, source="base", layer=self.args.layer, window=self.window,
+            target="reasoning", method=label, source="base", layer=self.args.layer, window=vector.window,
             strength=strength, added_norm=strength * self.norms["base", self.args.layer], vector=vector,
         )  # fmt: skip
 
+    def _swept(self, strengths: tuple[float, ...] | Literal["all"] | None, chosen: float) -> tuple[float, ...]:
+        return self.args.nonzero if strengths == "all" else strengths or (chosen,)
+
+    def _label_key(self, label: str) -> VectorKey:
+        return VectorKey(source="base", label=label, window=self.args.baseline_window or self.window)
+
     def _sweep_key(self, window: tuple[int, int]) -> VectorKey:
-        return VectorKey(source="base", label=self.label, window=window, pool="sweep")
+        source = self.args.offsets.source if self.args.offsets else "base"
+        return VectorKey(source=source, label=self.label, window=window, pool="sweep")
 
 
 def none(target: str) -> Condition:

@@ -6,7 +6,7 @@ the deepest requested block. Each block's output is summed as it passes (`steerk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,24 @@ def extract(
             if on_batch:
                 on_batch(number + 1, len(plan), part)
     return ActivationStatistics(total.windows if total else {}, made_by(lm))
+
+
+def read_layer(
+    lm: LanguageModel, items: Sequence[Item], layer: int, *, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[tuple[list[Item], Tensor]]:
+    """Batches of items, each with one block's output [B, T, H], padded on the right.
+
+    Raises:
+        SteerkitError: a layer out of range.
+    """
+    import torch
+
+    lm.check_layer(layer)
+    for batch in batches(items, batch_tokens):
+        seen: list[Tensor] = []
+        with torch.inference_mode(), adapter_state(lm):
+            _forward(lm, batch, (layer,), lambda _, hidden: seen.append(hidden))  # noqa: B023  (called before the next)
+        yield batch, seen[0]
 
 
 def made_by(lm: LanguageModel) -> dict[str, Any]:

@@ -68,6 +68,12 @@ def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         raise disk_error(path, error) from error
 
 
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as jsonl, whole or not at all."""
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+
+
 def read_whole_lines(path: Path) -> list[dict[str, Any]]:
     """Rows of a jsonl file that a killed process may have left torn: the last, cut line is removed."""
     if not path.exists():

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Need = Literal["means", "squares", "raw"]
 """What a fitter asks of the extraction: sums, sums of squares, or each span's window mean (kept on disk)."""
 
+OWN_TOKENS = (0, -1)
+"""The window that is a span's own tokens, first to last; each counts once, so it has no offsets."""
+
 Window = Annotated[tuple[int, int], Field(description="first and last token offset, inclusive")]
 
 
@@ -61,9 +64,9 @@ class Extractor(Plugin):
     def positions(self, trace: Trace, spans: Sequence[Span], window: tuple[int, int]) -> np.ndarray:
         """[S, O] int64 token positions in ``trace.tokens``; a row of -1 drops that span (it is counted)."""
 
-    def once(self) -> bool:
-        """Whether a position that several windows of a group share in a trace counts once, not once a window."""
-        return False
+    def once(self, window: tuple[int, int]) -> bool:
+        """Whether a position that several spans of a group share in a trace counts once for this window."""
+        return window == OWN_TOKENS
 
 
 class FitterConfig(Config):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Where architectures keep their decoder blocks, below `get_decoder()`.
 BLOCK_NAMES = ("layers", "h", "blocks")
+FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class LanguageModel:
             f"{self.name}: {type(self.decoder).__name__} has no list of decoder blocks under any of "
             f"{', '.join(BLOCK_NAMES)}; steerkit needs a decoder-only transformers model"
         )
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the LM head."""
+        for name in FINAL_NORM_NAMES:
+            norm = getattr(self.decoder, name, None)
+            if norm is not None:
+                return norm
+        raise SteerkitError(f"{self.name}: {type(self.decoder).__name__} has no final norm that steerkit knows of")
 
     @property
     def config(self) -> Any:

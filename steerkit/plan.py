@@ -60,7 +60,7 @@ def _costs(recipe: Recipe, shape: Any, experiments: list[Experiment]) -> list[st
     models = 1 if recipe.adapter or recipe.base == recipe.reasoning else 2
     cache = size * recipe.max_new_tokens * shape.depth * 2 * shape.kv_width * bytes_each
     labels = len(recipe.span_judge.build("judges").labels())
-    offsets = sum(b - a + 1 for a, b in recipe.extractor.build("extractors").windows())
+    offsets = sum(max(b - a + 1, 1) for a, b in recipe.extractor.build("extractors").windows())
     sums = 2 * len(groups_of([""] * labels)) * shape.depth * offsets * shape.width * 8
     return [
         f"each condition is generated once: {len(once)} conditions, {steered:,} steered texts and {traces:,} traces",

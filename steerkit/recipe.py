@@ -43,17 +43,35 @@ def find_recipe(name: str) -> Path:
     )
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def find_preset(name: str) -> Path:
+    """A recipe whose settings are laid over another's: ``preset-NAME``, or any recipe.
+
+    Raises:
+        SteerkitError: there is none, with the nearest name.
+    """
+    try:
+        return find_recipe(f"preset-{name}")
+    except SteerkitError:
+        return find_recipe(name)
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), presets: Sequence[str] = ()) -> Recipe:
     """Read, extend, override and check a recipe.
 
     Args:
         name: a file, or a shipped recipe's name.
         overrides: ``key.subkey=value`` strings, each value read as YAML.
+        presets: recipes whose own settings (without name, question and what they extend) are laid over it, in order.
 
     Raises:
         InputError: all problems, each with file:line:column.
     """
     document, folder = read_extended(name)
+    for preset in presets:
+        over = read_yaml(find_preset(preset))
+        for key in ("name", "about", "extends"):
+            over.data.pop(key, None)
+        document = document.merged(over)
     for assignment in overrides:
         document.set(assignment)
     problems = list(document.problems)
@@ -148,6 +166,12 @@ def _check_windows(recipe: Recipe, document: Document) -> list[Problem]:
     if tuple(fitter.config.window) not in have:
         a, b = fitter.config.window
         where = document.place(("fitter", "window"))
+        problems.append(
+            Problem(where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows")
+        )
+    if recipe.baseline_window and recipe.baseline_window not in have:
+        a, b = recipe.baseline_window
+        where = document.place(("baseline_window",))
         problems.append(
             Problem(where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows")
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,9 @@ import numpy as np
 from steerkit.conditions import Condition, Planner, none
 from steerkit.intervals import mean_interval
 from steerkit.quality import collapsed, distinct_2, longest_repeat
-from steerkit.tokens import split_answer
 
 if TYPE_CHECKING:
     from steerkit.arguments import SteeringArguments
-    from steerkit.interfaces import Judge
 
 METRICS = ("keyword", "keyword_uncollapsed", "judged_sentences", "judged_uncollapsed", "other_sentences")
 """b (Eq. 1); share of sentences judged to have the label; both with collapsed generations counted as their
@@ -28,7 +26,10 @@ PLAIN = {"keyword_uncollapsed": "keyword", "judged_uncollapsed": "judged_sentenc
 
 @dataclass(frozen=True)
 class Score:
-    """Figures of one generation's reasoning; NaN where an empty text has none."""
+    """Figures of one generation's reasoning; NaN where an empty text has none.
+
+    `log_likelihood` (nats, under its own model without steering) is that of all its `tokens`.
+    """
 
     keyword: float
     judged: float
@@ -37,6 +38,8 @@ class Score:
     words: int
     repeat: int
     distinct: float
+    log_likelihood: float = float("nan")
+    tokens: int = 0
 
 
 class Scores:
@@ -49,25 +52,35 @@ class Scores:
     def of(
         cls,
         rows: Sequence[dict[str, Any]],
-        args: SteeringArguments,
-        span_judge: Judge,
-        score_judge: Judge,
+        traces: Sequence[str],
+        judged: Sequence[Mapping[str, float]],
+        rates: Sequence[float],
         label: str,
+        likelihoods: Mapping[tuple[str, ...], float],
     ) -> Scores:
-        """Score generations by both judges; words after the end of the reasoning don't count."""
-        texts = [split_answer(row["text"], args.think_end)[0] for row in rows]
-        judged, numbers = span_judge.score(texts), score_judge.score(texts)
+        """Scores of generations.
+
+        Args:
+            rows: as in ``generations.jsonl``.
+            traces: reasoning of each.
+            judged: label → share of its sentences, of each; empty for an empty text.
+            rates: b of each.
+            label: the label that counts.
+            likelihoods: (split, condition, prompt id, sample) → log-likelihood, where these were asked for.
+        """
         nan = float("nan")
         found: dict[tuple[str, str], dict[tuple[str, int], Score]] = {}
-        for row, text, shares, number in zip(rows, texts, judged, numbers, strict=True):
+        for row, text, shares, rate in zip(rows, traces, judged, rates, strict=True):
             score = Score(
-                keyword=number.get("keyword", nan),
+                keyword=rate,
                 judged=shares.get(label, nan),
                 other=shares.get("other", nan),
                 collapsed=collapsed(text),
                 words=len(text.split()),
                 repeat=longest_repeat(text),
                 distinct=distinct_2(text),
+                log_likelihood=likelihoods.get(name_of(row), nan),
+                tokens=len(row["ids"]),
             )
             found.setdefault((row["split"], row["condition"]), {})[row["prompt_id"], row["sample"]] = score
         return cls(found)
@@ -92,6 +105,18 @@ class Scores:
             values.setdefault(prompt, []).append(value)
         prompts = sorted(values)
         return prompts, np.array([mean_of(values[p]) for p in prompts])
+
+
+def name_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells a generation from all others of a run."""
+    return (row["split"], row["condition"], row["prompt_id"], str(row["sample"]))
+
+
+def perplexity(scores: Iterable[Score]) -> float:
+    """exp of the mean negative log-likelihood a token; NaN where none was taken."""
+    own = [s for s in scores if not math.isnan(s.log_likelihood)]
+    tokens = sum(s.tokens for s in own)
+    return math.exp(min(-sum(s.log_likelihood for s in own) / tokens, 700.0)) if tokens else float("nan")
 
 
 def mean_of(values: Iterable[float]) -> float:

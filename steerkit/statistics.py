@@ -165,7 +165,8 @@ class ActivationStatistics:
         from dataclasses import replace
 
         wanted = pool or window
-        if wanted not in self.windows or not wanted[0] <= window[0] <= window[1] <= wanted[1]:
+        inside = wanted == window or wanted[0] <= window[0] <= window[1] <= wanted[1]
+        if wanted not in self.windows or not inside:
             have = ", ".join(f"{a}..{b}" for a, b in self.windows)
             raise SteerkitError(
                 f"window {window[0]}..{window[1]} was not extracted; there is {have}. "

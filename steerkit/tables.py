@@ -13,12 +13,12 @@ import numpy as np
 from steerkit.conditions import Condition, Experiment, Planner, none
 from steerkit.files import atomic
 from steerkit.intervals import Estimate
-from steerkit.scores import METRICS, PLAIN, Scores, interval_of, mean_of
+from steerkit.scores import METRICS, PLAIN, Scores, interval_of, mean_of, perplexity
 
 RESULT_COLUMNS = (
     "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
     "strength", "metric", "mean", "sd", "ci_low", "ci_high", "n_prompts", "n_nonempty", "n_collapsed", "mean_words",
-    "longest_repeat", "distinct_2", "judge", "scale", "added_norm", "chosen",
+    "longest_repeat", "distinct_2", "perplexity", "judge", "scale", "added_norm", "chosen",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
@@ -50,7 +50,7 @@ def result_rows(
                     "n_prompts": estimate.n, "n_nonempty": len(filled), "n_collapsed": sum(s.collapsed for s in own),
                     "mean_words": mean_of(s.words for s in own),
                     "longest_repeat": max((s.repeat for s in own), default=0),
-                    "distinct_2": mean_of(s.distinct for s in filled), "judge": judge,
+                    "distinct_2": mean_of(s.distinct for s in filled), "perplexity": perplexity(own), "judge": judge,
                     "scale": planner.fitter.config.scale, "chosen": condition.strength == chosen,
                 })  # fmt: skip
     return rows
@@ -75,6 +75,7 @@ def _pairs(experiment: Experiment, planner: Planner) -> list[tuple[Condition, Co
         found.append((none("base"), none("reasoning")))
     for c in fitted:
         same = [o for o in experiment.conditions if o is not c and o.strength == c.strength]
+        like = [o for o in same if o.source == c.source]
         if experiment.name == "transfer":
             found.append((c, none(c.target)))
             if c.target == "base":
@@ -86,7 +87,7 @@ def _pairs(experiment: Experiment, planner: Planner) -> list[tuple[Condition, Co
         elif (experiment.name == "offsets" and c.window == planner.window) or (
             experiment.name == "layers" and c.layer == planner.args.layer
         ):
-            found += [(c, none(c.target)), *((c, o) for o in same)]
+            found += [(c, none(c.target)), *((c, o) for o in like)]
     return found
 
 

@@ -119,9 +119,12 @@ class SteeringTrainer:
             traces = stages.traces(self, [p for p in prompts if p.split == "extract"])
             spans = stages.spans(self, traces)
             vectors = stages.vectors(self, traces, spans)
+            stages.lens(self, vectors)
             chosen, choosing = stages.choose(self, prompts, vectors)
             testing = stages.test(self, prompts, vectors, chosen)
-            stages.results(self, vectors, chosen, [*choosing, *testing])
+            stages.projection(self, prompts, vectors)
+            stages.perplexity(self, prompts)
+            stages.results(self, prompts, vectors, chosen, [*choosing, *testing])
             stages.report(self)
             if self.args.push_to_hub:
                 for key, vector in vectors.items():

@@ -14,6 +14,15 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.SUBKEY=VALUE", help="Change one setting; the value is YAML. Repeatable."),
 ]
+Preset = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Lay another recipe's own settings over this one: `paper` and `author-code` are two readings of the "
+        "paper's method, `backtracking-llama-8b` its models. Repeatable, applied in order, before --set.",
+    ),
+]
 
 
 @app.command("ls")
@@ -27,12 +36,12 @@ def ls() -> None:
 
 
 @app.command()
-def show(name: Name, changes: Set = None) -> None:
+def show(name: Name, changes: Set = None, presets: Preset = None) -> None:
     """Print a recipe with every default filled in and every setting explained."""
     from steerkit.recipe import find_recipe, load_recipe, resolved_yaml
 
     typer.echo(f"# {find_recipe(name)}")
-    typer.echo(resolved_yaml(load_recipe(name, changes or ()), documented=True), nl=False)
+    typer.echo(resolved_yaml(load_recipe(name, changes or (), presets or ()), documented=True), nl=False)
 
 
 @app.command()
@@ -58,11 +67,11 @@ def cp(
 
 
 @app.command()
-def validate(name: Name, changes: Set = None) -> None:
+def validate(name: Name, changes: Set = None, presets: Preset = None) -> None:
     """Check a recipe; name all its problems, each with file:line:column."""
     from steerkit.recipe import find_recipe, load_recipe
 
-    load_recipe(name, changes or ())
+    load_recipe(name, changes or (), presets or ())
     typer.echo(f"{find_recipe(name)}: valid")
 
 
@@ -70,6 +79,7 @@ def validate(name: Name, changes: Set = None) -> None:
 def run(
     name: Name,
     changes: Set = None,
+    presets: Preset = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/NAME under the current folder when left out.")
     ] = None,
@@ -88,7 +98,7 @@ def run(
 
     console = Console(soft_wrap=True)
     console.print(f"recipe {find_recipe(name)}", style="dim", highlight=False)
-    recipe = load_recipe(name, [*(changes or ()), *([f"output_dir={out}"] if out else [])])
+    recipe = load_recipe(name, [*(changes or ()), *([f"output_dir={out}"] if out else [])], presets or ())
     if dry_run:
         from steerkit.plan import plan_text
 

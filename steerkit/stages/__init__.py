@@ -1,10 +1,15 @@
 """The stages of a run, in order. Each knows its inputs, makes its artifact, and can read it back."""
 
 from steerkit.stages.generations import choose, test
+from steerkit.stages.lens import lens
+from steerkit.stages.perplexity import perplexity
+from steerkit.stages.projection import projection
 from steerkit.stages.prompts import prompts
 from steerkit.stages.results import report, results
 from steerkit.stages.spans import spans
 from steerkit.stages.traces import traces
 from steerkit.stages.vectors import vectors
 
-__all__ = ["choose", "prompts", "report", "results", "spans", "test", "traces", "vectors"]
+__all__ = [
+    "choose", "lens", "perplexity", "projection", "prompts", "report", "results", "spans", "test", "traces", "vectors",
+]  # fmt: skip

@@ -10,8 +10,9 @@ from steerkit.conditions import Condition, Experiment, Planner, VectorKey, disti
 from steerkit.files import write_json
 from steerkit.generation import Generated, GenerationRow
 from steerkit.noise import key_of
-from steerkit.scores import Scores, choose_strength
+from steerkit.scores import choose_strength
 from steerkit.stages.batches import Job, generate_all
+from steerkit.stages.scoring import score, scoring_inputs
 from steerkit.steering import Edit
 from steerkit.tokens import decode, format_prompt
 from steerkit.trace import Prompt
@@ -34,19 +35,25 @@ def planner_for(trainer: SteeringTrainer, vectors: Vectors) -> Planner:
 
 
 def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors) -> tuple[float, list[Experiment]]:
-    """The strength that claims are made at, found on the choose prompts, and what was run for it."""
+    """The strength that claims are made at, found on the choose prompts, and what was run for it.
+
+    NaN where no experiment steers.
+    """
     path, planner = trainer.folder / "choice.json", planner_for(trainer, vectors)
     experiments = planner.choose()
+    if not experiments:
+        trainer.keys["choose"] = ""
+        return float("nan"), []
 
     def make(key: str) -> tuple[float, list[str]]:
         rows = _generate(trainer, "choose", key, experiments, prompts, vectors)
-        scores = Scores.of(rows, trainer.args, trainer.span_judge, trainer.score_judge, planner.label)
+        scores = score(trainer, rows, prompts, planner.label)
         chosen, how = choose_strength(scores, planner)
         write_json(path, {"strength": chosen, "how": how})
         trainer.log(chosen_strength=chosen, how=how)
         return chosen, ["choice.json"]
 
-    inputs = [*_inputs(trainer, experiments), trainer.args.choose.model_dump(), *judge_inputs(trainer)]
+    inputs = [*_inputs(trainer, experiments), trainer.args.choose.model_dump(), *scoring_inputs(trainer)]
     chosen = trainer.stage("choose", inputs, make, lambda: float(json.loads(path.read_text())["strength"]))
     return chosen, experiments
 
@@ -54,6 +61,9 @@ def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors
 def test(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors, chosen: float) -> list[Experiment]:
     """All experiments on the test prompts, in ``generations.jsonl``."""
     experiments = planner_for(trainer, vectors).test(chosen)
+    if not experiments:
+        trainer.keys["test"] = ""
+        return []
 
     def make(key: str) -> tuple[None, list[str]]:
         _generate(trainer, "test", key, experiments, prompts, vectors)
@@ -61,12 +71,6 @@ def test(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors, 
 
     trainer.stage("test", _inputs(trainer, experiments), make, lambda: None)
     return experiments
-
-
-def judge_inputs(trainer: SteeringTrainer) -> list[Any]:
-    """What scores depend on, beside the texts."""
-    args = trainer.args
-    return [args.span_judge.model_dump(), args.score_judge.model_dump(), args.think_end]
 
 
 def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list[Any]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from steerkit.conditions import Experiment, VectorKey
 from steerkit.files import read_whole_lines
 from steerkit.provenance import version_of
-from steerkit.scores import Scores
-from steerkit.stages.generations import FILE, judge_inputs, planner_for
+from steerkit.stages.generations import FILE, planner_for
+from steerkit.stages.perplexity import likelihoods_of
+from steerkit.stages.scoring import score, scoring_inputs
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparison_rows, result_rows, write_csv
+from steerkit.trace import Prompt
 from steerkit.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 def results(
     trainer: SteeringTrainer,
+    prompts: Sequence[Prompt],
     vectors: Mapping[VectorKey, SteeringVector],
     chosen: float,
     experiments: Sequence[Experiment],
@@ -28,7 +31,7 @@ def results(
 
     def make(key: str) -> tuple[None, list[str]]:
         rows = read_whole_lines(trainer.folder / FILE)
-        scores = Scores.of(rows, args, trainer.span_judge, trainer.score_judge, planner.label)
+        scores = score(trainer, rows, prompts, planner.label, likelihoods_of(trainer))
         found = result_rows(experiments, scores, planner, chosen)
         write_csv(trainer.folder / "results.csv", RESULT_COLUMNS, found)
         compared = comparison_rows(experiments, scores, planner, chosen)
@@ -36,7 +39,8 @@ def results(
         return None, ["results.csv", "comparisons.csv"]
 
     inputs = [
-        trainer.keys["choose"], trainer.keys["test"], *judge_inputs(trainer), args.confidence, args.resamples,
+        trainer.keys["choose"], trainer.keys["test"], trainer.keys["perplexity"], *scoring_inputs(trainer),
+        args.confidence, args.resamples,
     ]  # fmt: skip
     trainer.stage("results", inputs, make, lambda: None)
 

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import model_validator
 
-from steerkit.interfaces import Config, Extractor, Window
+from steerkit.interfaces import OWN_TOKENS, Config, Extractor, Window
 from steerkit.trace import Span, Trace
 
 
 class OffsetWindowConfig(Config):
     windows: tuple[Window, ...] = ((-13, -8),)
-    """Windows in token offsets from a span's first token, inclusive. A span counts in each one that lies
-    wholly inside prompt + trace, after the first token."""
+    """Windows in token offsets from a span's first token, inclusive; [0, -1] is the span's own tokens. A span
+    counts in each one that lies wholly inside prompt + trace, after the first token."""
     sweep: Window | None = None
     """A wider range whose sub-windows are compared on the same spans: those eligible for all of it."""
-    overlap: str = "each"
-    """`each`: a position counts once for every window it lies in; `once`: once a trace (no sweep then)."""
+    overlap: Literal["each", "once"] = "each"
+    """`each`: a position counts once for every window it lies in; `once`: once a trace (not in the sweep, whose
+    windows are compared offset by offset)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> OffsetWindowConfig:
         for first, last in (*self.windows, *([self.sweep] if self.sweep else [])):
-            if first > last:
+            if first > last and (first, last) != OWN_TOKENS:
                 raise ValueError(f"window {first}..{last} ends before it begins")
-        if self.overlap not in ("each", "once"):
-            raise ValueError("overlap must be 'each' or 'once'")
-        if self.overlap == "once" and self.sweep:
-            raise ValueError("overlap: once keeps no offsets, so it can't be combined with a sweep")
+        if self.overlap == "once" and self.sweep in self.windows:
+            raise ValueError(f"overlap: once keeps no offsets of {self.sweep}: sweep another range")
         return self
 
 
@@ -42,10 +42,13 @@ class OffsetWindow(Extractor):
         return tuple(dict.fromkeys((*self.config.windows, *sweep)))
 
     def positions(self, trace: Trace, spans: Sequence[Span], window: tuple[int, int]) -> np.ndarray:
-        first = np.array([span.first for span in spans], dtype=np.int64).reshape(-1, 1)
-        found = first + np.arange(window[0], window[1] + 1)
+        first, last = (np.array([getattr(s, end) for s in spans], np.int64)[:, None] for end in ("first", "last"))
+        if window == OWN_TOKENS:  # shorter spans repeat their last token, which counts once
+            found = np.minimum(first + np.arange(max((last - first).max(initial=0), 0) + 1), last)
+        else:
+            found = first + np.arange(window[0], window[1] + 1)
         inside = (found[:, 0] >= 1) & (found[:, -1] < len(trace.tokens))
         return np.where(inside[:, None], found, -1)
 
-    def once(self) -> bool:
-        return bool(self.config.overlap == "once")
+    def once(self, window: tuple[int, int]) -> bool:
+        return super().once(window) or (self.config.overlap == "once" and window in self.config.windows)

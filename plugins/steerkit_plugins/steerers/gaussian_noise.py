@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from steerkit.interfaces import EditContext, Steerer
+from steerkit.interfaces import Config, EditContext, Steerer
 from steerkit.noise import normal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class GaussianNoiseConfig(Config):
+    normalize: bool = True
+    """Every position gets exactly the norm; else g/√H, which has it in the mean of squares only."""
 
 
 class GaussianNoise(Steerer):
@@ -17,8 +22,10 @@ class GaussianNoise(Steerer):
     So g is the same at every strength, in every batch, with or without a KV cache.
     """
 
+    Config = GaussianNoiseConfig
     direction = "none"
 
     def edit(self, hidden: Tensor, at: EditContext) -> Tensor:
         noise = normal(at.key[:, None], at.position, stream=at.layer, size=hidden.shape[-1])
-        return hidden + at.norm * (noise / noise.norm(dim=-1, keepdim=True)).to(hidden.dtype)
+        length = noise.norm(dim=-1, keepdim=True) if self.config.normalize else noise.shape[-1] ** 0.5
+        return hidden + at.norm * (noise / length).to(hidden.dtype)

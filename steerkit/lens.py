@@ -1,0 +1,89 @@
+"""What a direction says in words: its logits under an unembedding (Eq. 2 of arXiv 2507.12638)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from steerkit.errors import SteerkitError
+from steerkit.model import adapter_state
+from steerkit.noise import key_of, normal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from steerkit.model import LanguageModel
+
+DRAWS = 256
+"""Random directions that a score is held against."""
+
+
+@dataclass(frozen=True)
+class LensScore:
+    """s(v) of one vector.
+
+    Attributes:
+        score: mean logit of the tokens that contain a keyword.
+        low: 2.5th percentile of the scores of random directions of the same length.
+        high: the 97.5th.
+        top: the tokens with the highest logits, and these logits.
+    """
+
+    score: float
+    low: float
+    high: float
+    top: tuple[tuple[str, float], ...]
+
+
+class LogitLens:
+    """A model's unembedding as a reader of directions.
+
+    Args:
+        words: a token counts when its text contains one of them, in any case (B of Eq. 2).
+        final_norm: whether directions go through the model's final norm first.
+
+    Raises:
+        SteerkitError: no token of the vocabulary contains a word.
+    """
+
+    def __init__(self, lm: LanguageModel, words: Sequence[str], *, final_norm: bool = False) -> None:
+        import torch
+
+        self.lm, self.final_norm = lm, final_norm
+        size = len(lm.tokenizer)
+        wanted = [word.casefold() for word in words]
+        texts = lm.tokenizer.batch_decode([[i] for i in range(size)], clean_up_tokenization_spaces=False)
+        self.texts = texts
+        self.keywords = torch.tensor([i for i, t in enumerate(texts) if any(w in t.casefold() for w in wanted)])
+        if not len(self.keywords):
+            raise SteerkitError(f"{lm.name}: no token contains {' or '.join(map(repr, words))}; change lens.words")
+
+    def logits(self, directions: Tensor) -> Tensor:
+        """[N, H] directions → [N, V] float32 logits of the tokenizer's tokens, without the unembedding's bias."""
+        import torch
+
+        head: Any = self.lm.model.get_output_embeddings()
+        with torch.inference_mode(), adapter_state(self.lm):
+            weight = next(head.parameters())  # offloaded, it is on `meta`, but it has its dtype
+            given = directions.to(self.lm.device, weight.dtype)
+            if self.final_norm:
+                given = self.lm.final_norm(given)
+            found = head(given).float()
+            if getattr(head, "bias", None) is not None:
+                found = found - head(torch.zeros_like(given[:1])).float()
+        return found[:, : len(self.texts)].cpu()
+
+    def score(self, direction: Tensor, *, top: int = 10, seed: int = 0) -> LensScore:
+        """s(v) of a direction [H], beside those of random ones of its length."""
+        import torch
+
+        counter = torch.arange(DRAWS)
+        random = normal(torch.tensor(key_of(seed, "lens")), counter, stream=0, size=direction.numel())
+        random = random / random.norm(dim=-1, keepdim=True) * direction.norm()
+        logits = self.logits(torch.cat([direction[None].float(), random]))
+        scores = logits[:, self.keywords].mean(1)
+        low, high = scores[1:].quantile(torch.tensor([0.025, 0.975])).tolist()
+        best = logits[0].topk(min(top, logits.shape[1]))
+        tokens = [self.texts[i] for i in best.indices.tolist()]
+        return LensScore(float(scores[0]), low, high, tuple(zip(tokens, best.values.tolist(), strict=True)))

@@ -1,0 +1,55 @@
+"""Log-likelihood of texts under a model, read in one pass each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from steerkit.model import adapter_state
+
+if TYPE_CHECKING:
+    from steerkit.model import LanguageModel
+
+ROOM = 2**26
+"""Logits held at once, in numbers: 256 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A prompt's ids and those of the text whose likelihood is asked for."""
+
+    prompt_ids: Sequence[int]
+    ids: Sequence[int]
+
+
+def log_likelihoods(
+    lm: LanguageModel, texts: Sequence[ScoredText], *, room: int = ROOM
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Batch by batch: places in `texts`, and Σ_t log p(id_t | prompt, earlier ids) of each, in nats.
+
+    Texts of like length share a batch, padded on the right.
+    """
+    import torch
+
+    width = lm.model.get_output_embeddings().weight.shape[0]
+    lengths = [len(t.prompt_ids) + len(t.ids) for t in texts]
+    order = sorted(range(len(texts)), key=lambda i: lengths[i])
+    while order:
+        longest = lengths[order[-1]]
+        size = max(1, room // (longest * width))
+        order, places = order[:-size], order[-size:]
+        ids = torch.zeros(len(places), longest, dtype=torch.long)
+        own = torch.zeros(len(places), longest, dtype=torch.bool)
+        for row, place in enumerate(places):
+            text = texts[place]
+            ids[row, : lengths[place]] = torch.tensor([*text.prompt_ids, *text.ids])
+            own[row, len(text.prompt_ids) : lengths[place]] = True
+        with torch.inference_mode(), adapter_state(lm):
+            logits = lm.model(input_ids=ids.to(lm.device), use_cache=False).logits[:, :-1]
+            # cross_entropy in place of log_softmax and gather: no second copy of the logits
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(), ids[:, 1:].flatten().to(logits.device), reduction="none"
+            )
+        found = -(loss.cpu().double().reshape(len(places), -1) * own[:, 1:]).sum(1)
+        yield places, found.tolist()

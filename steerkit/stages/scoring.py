@@ -1,0 +1,53 @@
+"""Both judges' figures of a run's generations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from steerkit.scores import Scores
+from steerkit.tokens import decode, format_prompt, split_answer
+from steerkit.trace import Prompt
+
+if TYPE_CHECKING:
+    from steerkit.trainer import SteeringTrainer
+
+
+def score(
+    trainer: SteeringTrainer,
+    rows: Sequence[dict[str, Any]],
+    prompts: Sequence[Prompt],
+    label: str,
+    likelihoods: Mapping[tuple[str, ...], float] | None = None,
+) -> Scores:
+    """Figures of generations: the span judge's on the reasoning, the score judge's on what `scored` names."""
+    args = trainer.args
+    traces = [split_answer(row["text"], args.think_end)[0] for row in rows]
+    read = scored_texts(trainer, rows, traces, prompts)
+    judged, numbers = trainer.span_judge.score(traces), trainer.score_judge.score(read)
+    rates = [number.get("keyword", float("nan")) for number in numbers]
+    if args.per == "tokens":
+        tokens = trainer.pair.reasoning.tokenizer(read, add_special_tokens=False)["input_ids"] if read else []
+        rates = [
+            rate * len(text.split()) / max(len(ids), 1) for rate, text, ids in zip(rates, read, tokens, strict=True)
+        ]
+    return Scores.of(rows, traces, judged, rates, label, likelihoods or {})
+
+
+def scored_texts(
+    trainer: SteeringTrainer, rows: Sequence[dict[str, Any]], traces: Sequence[str], prompts: Sequence[Prompt]
+) -> list[str]:
+    """The text of each generation that b is counted in."""
+    scored, tokenizer = trainer.args.scored, trainer.pair.reasoning.tokenizer
+    if scored == "trace":
+        return list(traces)
+    if scored == "output":
+        return [row["text"] for row in rows]
+    before = {p.id: decode(tokenizer, format_prompt(tokenizer, p.prompt, trainer.args.chat)) for p in prompts}
+    return [before[row["prompt_id"]] + row["text"] for row in rows]
+
+
+def scoring_inputs(trainer: SteeringTrainer) -> list[Any]:
+    """What scores depend on, beside the texts."""
+    args = trainer.args
+    return [args.span_judge.model_dump(), args.score_judge.model_dump(), args.think_end, args.scored, args.per]
