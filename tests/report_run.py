@@ -151,7 +151,7 @@ def _result(name: str, c: Condition, metric: str, value: Value, chosen: float) -
         "experiment": name, "split": "test", **c.columns(), "metric": metric, "mean": mean if some else nan,
         "sd": 0.01 if some else nan, "ci_low": mean - 0.005 if some else nan, "ci_high": mean + 0.005 if some else nan,
         "n_prompts": N if some else 0, "n_nonempty": N if some else 0, "n_collapsed": 1, "mean_words": 40.5,
-        "longest_repeat": 3, "distinct_2": 0.7 if some else nan, "judge": "rules", "scale": "unit",
+        "longest_repeat": 3, "distinct_2": 0.7 if some else nan, "perplexity": nan, "judge": "rules", "scale": "unit",
         "chosen": c.strength == chosen,
     }  # fmt: skip
 

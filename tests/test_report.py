@@ -19,7 +19,10 @@ from steerkit.report.run import Run
 from steerkit.report.texts import keyword_places, pieces
 from steerkit.report.words import interval, percent
 
-FILES = [*(f"figures/{name}.png" for name in ("transfer", "baselines", "offsets", "layers")), "report.html"]
+FILES = [
+    *(f"figures/{n}.{k}" for n in ("transfer", "baselines", "offsets", "layers", "texts") for k in ("png", "svg")),
+    "report.html",
+]
 
 
 def claims(folder: Path) -> dict[str, Claim]:
@@ -35,7 +38,8 @@ def test_writes_all_its_files_and_the_same_ones_again(tmp_path: Path) -> None:
     write_run(tmp_path, effect(0.05))
     assert write_report(tmp_path) == FILES
     first = {name: (tmp_path / name).read_bytes() for name in FILES}
-    assert all(first[name].startswith(b"\x89PNG") for name in FILES[:4])
+    assert all(first[name].startswith(b"\x89PNG") for name in FILES if name.endswith("png"))
+    assert all(b"<svg" in first[name] for name in FILES if name.endswith("svg"))
     write_report(tmp_path)
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == first
 
@@ -46,7 +50,7 @@ def test_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
     assert not re.search(r"https?://", html)
     assert set(re.findall(r'(?:src|href)="([^"]{0,22})', html)) == {"data:image/png;base64,"}
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html
-    assert html.count("<img ") == 4
+    assert html.count("<img ") == 5
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_one_strength_and_many(tmp_path: Path, swept: tuple[float, ...]) -> None
 
 def test_missing_experiments_are_skipped(tmp_path: Path) -> None:
     write_run(tmp_path, effect(0.05), kept=("transfer",))
-    assert write_report(tmp_path) == ["figures/transfer.png", "report.html"]
+    assert write_report(tmp_path) == [name for name in FILES if "transfer" in name or "texts" in name or "html" in name]
     assert not any("baseline" in text for text in claims(tmp_path))
 
 
@@ -88,7 +92,7 @@ def test_only_tables_and_recipe_are_needed(tmp_path: Path) -> None:
     write_run(tmp_path, effect(0.05))
     for name in ("choice.json", "spans.notes.json", "log.jsonl", "state.json", "prompts.jsonl", "generations.jsonl"):
         (tmp_path / name).unlink()
-    assert write_report(tmp_path) == FILES
+    assert write_report(tmp_path) == [name for name in FILES if "texts" not in name]
 
 
 def test_every_text_empty(tmp_path: Path) -> None:

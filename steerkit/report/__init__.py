@@ -10,7 +10,7 @@ __all__ = ["print_summary", "summary", "write_report"]
 
 
 def write_report(folder: Path) -> list[str]:
-    """Write ``figures/*.png`` and ``report.html``.
+    """Write ``figures/*`` (png and svg) and ``report.html``.
 
     Returns:
         The files that were written, relative to the folder.
@@ -21,7 +21,9 @@ def write_report(folder: Path) -> list[str]:
     from steerkit.report.figures import draw_all
     from steerkit.report.page import write_page
     from steerkit.report.run import Run
+    from steerkit.report.texts import browse
 
     run = Run.read(folder)
-    figures = draw_all(run)
-    return [*figures, write_page(run, figures)]
+    shown, note = browse(run)
+    figures = draw_all(run, shown)
+    return [*figures, write_page(run, figures, shown, note)]

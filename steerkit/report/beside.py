@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from steerkit.report import words
+from steerkit.report import vectors, words
 from steerkit.report.finding import Claim, claim_of
 from steerkit.report.run import Row, Run, select
 
@@ -15,6 +15,7 @@ def beside_of(run: Run) -> list[Claim]:
     """All of it, in the order of the page."""
     return [
         *_b_against_baselines(run), *_damage(run), *_sources(run), *_cosine(run), *_windows(run), *_layers(run),
+        *vectors.lens_lines(run), *vectors.projection_lines(run),
     ]  # fmt: skip
 
 

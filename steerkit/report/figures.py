@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from steerkit.report import style, sweeps
+from steerkit.report import style, sweeps, textgrid, vectors, words
 from steerkit.report.run import Row, Run, select
 from steerkit.report.style import Look
+from steerkit.report.texts import Shown
 
 SHOWN = ("keyword", "judged_sentences")
 
 
-def draw_all(run: Run) -> list[str]:
+def draw_all(run: Run, shown: Sequence[Shown]) -> list[str]:
     """Draw what was run; returns relative file names."""
-    drawn = {
-        "transfer": transfer, "baselines": baselines, "offsets": sweeps.offsets, "layers": sweeps.layers,
-    }  # fmt: skip
-    names = [name for name in drawn if run.has(name)]
+    drawn: dict[str, tuple[Any, Callable[[], None]]] = {
+        "transfer": (run.has("transfer"), lambda: transfer(run)),
+        "baselines": (run.has("baselines"), lambda: baselines(run)),
+        "offsets": (run.has("offsets"), lambda: sweeps.offsets(run)),
+        "layers": (run.has("layers"), lambda: sweeps.layers(run)),
+        "lens": (run.csv("lens.csv"), lambda: vectors.draw_lens(run)),
+        "projection": (run.jsonl("projections.jsonl"), lambda: vectors.draw_projection(run)),
+        "texts": (len(shown[0].texts) > 1 if shown else False, lambda: texts(run, shown[0])),
+    }
+    names = [name for name, (there, _) in drawn.items() if there]
     for name in names:
-        drawn[name](run)
-    return [f"figures/{name}.png" for name in names]
+        drawn[name][1]()
+    return [f"figures/{name}.{kind}" for name in names for kind in style.KINDS]
 
 
 def titles(run: Run) -> dict[str, str]:
@@ -74,6 +83,25 @@ def baselines(run: Run) -> None:
             style.panel(ax, titles(run)[metric], metric, style.strength_label(run))
         style.legend(made, axes[0], 4)
         style.heading(made, run, f"Reasoning model, equal norm added at block {run.layer}", shown)
+
+
+def texts(run: Run, shown: Shown) -> None:
+    """The first test prompt's texts, one below the other: sentences, keywords and windows marked."""
+    columns, width = 92, 8.2
+    plain = [[replace(piece, shade=0) for piece in text.pieces] for text in shown.texts]
+    pages = [textgrid.lines_of(pieces, columns, 14) for pieces in plain]
+    heights = [textgrid.inches(len(lines), width, columns) for lines in pages]
+    with style.figure(run, "texts", width + 0.4, sum(heights) + 0.45 * len(pages) + 0.4) as made:
+        axes = made.subplots(len(pages), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for ax, text, lines in zip(axes, shown.texts, pages, strict=True):
+            textgrid.draw(ax, lines, columns)
+            ax.set_title(text.name)
+        window = words.window(*run.window)
+        made.suptitle(
+            f"filled: judged {run.label}; boxed: keywords; underlined: tokens {window} before such a sentence",
+            fontsize=9, x=0.01, ha="left",
+        )  # fmt: skip
+        textgrid.fit(made, list(axes), columns)
 
 
 def _test(run: Run, experiment: str) -> list[Row]:

@@ -67,7 +67,7 @@ def claims_of(run: Run) -> list[Claim]:
     """The claims: base-derived vector on the reasoning model at the chosen strength, and on the base model."""
     own = ", its own collapsed texts counted as unsteered ones"
     sentences, baseline = f"judged {run.label} sentences", "every baseline of equal norm"
-    found = [_unsteered_backtracks(run)]
+    found = _unsteered_backtracks(run)
     for metric, what, more in (
         ("keyword", "b", ""), ("keyword_uncollapsed", "b", own),
         ("judged_sentences", sentences, ""), ("judged_uncollapsed", sentences, own),
@@ -84,7 +84,11 @@ def headline(run: Run, claims: list[Claim]) -> str:
     """The finding in two or three sentences."""
     good = [claim for claim in claims if claim.holds]
     effect = [c for c in claims if c.kind == "claim" and "over unsteered" in c.text]
-    if not effect or all(c.delta is None for c in effect):
+    if not effect:
+        steered = run.fitted()
+        what = "No claim is made here" if steered else "Nothing was steered here, so nothing is claimed"
+        return f"{what}; what was found stands below."
+    if all(c.delta is None for c in effect):
         first = "Nothing can be said: there is nothing to compare."
     elif len(good) == len(claims):
         first = "The effect is there on these prompts."
@@ -103,9 +107,7 @@ def _change(run: Run) -> str:
     parts = []
     for metric, name in (("judged_sentences", f"judged {run.label} sentences"), ("keyword", "b")):
         before = run.unsteered("reasoning", metric)
-        after = run.fitted(
-            experiment="transfer", source="base", target="reasoning", strength=run.strength, metric=metric
-        )
+        after = run.main(metric)
         if before and after and not words.missing(after[0]["mean"]):
             unit = words.METRIC_UNITS[metric].lstrip("% ")
             parts.append(f"{name} {words.percent(before['mean'])} → {words.percent(after[0]['mean'])} % {unit}")
@@ -115,21 +117,23 @@ def _change(run: Run) -> str:
     return f" {where}: {'; '.join(parts)}." if parts else ""
 
 
-def _unsteered_backtracks(run: Run) -> Claim:
+def _unsteered_backtracks(run: Run) -> list[Claim]:
     row = run.unsteered("reasoning", "keyword")
-    text = "The unsteered reasoning model backtracks: its b is above 0"
     if row is None:
-        return Claim(text=text)
+        return []
     above = row["ci_low"] is not None and row["ci_low"] > 0
-    return Claim(
-        text=text, delta=row["mean"], low=row["ci_low"], high=row["ci_high"], n=int(row["n_prompts"]), holds=above
-    )
+    return [
+        Claim(
+            text="The unsteered reasoning model backtracks: its b is above 0", delta=row["mean"], low=row["ci_low"],
+            high=row["ci_high"], n=int(row["n_prompts"]), holds=above,
+        )
+    ]  # fmt: skip
 
 
 def _over_unsteered(run: Run, metric: str, text: str) -> list[Claim]:
     rows = select(
-        run.comparisons, experiment="transfer", source="base", target="reasoning", strength=run.strength,
-        metric=metric, vs_method="none", vs_target="reasoning",
+        run.comparisons, source="base", target="reasoning", method=run.fitter, layer=run.layer, pool="own",
+        strength=run.strength, metric=metric, vs_method="none", vs_target="reasoning",
     )  # fmt: skip
     return [claim_of(rows[0], text)] if rows else []
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steerkit.files import atomic
-from steerkit.report import facts, tabulate, words
+from steerkit.report import facts, tabulate, vectors, words
 from steerkit.report.beside import beside_of
 from steerkit.report.finding import claims_of, headline
 from steerkit.report.run import Run
-from steerkit.report.texts import browse
+from steerkit.report.texts import Shown
 
 FILE = "report.html"
 TEMPLATE = "report.html.j2"
@@ -25,10 +25,10 @@ class Section:
     title: str
     caption: str
     image: str
-    table: tabulate.Table
+    table: tabulate.Table | None
 
 
-def write_page(run: Run, figures: Sequence[str]) -> str:
+def write_page(run: Run, figures: Sequence[str], shown: Sequence[Shown], note: str) -> str:
     """Write the page; returns its file name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -37,7 +37,6 @@ def write_page(run: Run, figures: Sequence[str]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     claims = claims_of(run)
-    shown, note = browse(run)
     html = environment.get_template(TEMPLATE).render(
         run=run,
         name=run.recipe.get("name", ""),
@@ -47,7 +46,7 @@ def write_page(run: Run, figures: Sequence[str]) -> str:
         headline=headline(run, claims),
         claims=claims,
         beside=beside_of(run),
-        sections=[_section(run, figure) for figure in figures],
+        sections=[_section(run, figure) for figure in figures if figure.endswith(".png")],
         basis=facts.basis(run),
         comparisons=tabulate.comparison_table(run),
         choice=run.json("choice.json").get("how", ""),
@@ -56,6 +55,7 @@ def write_page(run: Run, figures: Sequence[str]) -> str:
         spans=facts.span_table(run),
         shown=shown,
         note=note,
+        shaded=(run.folder / "projections.jsonl").is_file(),
         made_with=facts.made_with(run),
         times=facts.stage_times(run),
         recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
@@ -67,7 +67,17 @@ def write_page(run: Run, figures: Sequence[str]) -> str:
 
 def _section(run: Run, figure: str) -> Section:
     name = Path(figure).stem
-    title, caption = {
+    title, caption = _words(run)[name]
+    data = base64.b64encode((run.folder / figure).read_bytes()).decode()
+    table = {"lens": vectors.lens_table, "projection": vectors.detection_table}.get(name)
+    made = table(run) if table else None if name == "texts" else tabulate.experiment_table(run, name)
+    return Section(title, caption, f"data:image/png;base64,{data}", made)
+
+
+def _words(run: Run) -> dict[str, tuple[str, str]]:
+    """Title and caption of each figure."""
+    offsets, layers = run.recipe.get("offsets") or {}, run.recipe.get("layers") or {}
+    return {
         "transfer": (
             "Transfer between the models",
             f"Vectors fitted to the base and to the reasoning model's activations, added to either model at block "
@@ -80,13 +90,29 @@ def _section(run: Run, figure: str) -> Section:
         ),
         "offsets": (
             "Where the vector is read",
-            "Base-derived vectors of other windows, all fitted to the same spans, on the reasoning model. Windows are "
-            "token offsets from the first token of a labelled sentence; negative ones lie before it.",
+            f"{str(offsets.get('source', 'base')).capitalize()}-derived vectors of other windows, all fitted to the "
+            "same spans, on the reasoning model. Windows are token offsets from the first token of a labelled "
+            "sentence; negative ones lie before it.",
         ),
         "layers": (
             "Which block",
-            "The base-derived vector of each block, added at that block's output in the reasoning model.",
+            f"The {' and the '.join(f'{s}-derived' for s in layers.get('sources', ['base']))} vector of each block, "
+            "added at that block's output in the reasoning model.",
         ),
-    }[name]
-    data = base64.b64encode((run.folder / figure).read_bytes()).decode()
-    return Section(title, caption, f"data:image/png;base64,{data}", tabulate.experiment_table(run, name))
+        "lens": (
+            "What the vectors say in words",
+            "Left: the mean logit of keyword tokens when the vector, as long as strength 1 adds, is read by an "
+            "unembedding. The grey band holds 95 % of random directions. Right: how alike the two vectors are. The "
+            "dotted line is the steered block. No interval: these are single vectors.",
+        ),
+        "projection": (
+            "Does the vector detect?",
+            "Projection of unsteered test texts on the base-derived vector, centred on the mean activation before "
+            "labelled sentences. Below: the probability that a token before a sentence with the label lies higher "
+            "than another token, with bootstrap intervals over texts.",
+        ),
+        "texts": (
+            "One prompt, unsteered and steered",
+            "The first test prompt, not picked. The browser of texts below has more.",
+        ),
+    }

@@ -60,6 +60,13 @@ class Run:
         """Rows of a jsonl file of the folder; none when it isn't there."""
         return read_whole_lines(self.folder / name)
 
+    def csv(self, name: str) -> list[Row]:
+        """Rows of a csv table of the folder; none when it isn't there."""
+        from steerkit.tables import read_csv
+
+        path = self.folder / name
+        return read_csv(path) if path.is_file() else []
+
     @cached_property
     def fitter(self) -> str:
         """Name of the fitted vector's method."""
@@ -113,6 +120,12 @@ class Run:
     def fitted(self, **more: Any) -> list[Row]:
         """Test rows of results.csv of the fitted vector."""
         return select(self.results, split="test", method=self.fitter, **more)
+
+    def main(self, metric: str) -> list[Row]:
+        """Test rows of the condition that claims are about: once for each experiment it is part of."""
+        return self.fitted(
+            source="base", target="reasoning", layer=self.layer, pool="own", strength=self.strength, metric=metric
+        )
 
     def unsteered(self, target: str, metric: str) -> Row | None:
         """The unsteered model's test row."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+KINDS = ("png", "svg")
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY = "#000000", "#6b6b6b"
 RC: dict[Any, Any] = {
@@ -23,7 +24,7 @@ RC: dict[Any, Any] = {
     "axes.axisbelow": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.6, "axes.linewidth": 0.8,
     "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.frameon": False, "legend.fontsize": 8.5,
     "lines.linewidth": 1.4, "lines.markersize": 5, "text.parse_math": False, "figure.facecolor": "white",
-    "savefig.dpi": 180,
+    "savefig.dpi": 180, "svg.hashsalt": "steerkit",
 }  # fmt: skip
 
 
@@ -50,15 +51,16 @@ LOOKS = (
 
 @contextmanager
 def figure(run: Run, name: str, width: float, height: float) -> Iterator[Figure]:
-    """A figure in inches, written to ``figures/NAME.png`` when the block ends."""
+    """A figure in inches, written to ``figures/NAME.png`` and ``.svg`` when the block ends."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(RC):
         made = Figure(figsize=(width, height), layout="constrained")
         yield made
-        with atomic(run.folder / f"figures/{name}.png") as temporary:
-            made.savefig(temporary, format="png")
+        for kind in KINDS:
+            with atomic(run.folder / f"figures/{name}.{kind}") as temporary:
+                made.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
 def series(ax: Axes, rows: Sequence[Row], xs: Sequence[float], look: Look, label: str, *, shift: float = 0.0) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from steerkit.conditions import Condition
@@ -15,17 +17,28 @@ from steerkit.report.run import Row, Run, select
 from steerkit.tokens import split_answer
 
 MOST = 16  # prompts shown
+UNSTEERED = "unsteered"
+SHADES = 4
 
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text that is marked in one way."""
+    """A stretch of text that is marked in one way.
+
+    Attributes:
+        judged: whether it lies in a sentence with the fitted label.
+        keyword: whether it is a word that the score judge counts.
+        window: whether it lies in the fitted window before such a sentence.
+        shade: 0 to 4: how far the projection on the vector is above 0.
+    """
 
     text: str
     judged: bool = False
     keyword: bool = False
+    window: bool = False
+    shade: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,21 +66,23 @@ class Shown:
 def browse(run: Run) -> tuple[list[Shown], str]:
     """The first test prompts in order, and a note on what could not be marked."""
     generations = select(run.jsonl("generations.jsonl"), split="test", target="reasoning", sample=0)
-    named = [(name, ids) for name, ids in _conditions(run, generations) if ids]
+    named = {ids: name for name, ids in _conditions(run, generations) if ids}
     prompts = select(run.jsonl("prompts.jsonl"), split="test")[:MOST]
-    chosen = {ids: name for name, ids in named}
-    texts = {
-        (row["prompt_id"], row["condition"]): str(row["text"]) for row in generations if row["condition"] in chosen
-    }
-    wanted = [(p["id"], ids) for p in prompts for _, ids in named if (p["id"], ids) in texts]
-    split = {key: split_answer(texts[key], run.recipe.get("think_end", "")) for key in wanted}
+    rows = {(row["prompt_id"], row["condition"]): row for row in generations if row["condition"] in named}
+    wanted = [(p["id"], ids) for p in prompts for ids in named if (p["id"], ids) in rows]
+    split = {key: split_answer(str(rows[key]["text"]), run.recipe.get("think_end", "")) for key in wanted}
     judged, note = _judge(run, [split[key][0] for key in wanted])
     spans = dict(zip(wanted, judged, strict=True))
+    shades = shades_of(run)
     shown = []
     for prompt in prompts:
-        keys = [(prompt["id"], ids) for _, ids in named if (prompt["id"], ids) in split]
-        if keys:
-            own = [_text(run, chosen[key[1]], *split[key], spans[key]) for key in keys]
+        keys = [(prompt["id"], ids) for ids in named if (prompt["id"], ids) in split]
+        own = [
+            _text(run, named[key[1]], *split[key], spans[key], rows[key].get("starts", ()),
+                  shades.get(f"{key[0]}-0", ()) if named[key[1]] == UNSTEERED else ())
+            for key in keys
+        ]  # fmt: skip
+        if own:
             shown.append(Shown(str(prompt["prompt"]), own))
     return shown, note
 
@@ -76,7 +91,7 @@ def _conditions(run: Run, generations: Sequence[Row]) -> list[tuple[str, str | N
     """(name, condition id): unsteered, the fitted vector at the chosen strength, the strongest baseline there."""
     ids = {row["condition"] for row in generations}
     unsteered = Condition(target="reasoning").id
-    found: list[tuple[str, str | None]] = [("unsteered", unsteered if unsteered in ids else None)]
+    found: list[tuple[str, str | None]] = [(UNSTEERED, unsteered if unsteered in ids else None)]
     vector = run.vector("base")
     if vector is not None:
         # By id: a sweep's vector of the same window has the same columns.
@@ -110,11 +125,43 @@ def _judge(run: Run, texts: Sequence[str]) -> tuple[list[list[tuple[int, int, st
         return [None] * len(texts), f"Sentences are not marked: the judge can't be had here ({error})."
 
 
-def _text(run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None) -> Text:
+def shades_of(run: Run) -> dict[str, list[tuple[int, int, int]]]:
+    """By text, (start, end, shade) of its tokens: the projection's strength above 0, against the run's highest."""
+    rows = run.jsonl("projections.jsonl")
+    top = sorted(value for row in rows for value in row["values"] if value > 0)
+    if not top:
+        return {}
+    high = top[int(0.99 * (len(top) - 1))]
+    return {
+        row["id"]: [
+            (start, end, min(SHADES, math.ceil(SHADES * max(value, 0.0) / high)))
+            for (start, end), value in zip(pairwise([*row["starts"], len(row["text"])]), row["values"], strict=True)
+        ]
+        for row in rows
+    }
+
+
+def windows_before(judged: Sequence[Span], starts: Sequence[int], window: tuple[int, int], end: int) -> list[Span]:
+    """Characters of the fitted window's tokens before each sentence; one that begins before the text is left out."""
+    places = [*starts, end]
+    found = []
+    for begin, _ in judged:
+        first = bisect_right(starts, begin) - 1
+        low, high = first + window[0], first + window[1] + 1
+        if starts and low >= 0 and high < len(places):
+            found.append((min(places[low], end), min(places[high], end)))
+    return found
+
+
+def _text(
+    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, starts: Sequence[int],
+    shades: Sequence[tuple[int, int, int]],
+) -> Text:  # fmt: skip
     judged = [(start, end) for start, end, label in spans or () if label == run.label]
     keywords = keyword_places(text, run.recipe["score_judge"])
+    windows = windows_before(judged, starts, run.window, len(text))
     return Text(
-        name=name, pieces=pieces(text, judged, keywords), answer=answer, keywords=len(keywords),
+        name=name, pieces=pieces(text, judged, keywords, windows, shades), answer=answer, keywords=len(keywords),
         judged=None if spans is None else len(judged), sentences=len(spans or ()), collapsed=collapsed(text),
         empty=not text.strip(),
     )  # fmt: skip
@@ -131,10 +178,25 @@ def keyword_places(text: str, judge: dict[str, Any]) -> list[Span]:
     return found
 
 
-def pieces(text: str, judged: Sequence[Span], keywords: Sequence[Span]) -> list[Piece]:
+def pieces(
+    text: str, judged: Sequence[Span], keywords: Sequence[Span], windows: Sequence[Span] = (),
+    shades: Sequence[tuple[int, int, int]] = (),
+) -> list[Piece]:  # fmt: skip
     """Cut a text wherever a mark begins or ends."""
-    cuts = sorted({0, len(text), *(place for span in (*judged, *keywords) for place in span)})
-    return [Piece(text[a:b], _inside(a, judged), _inside(a, keywords)) for a, b in pairwise(cuts) if a < b]
+    marks = [*judged, *keywords, *windows, *((start, end) for start, end, _ in shades)]
+    cuts = sorted({0, len(text), *(place for span in marks for place in span)})
+    shade_at = {start: shade for start, end, shade in shades if start < end}
+    found, shade = [], 0
+    for a, b in pairwise(cuts):
+        shade = shade_at.get(a, shade)
+        found.append(Piece(text[a:b], _inside(a, judged), _inside(a, keywords), _inside(a, windows), shade))
+    return [piece for piece in _joined(found) if piece.text]
+
+
+def _joined(parts: Iterable[Piece]) -> Iterator[Piece]:
+    """Neighbours that are marked alike as one piece."""
+    for marks, group in groupby(parts, key=lambda p: (p.judged, p.keyword, p.window, p.shade)):
+        yield Piece("".join(p.text for p in group), *marks)
 
 
 def _inside(place: int, spans: Iterable[Span]) -> bool:

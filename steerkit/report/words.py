@@ -53,6 +53,11 @@ def number(value: Any, digits: int = 0) -> str:
     return NOTHING if missing(value) else _minus(f"{value:,.{digits}f}")
 
 
+def signed(value: Any) -> str:
+    """A number with its sign and three digits after the point."""
+    return NOTHING if missing(value) else _minus(f"{value:+.3f}")
+
+
 def short(value: Any) -> str:
     """A number with as few digits as it has."""
     return NOTHING if missing(value) else _minus(f"{value:g}")

@@ -14,7 +14,7 @@ from steerkit.scores import choose_strength
 from steerkit.stages.batches import Job, generate_all
 from steerkit.stages.scoring import score, scoring_inputs
 from steerkit.steering import Edit
-from steerkit.tokens import decode, format_prompt
+from steerkit.tokens import decode_with_starts, format_prompt
 from steerkit.trace import Prompt
 from steerkit.vector import SteeringVector
 
@@ -138,6 +138,7 @@ def describe_with(trainer: SteeringTrainer, wanted: Sequence[tuple[str, Conditio
     def describe(job: Job, text: Generated) -> dict[str, Any]:
         condition_id, prompt_id, sample = job.names
         split, condition = by_id[condition_id]
+        written, starts = decode_with_starts(tokenizer, text.ids)
         return {
             "split": split,
             "condition": condition_id,
@@ -145,8 +146,9 @@ def describe_with(trainer: SteeringTrainer, wanted: Sequence[tuple[str, Conditio
             "prompt_id": prompt_id,
             "sample": int(sample),
             "finished": text.finished,
-            "text": decode(tokenizer, text.ids),
+            "text": written,
             "ids": text.ids,
+            "starts": starts,
         }
 
     return describe
