@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from steerkit.interfaces import Config, Window
+from steerkit.interfaces import Config
 
 
 class Kind(str):
@@ -177,9 +177,9 @@ class SteeringArguments(Config):
     baselines: tuple[Annotated[PluginSpec, Kind("steerers")], ...] = ()
     """Steerers that add the same norm at every strength."""
     baseline_labels: tuple[str, ...] = ()
-    """Labels whose vectors, by the same fitter, add the same norm."""
-    baseline_window: Window | None = None
-    """Window of these vectors: the fitter's when left out; [0, -1] is the labelled tokens themselves."""
+    """Labels whose vectors add the same norm."""
+    baseline_fitter: Annotated[PluginSpec, Kind("fitters")] | None = None
+    """How these vectors are made; as the fitted one when left out. Window [0, -1] is the labelled tokens themselves."""
     choose: Choose = Choose()
     """How the strength that claims are made at is chosen, on prompts that no claim is made on."""
     transfer: bool = True

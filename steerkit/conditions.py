@@ -187,7 +187,9 @@ class Planner:
         return self.args.nonzero if strengths == "all" else strengths or (chosen,)
 
     def _label_key(self, label: str) -> VectorKey:
-        return VectorKey(source="base", label=label, window=self.args.baseline_window or self.window)
+        spec = self.args.baseline_fitter
+        window = tuple(spec.build("fitters").config.window) if spec else self.window
+        return VectorKey(source="base", label=label, window=window)
 
     def _sweep_key(self, window: tuple[int, int]) -> VectorKey:
         source = self.args.offsets.source if self.args.offsets else "base"

@@ -159,22 +159,16 @@ def _check_plugins(document: Document) -> list[Problem]:
 def _check_windows(recipe: Recipe, document: Document) -> list[Problem]:
     """Windows that fitters and experiments use must be among those extracted."""
     extractor = recipe.extractor.build("extractors")
-    fitter = recipe.fitter.build("fitters")
     have = list(extractor.windows())
     shown = ", ".join(f"{a}..{b}" for a, b in have)
     problems = []
-    if tuple(fitter.config.window) not in have:
-        a, b = fitter.config.window
-        where = document.place(("fitter", "window"))
-        problems.append(
-            Problem(where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows")
-        )
-    if recipe.baseline_window and recipe.baseline_window not in have:
-        a, b = recipe.baseline_window
-        where = document.place(("baseline_window",))
-        problems.append(
-            Problem(where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows")
-        )
+    for key, spec in (("fitter", recipe.fitter), ("baseline_fitter", recipe.baseline_fitter)):
+        a, b = spec.build("fitters").config.window if spec else have[0]
+        if (a, b) not in have:
+            where = document.place((key, "window"))
+            problems.append(
+                Problem(where, f"window {a}..{b} is not extracted (there is {shown})", "add it to extractor.windows")
+            )
     if recipe.offsets is not None:
         widest = max(have, key=lambda w: w[1] - w[0])
         for index, (a, b) in enumerate(recipe.offsets.windows()):

@@ -70,6 +70,8 @@ class SteeringTrainer:
         self.score_judge = args.score_judge.build("judges")
         self.extractor = args.extractor.build("extractors")
         self.fitter = args.fitter.build("fitters")
+        self.baseline_fitter = (args.baseline_fitter or args.fitter).build("fitters")
+        self.needs = self.fitter.needs | self.baseline_fitter.needs
         self.keys: dict[str, str] = {}  # stage → digest of everything its result depends on
         self._update = update
 

@@ -11,7 +11,7 @@ import pytest
 SMALL = (
     "prompts.extract=48", "prompts.choose=4", "prompts.test=4", "max_new_tokens=120", "per_device_batch_size=32",
     "strengths=[30]", "baselines=[gaussian-noise]", "baseline_labels=[deduction]", "offsets.starts=[-13, 0]",
-    "layers.layers=[0, 1]", "resamples=200", "threads=1",
+    "layers.layers=[0, 1]", "lens={}", "projection={}", "perplexity=true", "resamples=200", "threads=1",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from steerkit_plugins.fitters.dom import DifferenceOfMeans
 from tiny import ARCHITECTURES, LABELS, random_items, tiny
 
 from steerkit.extraction import extract
-from steerkit.interfaces import Need
+from steerkit.interfaces import OWN_TOKENS, Need
 
 WINDOW = (-6, -2)
 
@@ -79,6 +79,38 @@ def test_windows_that_run_off_are_dropped_and_counted(llama, items, window) -> N
     beside = extract(llama, items, OffsetWindow(windows=((-3, 3), window)), LABELS)
     assert list(beside.windows) == [(-3, 3), window]
     np.testing.assert_allclose(fitted(beside, window), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", ["backtracking", "deduction"])
+def test_a_spans_own_tokens_are_a_window(llama, items, label) -> None:
+    """S_i of Eq. 3 as the labelled tokens themselves, each once, and beside another window."""
+    statistics = extract(llama, items, OffsetWindow(windows=(WINDOW, OWN_TOKENS)), LABELS, batch_tokens=150)
+    states = states_of(llama, items)
+
+    def mean(wanted):
+        each = []
+        for item, hidden in zip(items, states, strict=True):
+            own = {
+                t for s in item.spans if wanted in (s.label, None) and s.first >= 1 for t in range(s.first, s.last + 1)
+            }
+            each += [hidden[:, sorted(own)].mean(1)] if own else []
+        return np.mean(each, 0)
+
+    found = fitted(statistics, OWN_TOKENS, label=label)
+    np.testing.assert_allclose(found, mean(label) - mean(None), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        fitted(statistics), difference_of_means(items, states, "backtracking", WINDOW), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_once_leaves_the_sweep_alone(llama, items) -> None:
+    sweep = (-15, 2)
+    once = extract(llama, items, OffsetWindow(windows=(WINDOW,), overlap="once", sweep=sweep), LABELS)
+    each = extract(llama, items, OffsetWindow(windows=(WINDOW,), sweep=sweep), LABELS)
+    np.testing.assert_array_equal(fitted(once, WINDOW, sweep), fitted(each, WINDOW, sweep))
+    assert np.abs(fitted(once) - fitted(each)).max() > 1e-3
+    with pytest.raises(ValueError, match="keeps no offsets"):
+        OffsetWindow(windows=(WINDOW,), overlap="once", sweep=WINDOW)
 
 
 def test_some_windows_of_the_test_data_do_run_off(items) -> None:

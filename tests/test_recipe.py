@@ -16,7 +16,8 @@ def test_shipped_recipes_are_valid_and_say_how_to_run(path: Path) -> None:
     recipe = load_recipe(str(path))
     assert recipe.name == path.stem
     head = path.read_text().split("\n\n")[0]
-    assert f"steerkit recipe run {path.stem}" in head
+    preset = path.stem.removeprefix("preset-")
+    assert (f"steerkit recipe run {path.stem}" if preset == path.stem else f"--preset {preset}") in head
     assert "--set" in head
 
 

@@ -39,6 +39,7 @@ def vectors(
 
     inputs = [
         trainer.keys["extract base"], trainer.keys["extract reasoning"], trainer.args.fitter.model_dump(),
+        trainer.args.baseline_fitter and trainer.args.baseline_fitter.model_dump(),
         [k.file for k in keys],
     ]  # fmt: skip
     return trainer.stage("vectors", inputs, make, lambda: {k: SteeringVector.load(folder / k.file) for k in keys})
@@ -59,7 +60,7 @@ def statistics_of(
 
     inputs = [
         trainer.keys["spans"], trainer.keys["traces"], lm.fingerprint, labels, args.extractor.model_dump(),
-        sorted(trainer.fitter.needs), args.bf16, trainer.pair.mapped(role),
+        sorted(trainer.needs), args.bf16, trainer.pair.mapped(role),
     ]  # fmt: skip
     return trainer.stage(f"extract {role}", inputs, make, lambda: ActivationStatistics.load(trainer.folder / name))
 
@@ -93,7 +94,7 @@ def collect(
 
     try:
         extract(
-            trainer.pair[role], items, trainer.extractor, labels, needs=trainer.fitter.needs,
+            trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
             raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, on_batch=on_batch, skip=skip,
         )  # fmt: skip
     except BaseException:
@@ -109,5 +110,6 @@ def collect(
 def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationStatistics) -> SteeringVector:
     """One vector, with where it came from."""
     pool = None if key.pool == "own" else max(statistics.windows, key=lambda w: w[1] - w[0])
-    fitter = trainer.fitter.replace(label=key.label, window=key.window)
+    made_like = trainer.fitter if key.label == trainer.fitter.config.label else trainer.baseline_fitter
+    fitter = made_like.replace(label=key.label, window=key.window)
     return fit(fitter, statistics, pool, data=trainer.keys["spans"], provenance=provenance(trainer))

@@ -51,8 +51,8 @@ def test_windows_are_listed_once_with_the_sweep_last() -> None:
     [
         ({"windows": ((-8, -13),)}, "window -8..-13 ends before it begins"),
         ({"sweep": (5, -40)}, "window 5..-40 ends before it begins"),
-        ({"overlap": "twice"}, "overlap must be 'each' or 'once'"),
-        ({"overlap": "once", "sweep": (-40, 5)}, "overlap: once keeps no offsets"),
+        ({"overlap": "twice"}, "Input should be 'each' or 'once'"),
+        ({"overlap": "once", "sweep": (-13, -8)}, "overlap: once keeps no offsets"),
         ({"window": (-13, -8)}, "Extra inputs are not permitted"),
     ],
 )

@@ -1,0 +1,191 @@
+"""The paper's experiments beside steering: projections, perplexity, presets; and recipes of single figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pocket import SMALL
+
+from steerkit import SteeringVector, load_pair, load_recipe
+from steerkit.errors import InputError, SteerkitError
+from steerkit.pair import ModelPair
+from steerkit.report import summary
+from steerkit.trainer import SteeringTrainer
+
+LITTLE = (
+    "prompts.extract=32", "prompts.choose=2", "prompts.test=3", "max_new_tokens=60", "resamples=100", "threads=1",
+    "strengths=[30]",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair() -> ModelPair:
+    return load_pair("pocket:base", "pocket:reasoning", id_map=load_recipe("backtracking").id_map)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_projections_are_those_of_a_plain_hook(run: Path, pair: ModelPair) -> None:
+    vector = SteeringVector.load(run / "vectors/base.backtracking.-13..-8.safetensors")
+    unit = vector.direction(1) / vector.direction(1).norm()
+    texts = {
+        f"{r['prompt_id']}-{r['sample']}": r
+        for r in rows(run / "generations.jsonl")
+        if (r["split"], r["target"], r["method"]) == ("test", "reasoning", "none")
+    }
+    found = rows(run / "projections.jsonl")
+    assert {row["id"] for row in found} == set(texts)
+    for row in found:
+        prompt = [{"role": "user", "content": row["prompt"]}]
+        tokenizer = pair.reasoning.tokenizer
+        before = tokenizer(
+            tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True), add_special_tokens=False
+        )["input_ids"]
+        ids = pair.ids_for("base", [*before, *texts[row["id"]]["ids"]])
+        with torch.inference_mode():
+            hidden = pair.base.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0]
+        expected = ((hidden - vector.means[1]) @ unit)[len(before) :][: len(row["values"])]
+        np.testing.assert_allclose(row["values"], expected.numpy(), rtol=1e-3, atol=2e-3)
+        assert len(row["starts"]) == len(row["values"])
+
+
+def test_detection_counts_tokens_before_backtracking(run: Path) -> None:
+    texts = rows(run / "projections.jsonl")
+    for row in rows(run / "detection.csv"):
+        n = int(row["within"])
+        hits = sum(
+            any(t < begin <= t + n for begin in text["begins"]) for text in texts for t in range(len(text["values"]))
+        )
+        assert int(row["n_hits"]) == hits
+        assert int(row["n_tokens"]) == sum(len(text["values"]) for text in texts)
+
+
+def test_perplexity_is_that_of_the_unsteered_model(run: Path, pair: ModelPair) -> None:
+    (row,) = (
+        r for r in rows(run / "results.csv")
+        if (r["experiment"], r["split"], r["metric"]) == ("transfer", "test", "keyword")
+        and (r["target"], r["source"]) == ("base", "base")
+    )  # fmt: skip
+    prompts = {p["id"]: p["prompt"] for p in rows(run / "prompts.jsonl")}
+    total, tokens = 0.0, 0
+    for text in rows(run / "generations.jsonl"):
+        if (text["split"], text["target"], text["source"]) == ("test", "base", "base"):
+            tokenizer = pair.reasoning.tokenizer
+            chat = [{"role": "user", "content": prompts[text["prompt_id"]]}]
+            formatted = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            before = pair.ids_for("base", tokenizer(formatted, add_special_tokens=False)["input_ids"])
+            own = pair.ids_for("base", text["ids"])
+            ids = torch.tensor([[*before, *own]])
+            labels = torch.tensor([[*(-100 for _ in before), *own]])
+            with torch.inference_mode():
+                total += float(pair.base.model(ids, labels=labels).loss) * len(own)
+            tokens += len(own)
+    assert float(row["perplexity"]) == pytest.approx(math.exp(total / tokens), rel=1e-3)
+
+
+def test_the_report_says_what_the_vectors_are(run: Path) -> None:
+    said = [claim.text for claim in summary(run)]
+    assert any(text.startswith("Logit-lens score of the base-derived vector under the base") for text in said)
+    assert any(text.startswith("Projection as a detector: AUROC") for text in said)
+    page = (run / "report.html").read_text()
+    assert 'class="win">' in page or 'class=" win">' in page
+    assert {p.stem for p in (run / "figures").glob("*.svg")} >= {"lens", "projection", "texts", "transfer"}
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "figures"),
+    [
+        ("fig1", (), {"transfer", "texts"}),
+        ("fig2", ("offsets.starts=[-13, 0]",), {"offsets"}),
+        ("fig4", ("baselines=[random-direction]", "baseline_labels=[]"), {"baselines", "texts"}),
+        ("fig5", ("lens.final_norm=true",), {"lens"}),
+        ("fig6", (), {"projection"}),
+        ("figb1", ("layers.layers=[0]",), {"layers"}),
+    ],
+)
+def test_a_figure_alone(tmp_path: Path, name: str, more: tuple[str, ...], figures: set[str]) -> None:
+    recipe = load_recipe(name, [f"output_dir={tmp_path}", *LITTLE, *more])
+    folder = SteeringTrainer.from_recipe(recipe).run()
+    assert {path.stem for path in (folder / "figures").glob("*.png")} == figures
+    page = (folder / "report.html").read_text()
+    assert ("Nothing was steered here" in page) == (name in ("fig5", "fig6"))
+
+
+def test_presets_are_laid_over_a_recipe_before_overrides() -> None:
+    plain, letter = load_recipe("fig4"), load_recipe("fig4", presets=["paper"])
+    assert plain.fitter.build("fitters").config.scale == "unit"
+    assert letter.name == "fig4" and not letter.transfer
+    fitter = letter.fitter.build("fitters").config
+    assert (fitter.scale, fitter.positives, fitter.window) == ("raw", "traces", (-13, -8))
+    assert letter.baseline_fitter is not None and letter.baseline_fitter.options["window"] == [0, -1]
+    assert letter.extractor.build("extractors").once((-13, -8))
+    code = load_recipe("fig4", ["fitter.weighting=trace"], presets=["author-code"])
+    assert code.fitter.build("fitters").config.weighting == "trace" and code.scored == "everything"
+    assert code.score_judge.options["keywords"] == ["wait", "hmm"] and code.score_judge.options["substring"] is True
+    both = load_recipe("fig2", presets=["backtracking-llama-8b", "author-code"])
+    assert both.base == "meta-llama/Llama-3.1-8B" and both.offsets is not None and both.offsets.strengths == (4, 8, 12)
+    with pytest.raises(SteerkitError, match="papr: no such recipe"):
+        load_recipe("fig4", presets=["papr"])
+
+
+def test_a_baselines_window_must_be_extracted() -> None:
+    with pytest.raises(InputError, match=r"window 0..-1 is not extracted .* add it to extractor.windows"):
+        load_recipe("fig4", ["baseline_fitter={name: dom, window: [0, -1]}"])
+
+
+@pytest.mark.parametrize("preset", ["paper", "author-code"])
+def test_a_preset_runs(tmp_path: Path, preset: str) -> None:
+    recipe = load_recipe("fig4", [f"output_dir={tmp_path}", *LITTLE[:-1], "strengths=[2]"], presets=[preset])
+    folder = SteeringTrainer.from_recipe(recipe).run()
+    methods = {row["method"] for row in rows(folder / "results.csv")}
+    assert methods == {"none", "dom", "overall-mean", "gaussian-noise", "self-amplify", "deduction", "initializing"}
+    windows = {row["window_start"] + ".." + row["window_end"] for row in rows(folder / "results.csv")
+               if row["method"] == "deduction"}  # fmt: skip
+    assert windows == {"0..-1" if preset == "paper" else "-13..-8"}
+
+
+def test_what_b_is_counted_in(run: Path) -> None:
+    """The same texts scored as output, with the prompt, and per token: recomputed by hand."""
+    generations = [r for r in rows(run / "generations.jsonl") if (r["split"], r["method"]) == ("test", "none")]
+    generations = [r for r in generations if r["target"] == "reasoning"]
+    prompts = {p["id"]: p["prompt"] for p in rows(run / "prompts.jsonl")}
+    tokenizer = load_pair("pocket:base", "pocket:reasoning").reasoning.tokenizer
+
+    def text(row: dict[str, Any], scored: str) -> str:
+        if scored == "output":
+            return str(row["text"])
+        chat = [{"role": "user", "content": prompts[row["prompt_id"]]}]
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) + row["text"]
+
+    def hits(words: str) -> int:
+        return sum(w.strip(".,!?").lower() in ("wait", "hmm") for w in words.split())
+
+    from steerkit.stages.scoring import score
+    from steerkit.trace import Prompt, read_rows
+
+    asked = read_rows(run / "prompts.jsonl", Prompt)
+    for scored, per in (("output", "words"), ("everything", "words"), ("everything", "tokens")):
+        recipe = load_recipe("backtracking", [*SMALL, f"scored={scored}", f"per={per}"])
+        trainer = SteeringTrainer.from_recipe(recipe)
+        found = score(trainer, generations, asked, "backtracking")
+        texts = [text(row, scored) for row in generations]
+        sizes = [
+            len(t.split()) if per == "words" else len(tokenizer(t, add_special_tokens=False)["input_ids"])
+            for t in texts
+        ]
+        expected = {r["prompt_id"]: hits(t) / n for r, t, n in zip(generations, texts, sizes, strict=True)}
+        split, condition = generations[0]["split"], generations[0]["condition"]
+        own = found._by_id[split, condition]
+        assert {prompt: s.keyword for (prompt, _), s in own.items()} == pytest.approx(expected)
