@@ -1,4 +1,4 @@
-"""`steerkit report`: make a run's figures and page again."""
+"""`steerkit report`: make a run's figures and page again, or put two runs side by side."""
 
 from __future__ import annotations
 
@@ -10,16 +10,28 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/backtracking.")],
+    other: Annotated[Path | None, typer.Argument(help="Another run folder, to put beside it.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The page about two runs.", dir_okay=False)] = Path(
+        "comparison.html"
+    ),
 ) -> None:
-    """Build figures and report.html again from a run folder's tables."""
+    """Build a run's figures and report.html again; or, of two runs, a page that puts them side by side."""
     from rich.console import Console
 
     from steerkit.errors import SteerkitError
     from steerkit.report import print_summary, write_report
+    from steerkit.report.compare import write_comparison
 
-    if not (run / "results.csv").is_file():
-        raise SteerkitError(f"{run}: no finished run there (no results.csv); give the folder that `recipe run` printed")
-    write_report(run)
+    for folder in (run, *([other] if other else ())):
+        if not (folder / "results.csv").is_file():
+            raise SteerkitError(
+                f"{folder}: no finished run there (no results.csv); give the folder that `recipe run` printed"
+            )
     console = Console(soft_wrap=True)
+    if other:
+        write_comparison(run, other, out)
+        console.print(f"comparison {out}", highlight=False)
+        return
+    write_report(run)
     print_summary(run, console)
     console.print(f"report {run / 'report.html'}", highlight=False)

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steerkit.files import atomic
 from steerkit.report import facts, tabulate, vectors, words
@@ -13,6 +14,9 @@ from steerkit.report.beside import beside_of
 from steerkit.report.finding import claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.texts import Shown
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FILE = "report.html"
 TEMPLATE = "report.html.j2"
@@ -30,48 +34,60 @@ class Section:
 
 def write_page(run: Run, figures: Sequence[str], shown: Sequence[Shown], note: str) -> str:
     """Write the page; returns its file name."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     claims = claims_of(run)
-    html = environment.get_template(TEMPLATE).render(
-        run=run,
-        name=run.recipe.get("name", ""),
-        about=run.recipe.get("about", ""),
-        strength=words.short(run.strength),
-        keywords=", ".join(run.recipe["score_judge"].get("keywords", ())),
-        headline=headline(run, claims),
-        claims=claims,
-        beside=beside_of(run),
-        sections=[_section(run, figure) for figure in figures if figure.endswith(".png")],
-        basis=facts.basis(run),
-        comparisons=tabulate.comparison_table(run),
-        choice=run.json("choice.json").get("how", ""),
-        choosing=tabulate.experiment_table(run, "transfer", "choose"),
-        data=facts.data_lines(run),
-        spans=facts.span_table(run),
-        shown=shown,
-        note=note,
-        shaded=(run.folder / "projections.jsonl").is_file(),
-        made_with=facts.made_with(run),
-        times=facts.stage_times(run),
-        recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+    html = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            run=run,
+            name=run.recipe.get("name", ""),
+            about=run.recipe.get("about", ""),
+            strength=words.short(run.strength),
+            keywords=", ".join(run.recipe["score_judge"].get("keywords", ())),
+            headline=headline(run, claims),
+            claims=claims,
+            beside=beside_of(run),
+            sections=[_section(run, figure) for figure in figures if figure.endswith(".png")],
+            basis=facts.basis(run),
+            comparisons=tabulate.comparison_table(run),
+            choice=run.json("choice.json").get("how", ""),
+            choosing=tabulate.experiment_table(run, "transfer", "choose"),
+            data=facts.data_lines(run),
+            spans=facts.span_table(run),
+            shown=shown,
+            note=note,
+            shaded=(run.folder / "projections.jsonl").is_file(),
+            made_with=facts.made_with(run),
+            times=facts.stage_times(run),
+            recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+        )
     )
     with atomic(run.folder / FILE) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair is no UTF-8
     return FILE
 
 
+def environment() -> Environment:
+    """Templates that escape whatever they are given, and miss nothing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def data_uri(figure: Path) -> str:
+    """A PNG file inside the page."""
+    return f"data:image/png;base64,{base64.b64encode(figure.read_bytes()).decode()}"
+
+
 def _section(run: Run, figure: str) -> Section:
     name = Path(figure).stem
     title, caption = _words(run)[name]
-    data = base64.b64encode((run.folder / figure).read_bytes()).decode()
     table = {"lens": vectors.lens_table, "projection": vectors.detection_table}.get(name)
     made = table(run) if table else None if name == "texts" else tabulate.experiment_table(run, name)
-    return Section(title, caption, f"data:image/png;base64,{data}", made)
+    return Section(title, caption, data_uri(run.folder / figure), made)
 
 
 def _words(run: Run) -> dict[str, tuple[str, str]]:
