@@ -25,7 +25,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,10 @@ import numpy as np
 import torch
 
 from steerkit import ActivationStatistics, GenerationRow, SteeringTrainer, extract, fit, generate, get, load_recipe
+from steerkit.importing import read_spans, read_traces
 from steerkit.interfaces import VectorFitter
 from steerkit.noise import key_of
-from steerkit.stages.spans import read_spans
-from steerkit.stages.traces import read_traces
-from steerkit.tokens import decode, format_prompt
+from steerkit.tokens import decode, encode_trace, format_prompt
 from steerkit.trace import Span, Trace
 
 FOLDS = 5
@@ -48,8 +47,10 @@ QUESTION = "A farmer has 17 sheep and all but 9 run away. How many sheep are lef
 
 def read(trainer: SteeringTrainer, data: Path, limit: int | None) -> tuple[list[Trace], list[Span]]:
     """Traces and their spans; prints what was found."""
-    traces = read_traces(trainer, data)
-    spans, notes = read_spans(data, traces, trainer.span_judge.labels())
+    encode = partial(encode_trace, trainer.pair.reasoning.tokenizer, marker=trainer.args.think_end)
+    traces = read_traces(data, encode)
+    found = read_spans(data, traces, trainer.span_judge.labels())
+    spans, notes = found.spans, found.notes
     traces = traces[:limit]
     known = {trace.id for trace in traces}
     spans = [span for span in spans if span.trace_id in known]

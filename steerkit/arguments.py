@@ -155,6 +155,8 @@ class SteeringArguments(Config):
     (tagged text), which is aligned to the traces."""
     annotation_labels: tuple[str, ...] | None = None
     """Labels that annotations in `spans` may use (others are rejected and counted); the span judge's when left out."""
+    min_coverage: float = Field(default=0.0, ge=0, le=1)
+    """Share of a trace's characters that its annotation must cover; the spans of others are left out and counted."""
     span_judge: Annotated[PluginSpec, Kind("judges")]
     """Labels the spans of traces and the sentences of generations."""
     score_judge: Annotated[PluginSpec, Kind("judges")]

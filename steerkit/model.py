@@ -155,16 +155,14 @@ def load_model(
         SteerkitError: nothing is there under that name, or it can't be fetched offline.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     path, options = _locate(name)
     options["trust_remote_code"] = trust_remote_code
     dtype = torch.bfloat16 if bf16 else torch.float32
     with _explained(name), _quiet_when_small(path):
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=device_map, **options)
-    if not tokenizer.is_fast:
-        raise SteerkitError(f"{name}: its tokenizer is not a fast one; convert it with transformers first")
     if adapter:
         from peft import PeftModel
 
@@ -173,6 +171,22 @@ def load_model(
     if device_map is None and torch.cuda.is_available():
         model = model.to("cuda")
     return LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter))
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+    """A model's tokenizer without its weights.
+
+    Raises:
+        SteerkitError: nothing is there under that name, or the tokenizer is not a fast one.
+    """
+    from transformers import AutoTokenizer
+
+    path, options = _locate(name)
+    with _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    if not tokenizer.is_fast:
+        raise SteerkitError(f"{name}: its tokenizer is not a fast one; convert it with transformers first")
+    return tokenizer
 
 
 @dataclass(frozen=True)

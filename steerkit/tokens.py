@@ -84,6 +84,11 @@ def encode_trace(tokenizer: Any, prompt: Prompt, text: str, marker: str, chat: C
     return _trace(prompt, prompt_ids, found["input_ids"], text, starts, marker, bool(marker) and marker in text)
 
 
+def plain_trace(prompt: Prompt, text: str, marker: str) -> Trace:
+    """A Trace of text that no tokenizer has seen yet; a run encodes it with its own."""
+    return _trace(prompt, (), (), text, (), marker, bool(marker) and marker in text)
+
+
 def _trace(
     prompt: Prompt, prompt_ids: Sequence[int], ids: Sequence[int], text: str, starts: Sequence[int], marker: str,
     finished: bool,

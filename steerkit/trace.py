@@ -56,7 +56,12 @@ class Trace:
         return bisect_left(self.starts, len(self.text)) if self.answer_text else len(self.ids)
 
     def token_span(self, start: int, end: int) -> tuple[int, int]:
-        """First and last index in `tokens` of the tokens that overlap characters [start, end) of `text`."""
+        """First and last index in `tokens` of the tokens that overlap characters [start, end) of `text`.
+
+        (-1, -1) for a trace that no tokenizer has seen yet.
+        """
+        if not self.ids:
+            return -1, -1
         offset = len(self.prompt_ids)
         first = bisect_right(self.starts, start) - 1
         # A token without characters of its own (half of a multi-byte character) starts where its neighbour does.
@@ -68,7 +73,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Labelled characters [start, end) of a trace's text, and the tokens [first, last] in prompt + trace ids."""
+    """Labelled characters [start, end) of a trace's text, and the tokens [first, last] in prompt + trace ids.
+
+    Tokens of -1 are not known yet: a run places them by the characters, with its own tokenizer.
+    """
 
     trace_id: str
     label: str
@@ -97,15 +105,19 @@ def read_rows(path: Path | str, kind: type[Row]) -> list[Row]:
         InputError: every malformed line, by number: not JSON, a missing or unknown field, a wrong type.
         SteerkitError: the file is missing or holds no row.
     """
-    path = Path(path)
-    rows: list[Row] = []
+    return list(numbered_rows(Path(path), kind).values())
+
+
+def numbered_rows(path: Path, kind: type[Row], extra: str = "") -> dict[int, Row]:
+    """Line number → row, as `read_rows`; rows may have one `extra` field, which is left out."""
+    rows: dict[int, Row] = {}
     problems: list[Problem] = []
     for number, value in read_jsonl(path, problems):
-        problem = _wrong(value, kind)
+        problem = _wrong({k: v for k, v in value.items() if k != extra} if isinstance(value, dict) else value, kind)
         if problem:
             problems.append(Problem(f"{path}:{number}", problem))
         else:
-            rows.append(from_json(kind, value))
+            rows[number] = from_json(kind, value)
     if problems:
         raise InputError(f"{path}", sorted(problems, key=lambda p: int(p.where.rsplit(":", 1)[1])))
     if not rows:

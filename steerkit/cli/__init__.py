@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from steerkit import __version__
-from steerkit.cli import plugin, recipe, vector
+from steerkit.cli import judge, plugin, recipe, vector
 from steerkit.cli.generate import generate
 from steerkit.cli.report import report
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(judge.app, name="judge")
 app.add_typer(plugin.app, name="plugin")
 app.add_typer(vector.app, name="vector")
 app.command()(generate)

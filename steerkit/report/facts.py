@@ -12,7 +12,10 @@ from steerkit.report.tabulate import Table
 NOTES = {
     "annotated_traces": "annotated traces",
     "mean_coverage": "mean coverage of a trace by its annotation",
+    "edited_spans": "annotated spans found with small edits",
     "unlocated_spans": "annotated spans not found in the trace",
+    "answer_spans": "annotated spans behind the end of the reasoning, left out",
+    "left_out_traces": "annotated traces left out, their coverage too low",
     "empty_spans": "annotated spans without text",
 }
 

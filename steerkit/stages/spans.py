@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerkit.annotation import align, parse_tagged
-from steerkit.errors import InputError, Problem, SteerkitError
+from steerkit.errors import SteerkitError
 from steerkit.files import input_digest, write_json
-from steerkit.trace import Span, Trace, read_jsonl, read_rows, write_rows
+from steerkit.importing import place, read_spans
+from steerkit.trace import Span, Trace, read_rows, write_rows
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
@@ -27,7 +27,8 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
         notes: dict[str, Any] = {}
         if args.spans:
             legal = args.annotation_labels or trainer.span_judge.labels()
-            found, notes = read_spans(Path(args.spans), traces, legal)
+            imported = read_spans(Path(args.spans), traces, legal, min_coverage=args.min_coverage)
+            found, notes = imported.spans, imported.notes
         else:
             found = judge_spans(trainer, traces)
         check_positives(found, label, traces, args.spans or args.span_judge.name)
@@ -42,15 +43,10 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
         args.span_judge.model_dump(),
         input_digest(args.spans),
         args.annotation_labels,
+        args.min_coverage,
         label,
     ]
     return trainer.stage("spans", inputs, make, lambda: read_rows(path, Span))
-
-
-def place(trace: Trace, start: int, end: int, label: str, judge: str) -> Span:
-    """A Span of characters [start, end) of a trace's text."""
-    first, last = trace.token_span(start, end)
-    return Span(trace_id=trace.id, label=label, judge=judge, start=start, end=end, first=first, last=last)
 
 
 def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
@@ -61,46 +57,6 @@ def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]
         for trace, spans in zip(traces, found, strict=True)
         for start, end, label in spans
     ]
-
-
-def read_spans(path: Path, traces: Sequence[Trace], labels: Sequence[str]) -> tuple[list[Span], dict[str, Any]]:
-    """Spans of a file, steerkit's own or tagged annotations, and what happened on the way.
-
-    Raises:
-        InputError: malformed lines; spans of traces that aren't there.
-    """
-    problems: list[Problem] = []
-    rows = read_jsonl(path, problems)
-    by_id = {trace.id: trace for trace in traces}
-    if not any(isinstance(row, dict) and "annotated" in row for _, row in rows):
-        own = read_rows(path, Span)
-        lost = sorted({span.trace_id for span in own} - set(by_id))
-        if lost:
-            raise SteerkitError(f"{path}: has spans of {len(lost)} traces that aren't there, the first {lost[0]!r}")
-        return own, {}
-    found: list[Span] = []
-    rejected: Counter[str] = Counter()
-    coverage, unlocated, empty = [], 0, 0
-    for number, row in rows:
-        trace = by_id.get(str(row.get("id", f"t{number:05d}"))) if isinstance(row, dict) else None
-        if trace is None or not isinstance(row.get("annotated"), str):
-            problems.append(Problem(f"{path}:{number}", "needs an 'annotated' text and the 'id' of a trace"))
-            continue
-        aligned = align(trace.text, parse_tagged(row["annotated"]), labels)
-        found += [place(trace, a, b, label, "annotation") for a, b, label in aligned.spans]
-        rejected += aligned.rejected
-        coverage.append(aligned.coverage)
-        unlocated += aligned.unlocated
-        empty += aligned.empty
-    if problems:
-        raise InputError(str(path), problems)
-    return found, {
-        "annotated_traces": len(coverage),
-        "mean_coverage": sum(coverage) / len(coverage) if coverage else 0.0,
-        "unlocated_spans": unlocated,
-        "rejected_spans": dict(rejected),
-        "empty_spans": empty,
-    }
 
 
 def check_positives(spans: Sequence[Span], label: str, traces: Sequence[Trace], judge: str) -> None:

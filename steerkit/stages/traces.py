@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.files import input_digest
 from steerkit.generation import Generated, GenerationRow
+from steerkit.importing import read_traces
 from steerkit.noise import key_of
 from steerkit.stages.batches import Job, generate_all
 from steerkit.tokens import encode_trace, format_prompt, make_trace
-from steerkit.trace import Prompt, Trace, from_json, read_jsonl, read_rows, write_rows
+from steerkit.trace import Prompt, Trace, from_json, read_rows, write_rows
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
@@ -39,7 +40,8 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
 
     def make(key: str) -> tuple[list[Trace], list[str]]:
         if args.traces:
-            found = read_traces(trainer, Path(args.traces))
+            encode = partial(encode_trace, trainer.pair.reasoning.tokenizer, marker=args.think_end, chat=args.chat)
+            found = read_traces(Path(args.traces), encode)
             write_rows(path, found)
         else:
             found = make_traces(trainer, prompts, key)
@@ -67,36 +69,4 @@ def make_traces(trainer: SteeringTrainer, prompts: list[Prompt], key: str) -> li
     found = [from_json(Trace, row) for row in rows]
     write_rows(trainer.folder / FILE, found)
     partial.unlink()
-    return found
-
-
-def read_traces(trainer: SteeringTrainer, path: Path) -> list[Trace]:
-    """Traces of a file: steerkit's own, or rows with `prompt` and `trace` texts, which are encoded.
-
-    Raises:
-        InputError: malformed lines, by number.
-        SteerkitError: an id twice, or nothing in it.
-    """
-    problems: list[Problem] = []
-    rows = read_jsonl(path, problems)
-    if any(isinstance(row, dict) and "prompt_ids" in row for _, row in rows):
-        found = read_rows(path, Trace)
-    else:
-        found = []
-        tokenizer, args = trainer.pair.reasoning.tokenizer, trainer.args
-        for number, row in rows:
-            if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("prompt", "trace")):
-                problems.append(Problem(f"{path}:{number}", "needs the texts 'prompt' and 'trace'"))
-                continue
-            prompt = Prompt(id=str(row.get("id", f"t{number:05d}")), prompt=row["prompt"])
-            found.append(encode_trace(tokenizer, prompt, row["trace"], args.think_end, args.chat))
-    if problems:
-        raise InputError(str(path), problems)
-    if not found:
-        raise SteerkitError(f"{path}: holds no traces; each line is a JSON object with 'prompt' and 'trace'")
-    seen: set[str] = set()
-    for trace in found:
-        if trace.id in seen:
-            raise SteerkitError(f"{path}: the trace id {trace.id!r} stands twice; ids must differ")
-        seen.add(trace.id)
     return found
