@@ -194,6 +194,9 @@ class SteeringArguments(Config):
     """Logit-lens scores of the vectors at every layer, and their top tokens; skipped when left out."""
     projection: Projection | None = None
     """Projection of unsteered test texts on the vector, token by token; skipped when left out."""
+    agreement: Annotated[PluginSpec, Kind("judges")] | None = None
+    """Judge that is held against the span judge, on sentences of test texts at every strength; skipped when left
+    out."""
     perplexity: bool = False
     """Read every generation with the unsteered model, for its perplexity."""
     confidence: float = Field(default=0.95, gt=0, lt=1)

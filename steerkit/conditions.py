@@ -107,8 +107,7 @@ class Planner:
         """Base-derived vector on the reasoning model at every strength, on the choose prompts; none if none is used."""
         if not any(c.strength for e in self.test(0) for c in e.conditions):
             return []
-        conditions = [none("reasoning"), *(self.dom("base", "reasoning", s) for s in self.args.nonzero)]
-        return [Experiment("transfer", "choose", tuple(conditions))]
+        return [Experiment("transfer", "choose", self.strengths())]
 
     def test(self, chosen: float) -> list[Experiment]:
         """All experiments on the test prompts."""
@@ -144,7 +143,13 @@ class Planner:
             found.append(Experiment("layers", "test", (none("reasoning"), *swept)))
         if args.projection:
             found.append(Experiment("projection", "test", (none("reasoning"),)))
+        if args.agreement:
+            found.append(Experiment("agreement", "test", self.strengths()))
         return found
+
+    def strengths(self) -> tuple[Condition, ...]:
+        """Base-derived vector on the reasoning model, unsteered and at every strength."""
+        return (none("reasoning"), *(self.dom("base", "reasoning", s) for s in self.args.nonzero))
 
     def dom(
         self,

@@ -126,6 +126,7 @@ class SteeringTrainer:
             testing = stages.test(self, prompts, vectors, chosen)
             stages.projection(self, prompts, vectors)
             stages.perplexity(self, prompts)
+            stages.agreement(self, vectors)
             stages.results(self, prompts, vectors, chosen, [*choosing, *testing])
             stages.report(self)
             if self.args.push_to_hub:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from steerkit.report import vectors, words
+from steerkit.report import judges, vectors, words
 from steerkit.report.finding import Claim, claim_of
 from steerkit.report.run import Row, Run, select
 
@@ -16,6 +16,7 @@ def beside_of(run: Run) -> list[Claim]:
     return [
         *_b_against_baselines(run), *_damage(run), *_sources(run), *_cosine(run), *_windows(run), *_layers(run),
         *vectors.lens_lines(run), *vectors.projection_lines(run),
+        *judges.agreement_lines(run),
     ]  # fmt: skip
 
 

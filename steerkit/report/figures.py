@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from steerkit.report import style, sweeps, textgrid, vectors, words
+from steerkit.report import judges, style, sweeps, textgrid, vectors, words
 from steerkit.report.run import Row, Run, select
 from steerkit.report.style import Look
 from steerkit.report.texts import Shown
@@ -23,6 +23,7 @@ def draw_all(run: Run, shown: Sequence[Shown]) -> list[str]:
         "layers": (run.has("layers"), lambda: sweeps.layers(run)),
         "lens": (run.csv("lens.csv"), lambda: vectors.draw_lens(run)),
         "projection": (run.jsonl("projections.jsonl"), lambda: vectors.draw_projection(run)),
+        "agreement": (run.csv("agreement.csv"), lambda: judges.draw(run)),
         "texts": (len(shown[0].texts) > 1 if shown else False, lambda: texts(run, shown[0])),
     }
     names = [name for name, (there, _) in drawn.items() if there]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerkit.files import atomic
-from steerkit.report import facts, tabulate, vectors, words
+from steerkit.report import facts, judges, tabulate, vectors, words
 from steerkit.report.beside import beside_of
 from steerkit.report.finding import claims_of, headline
 from steerkit.report.run import Run
@@ -67,6 +67,10 @@ def write_page(run: Run, figures: Sequence[str], shown: Sequence[Shown], note: s
     return FILE
 
 
+def _judge(run: Run, key: str) -> str:
+    return str((run.recipe.get(key) or {}).get("name", ""))
+
+
 def environment() -> Environment:
     """Templates that escape whatever they are given, and miss nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -85,7 +89,9 @@ def data_uri(figure: Path) -> str:
 def _section(run: Run, figure: str) -> Section:
     name = Path(figure).stem
     title, caption = _words(run)[name]
-    table = {"lens": vectors.lens_table, "projection": vectors.detection_table}.get(name)
+    table = {
+        "lens": vectors.lens_table, "projection": vectors.detection_table, "agreement": judges.agreement_table,
+    }.get(name)  # fmt: skip
     made = table(run) if table else None if name == "texts" else tabulate.experiment_table(run, name)
     return Section(title, caption, data_uri(run.folder / figure), made)
 
@@ -126,6 +132,13 @@ def _words(run: Run) -> dict[str, tuple[str, str]]:
             "Projection of unsteered test texts on the base-derived vector, centred on the mean activation before "
             "labelled sentences. Below: the probability that a token before a sentence with the label lies higher "
             "than another token, with bootstrap intervals over texts.",
+        ),
+        "agreement": (
+            "Do the judges agree?",
+            f"The {_judge(run, 'agreement')} judge against the {_judge(run, 'span_judge')} judge on sentences of the "
+            f"reasoning model's texts, steered with the base-derived vector. Precision: the share of its {run.label} "
+            "sentences that are the other's too; recall: the share of the other's that it finds. Intervals: "
+            "bootstrap over prompts.",
         ),
         "texts": (
             "One prompt, unsteered and steered",

@@ -1,5 +1,6 @@
 """The stages of a run, in order. Each knows its inputs, makes its artifact, and can read it back."""
 
+from steerkit.stages.agreement import agreement
 from steerkit.stages.generations import choose, test
 from steerkit.stages.lens import lens
 from steerkit.stages.perplexity import perplexity
@@ -11,5 +12,6 @@ from steerkit.stages.traces import traces
 from steerkit.stages.vectors import vectors
 
 __all__ = [
-    "choose", "lens", "perplexity", "projection", "prompts", "report", "results", "spans", "test", "traces", "vectors",
+    "agreement", "choose", "lens", "perplexity", "projection", "prompts", "report", "results", "spans", "test",
+    "traces", "vectors",
 ]  # fmt: skip

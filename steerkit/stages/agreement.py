@@ -1,0 +1,63 @@
+"""Do two judges see the same? Table C.1: another judge against the span judge, by steering strength."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from steerkit.agreement import agreement as agree
+from steerkit.agreement_tables import COLUMNS, agreement_rows
+from steerkit.conditions import VectorKey
+from steerkit.files import read_whole_lines
+from steerkit.stages.generations import FILE as GENERATIONS
+from steerkit.stages.generations import planner_for
+from steerkit.tables import write_csv
+from steerkit.tokens import split_answer
+from steerkit.units import labels_by
+from steerkit.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerkit.trainer import SteeringTrainer
+
+FILE = "agreement.csv"
+
+
+def agreement(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVector]) -> None:
+    """``agreement.csv``: precision, recall, F1, kappa and alpha on the span judge's sentences, by strength."""
+    args = trainer.args
+    if args.agreement is None:
+        return
+    reference, name = args.span_judge.name, args.agreement.name
+    judge = args.agreement.build("judges")
+    conditions = {c.id: c.strength for c in planner_for(trainer, vectors).strengths()}
+
+    def make(key: str) -> tuple[None, list[str]]:
+        by_strength: dict[float, list[tuple[str, str]]] = {strength: [] for strength in conditions.values()}
+        for row in read_whole_lines(trainer.folder / GENERATIONS):
+            if row["split"] == "test" and row["condition"] in conditions:
+                text = split_answer(row["text"], args.think_end)[0]
+                by_strength[conditions[row["condition"]]].append((row["prompt_id"], text))
+        shared = [label for label in trainer.span_judge.labels() if label in judge.labels()]
+        rows = []
+        for strength, texts in sorted(by_strength.items()):
+            spans = trainer.span_judge.annotate([text for _, text in texts])
+            units = [
+                (prompt, text[a:b], label)
+                for (prompt, text), own in zip(texts, spans, strict=True)
+                for a, b, label in own
+            ]
+            if units:
+                clusters, pieces, labels = (list(column) for column in zip(*units, strict=True))
+                found = agree(
+                    {reference: labels, f"{name} (scored)" if name == reference else name: labels_by(judge, pieces)},
+                    clusters, labels=shared, confidence=args.confidence, resamples=args.resamples, seed=args.seed,
+                )  # fmt: skip
+                rows += list(agreement_rows(found, f"{strength:g}"))
+        write_csv(trainer.folder / FILE, COLUMNS, rows)
+        return None, [FILE]
+
+    inputs = [
+        trainer.keys["test"], args.span_judge.model_dump(), args.agreement.model_dump(), args.think_end,
+        args.confidence, args.resamples, args.seed, sorted(conditions),
+    ]  # fmt: skip
+    trainer.stage("agreement", inputs, make, lambda: None)
