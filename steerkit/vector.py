@@ -82,6 +82,9 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
 
         if not directions:
             raise SteerkitError("a SteeringVector needs at least one layer's direction")
+        shapes = {tuple(value.shape) for value in (*directions.values(), *(means or {}).values())}
+        if len(shapes) > 1 or len(next(iter(shapes))) != 1:
+            raise SteerkitError(f"directions and means are of one width [H]; these have the shapes {sorted(shapes)}")
         bad = [layer for layer, value in directions.items() if not torch.isfinite(value).all()]
         if bad:
             raise SteerkitError(f"the direction is not finite at layer {', '.join(map(str, bad))}")
@@ -252,14 +255,14 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
             info = json.loads(head["info"])
             norms = {int(k): tuple(v) for k, v in json.loads(head["norms"]).items()}
             parsed = VectorInfo(**{**info, "window": tuple(info["window"]) if info["window"] else None})
+            split: dict[str, dict[int, Any]] = {"direction": {}, "mean": {}}
+            for key, value in tensors.items():
+                kind, _, layer = key.partition(".")
+                split[kind][int(layer)] = value
         except FileNotFoundError as error:
             raise SteerkitError(f"{file_path}: no such vector file") from error
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerkitError(f"{file_path}: not a steerkit vector ({error})") from error
-        split: dict[str, dict[int, Any]] = {"direction": {}, "mean": {}}
-        for key, value in tensors.items():
-            kind, _, layer = key.partition(".")
-            split.get(kind, {})[int(layer)] = value
         return cls(split["direction"], parsed, means=split["mean"], norms=norms)
 
     @classmethod

@@ -13,6 +13,7 @@ from steerkit_plugins.prompts.reasoning_gym import CATEGORIES, ReasoningGymPromp
 
 from steerkit import load_recipe
 from steerkit.errors import InputError, SteerkitError
+from steerkit.sources import check_splits
 from steerkit.trace import Prompt
 
 pytest.importorskip("reasoning_gym", reason="generated prompts need: pip install reasoning-gym")
@@ -27,6 +28,7 @@ def test_ten_categories_of_thirty() -> None:
     found = recipe.prompts.source.build("prompts").read(counts, seed=0)
     assert Counter(p.category for p in found) == dict.fromkeys(CATEGORIES, 30)
     assert Counter(p.split for p in found) == counts
+    check_splits(found, counts)
     assert len({p.id for p in found}) == len({p.prompt for p in found}) == 300
     for split, count in counts.items():
         each = Counter(p.category for p in found if p.split == split)
