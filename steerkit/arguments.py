@@ -130,7 +130,9 @@ class SteeringArguments(Config):
     push_to_hub: bool = False
     """Upload the run's vectors when it is done."""
     hub_model_id: str | None = None
-    """Where to: the repository that `push_to_hub` uploads to."""
+    """Where to: USER/NAME; each vector gets a repository of its own, whose name begins with this."""
+    hub_private_repo: bool | None = None
+    """Whether repositories that are made are private; the hub's default for you when left out."""
 
     max_new_tokens: int = Field(default=500, ge=1)
     """Tokens a trace and a steered generation may have."""

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
 
 PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "scipy")
-NOT_PART = ("output_dir", "report_to", "push_to_hub", "hub_model_id", "threads")  # they change no result
+NOT_PART = (
+    "output_dir",
+    "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "threads",
+)  # they change no result
 
 
 def version_of(package: str) -> str:

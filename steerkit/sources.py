@@ -32,6 +32,18 @@ class PromptSource(Plugin):
     def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
         """`counts[split]` prompts a split, `Prompt.split` set. `assign_splits` does it for a finite list."""
 
+    def correct(self, prompt: Prompt, answer: str) -> float | None:
+        """How right an answer to one of this source's prompts is.
+
+        Args:
+            prompt: as `read` gave it, maybe in another process.
+            answer: what the model wrote after the end of its reasoning, marker left out; empty when it got no further.
+
+        Returns:
+            From 0 (wrong) to 1 (right); None when this source can't tell, as here.
+        """
+        return None
+
 
 def assign_splits(prompts: Sequence[Prompt], counts: Mapping[str, int], seed: int) -> list[Prompt]:
     """Deal a list of prompts to the splits: those with a `split` of their own as they say, others by a seeded hash.

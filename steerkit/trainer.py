@@ -13,6 +13,7 @@ from steerkit.arguments import PluginSpec, Recipe, SteeringArguments
 from steerkit.callbacks import CallbackList, JsonlLog, SteeringCallback, Trackers
 from steerkit.files import digest
 from steerkit.folder import RunFolder
+from steerkit.hub import repo_for
 from steerkit.pair import ModelPair, load_pair
 from steerkit.provenance import settings_of, write_recipe
 from steerkit.sources import as_prompts
@@ -131,7 +132,8 @@ class SteeringTrainer:
             stages.report(self)
             if self.args.push_to_hub:
                 for key, vector in vectors.items():
-                    vector.push_to_hub(f"{self.args.hub_model_id}-{key.file.removesuffix('.safetensors')}")
+                    name = repo_for(str(self.args.hub_model_id), key.file)
+                    vector.push_to_hub(name, private=self.args.hub_private_repo)
             self.events.on_run_end(self)
         return self.folder.path
 

@@ -13,12 +13,14 @@ from huggingface_hub import ModelHubMixin
 from steerkit.card import card_of
 from steerkit.errors import SteerkitError
 from steerkit.files import atomic, write_json
+from steerkit.hub import explained
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
     from torch import Tensor
 
     from steerkit.interfaces import Steerer
-    from steerkit.model import LanguageModel
+    from steerkit.model import LanguageModel, ModelShape
     from steerkit.steering import Edit, Tokens
 
 FILE = "steering_vector.safetensors"
@@ -34,7 +36,7 @@ class VectorInfo:
     Attributes:
         method: the fitter's name and its options.
         label: label of the positive spans.
-        window: token offsets from a span's first token, inclusive.
+        window: token offsets from a span's first token, inclusive; None where an imported vector doesn't say.
         scale: what strength 1 adds (see `FitterConfig.scale`).
         source: `base` or `reasoning`: the model whose activations it is made of.
         model: that model's name, and its weights' fingerprint.
@@ -46,7 +48,7 @@ class VectorInfo:
 
     method: str
     label: str
-    window: tuple[int, int]
+    window: tuple[int, int] | None
     scale: Scale = "unit"
     source: str = ""
     model: str = ""
@@ -80,6 +82,9 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
 
         if not directions:
             raise SteerkitError("a SteeringVector needs at least one layer's direction")
+        shapes = {tuple(value.shape) for value in (*directions.values(), *(means or {}).values())}
+        if len(shapes) > 1 or len(next(iter(shapes))) != 1:
+            raise SteerkitError(f"directions and means are of one width [H]; these have the shapes {sorted(shapes)}")
         bad = [layer for layer, value in directions.items() if not torch.isfinite(value).all()]
         if bad:
             raise SteerkitError(f"the direction is not finite at layer {', '.join(map(str, bad))}")
@@ -100,8 +105,9 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
     def __repr__(self) -> str:
         i = self.info
         layers = f"{self.layers[0]}..{self.layers[-1]}" if len(self.layers) > 1 else str(self.layers[0])
+        window = f"{i.window[0]}..{i.window[1]}" if i.window else "?"
         return (
-            f"SteeringVector({i.label!r} by {i.method}, window {i.window[0]}..{i.window[1]}, layers {layers}, "
+            f"SteeringVector({i.label!r} by {i.method}, window {window}, layers {layers}, "
             f"width {self.width}, from {i.source or '?'} model {i.model!r})"
         )
 
@@ -151,7 +157,7 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
             raise SteerkitError("the vectors share no layer")
         return {layer: float(self.unit(layer) @ other.unit(layer)) for layer in shared}
 
-    def check_model(self, lm: LanguageModel) -> None:
+    def check_model(self, lm: LanguageModel | ModelShape) -> None:
         """Raises: SteerkitError when the vector's width or depth does not fit the model."""
         if self.width != lm.width:
             raise SteerkitError(f"the vector has width {self.width}, {lm.name} has {lm.width}: made for another model")
@@ -178,11 +184,46 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
     # --- files -------------------------------------------------------------------------------------------------
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The vector, its info as config.json for people and the hub, and a model card."""
+        """The vector, and its info as config.json for people and the hub; the mixin adds the model card."""
         self.save(save_directory / FILE)
         described = {"format": FORMAT, "width": self.width, "layers": self.layers, **asdict(self.info)}
         write_json(save_directory / "config.json", described)
-        (save_directory / "README.md").write_text(card_of(self), encoding="utf-8")
+        (save_directory / "README.md").unlink(missing_ok=True)  # the mixin would keep another vector's card
+
+    def generate_model_card(self, *args: Any, repo_id: str | None = None, **kwargs: Any) -> ModelCard:
+        """The card that `save_pretrained` writes; see `card_of`."""
+        from huggingface_hub import ModelCard
+
+        return ModelCard(card_of(self, repo_id))
+
+    def push_to_hub(
+        self, repo_id: str, *, commit_message: str = "Upload steering vector", private: bool | None = None,
+        token: str | None = None, branch: str | None = None, **options: Any,
+    ) -> str:  # fmt: skip
+        """Upload the vector, its config.json and its model card in one commit.
+
+        Args:
+            repo_id: ``USER/NAME``, or ``NAME`` in your own space; made when it isn't there.
+            commit_message: of the commit.
+            private: whether a repository that is made is private.
+            token: of the hub; what `hf auth login` or HF_TOKEN gave when left out.
+            branch: to push to; main when left out.
+            options: what else `huggingface_hub.ModelHubMixin.push_to_hub` takes (`create_pr`, ...).
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            SteerkitError: the hub can't be reached, or refuses.
+        """
+        from huggingface_hub import HfApi
+
+        with explained(repo_id, "uploaded"):
+            full_id = HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
+            return super().push_to_hub(
+                full_id, commit_message=commit_message, private=private, token=token, branch=branch,
+                model_card_kwargs={"repo_id": full_id}, **options,
+            )  # fmt: skip
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; `save_pretrained(folder)` adds a model card and the hub."""
@@ -213,27 +254,44 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             info = json.loads(head["info"])
             norms = {int(k): tuple(v) for k, v in json.loads(head["norms"]).items()}
-            parsed = VectorInfo(**{**info, "window": tuple(info["window"])})
+            parsed = VectorInfo(**{**info, "window": tuple(info["window"]) if info["window"] else None})
+            split: dict[str, dict[int, Any]] = {"direction": {}, "mean": {}}
+            for key, value in tensors.items():
+                kind, _, layer = key.partition(".")
+                split[kind][int(layer)] = value
         except FileNotFoundError as error:
             raise SteerkitError(f"{file_path}: no such vector file") from error
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerkitError(f"{file_path}: not a steerkit vector ({error})") from error
-        split: dict[str, dict[int, Any]] = {"direction": {}, "mean": {}}
-        for key, value in tensors.items():
-            kind, _, layer = key.partition(".")
-            split.get(kind, {})[int(layer)] = value
         return cls(split["direction"], parsed, means=split["mean"], norms=norms)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool,
-                         local_files_only: bool, token: Any, **_: Any) -> SteeringVector:  # fmt: skip
-        if Path(model_id).exists():
-            return cls.load(model_id)
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None,
+        token: str | bool | None = None, cache_dir: str | Path | None = None, force_download: bool = False,
+        local_files_only: bool = False, **_: Any,
+    ) -> SteeringVector:  # fmt: skip
+        """Load a vector from a folder, a file or the hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder that `save_pretrained` wrote, a vector file, or ``USER/NAME``.
+            revision: branch, tag or commit on the hub.
+            token: of the hub; what `hf auth login` or HF_TOKEN gave when left out.
+            cache_dir: where downloads are kept.
+            force_download: download again what is in the cache.
+            local_files_only: use the cache alone.
+
+        Raises:
+            SteerkitError: nothing is there, it can't be fetched, or it is no steerkit vector.
+        """
         from huggingface_hub import hf_hub_download
 
-        return cls.load(
-            hf_hub_download(
-                model_id, FILE, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
+        name = str(pretrained_model_name_or_path)
+        if Path(name).exists():
+            return cls.load(name)
+        with explained(name, "downloaded"):
+            file = hf_hub_download(
+                name, FILE, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token,
                 local_files_only=local_files_only,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+        return cls.load(file)

@@ -98,6 +98,11 @@ def test_misuse_in_words() -> None:
             lambda: SteeringVector({1: torch.tensor([1.0, float("nan")])}, INFO),
             "the direction is not finite at layer 1",
         ),
+        (
+            lambda: SteeringVector({1: torch.ones(4), 2: torch.ones(5)}, INFO),
+            r"are of one width \[H\]; these have the shapes \[\(4,\), \(5,\)\]",
+        ),
+        (lambda: SteeringVector({1: torch.ones(2, 4)}, INFO), r"these have the shapes \[\(2, 4\)\]"),
         (lambda: vector.direction(1), "the vector has no layer 1; it has 0, 2"),
         (lambda: vector.only_layer(), "name a layer: this vector has 0, 2"),
         (lambda: SteeringVector({1: torch.zeros(4)}, INFO).unit(1), "the vector is zero at layer 1: its positive and"),
@@ -119,6 +124,11 @@ def test_files_that_are_no_vectors(tmp_path: Path) -> None:
     save_file({"direction.0": torch.ones(4)}, tmp_path / "other.safetensors")
     with pytest.raises(SteerkitError, match="a safetensors file, but no steerkit vector"):
         SteeringVector.load(tmp_path / "other.safetensors")
+    head = {"format": "steerkit-vector-1", "info": '{"method": "m", "label": "l", "window": null}', "norms": "{}"}
+    for name in ("direction.x", "extra.0"):
+        save_file({name: torch.ones(4)}, tmp_path / "odd.safetensors", head)
+        with pytest.raises(SteerkitError, match=r"odd\.safetensors: not a steerkit vector \("):
+            SteeringVector.load(tmp_path / "odd.safetensors")
 
 
 def test_a_vector_keeps_a_copy_of_what_it_was_given() -> None:

@@ -29,7 +29,7 @@ class Sweep:
 
 
 def offsets(run: Run) -> None:
-    """Base-derived vectors of other windows on the reasoning model."""
+    """Vectors of other windows on the reasoning model."""
     draw(run, Sweep(
         "offsets", lambda r: float(r["window_start"]), float(run.window[0]),
         lambda r: words.window(r["window_start"], r["window_end"]),
@@ -38,7 +38,7 @@ def offsets(run: Run) -> None:
 
 
 def layers(run: Run) -> None:
-    """The base-derived vector of each block, added at that block's output."""
+    """The vector of each block, added at that block's output."""
     draw(run, Sweep(
         "layers", lambda r: float(r["layer"]), float(run.layer), lambda r: words.short(r["layer"]),
         "block whose output is steered (0-based)", f"Block, window {words.window(*run.window)}",
@@ -46,17 +46,22 @@ def layers(run: Run) -> None:
 
 
 def draw(run: Run, sweep: Sweep) -> None:
-    """Two panels, b and judged sentences."""
+    """Two panels a source, b and judged sentences."""
     rows = run.fitted(experiment=sweep.experiment)
     strengths = sorted({row["strength"] for row in rows})
+    sources = list(dict.fromkeys(str(row["source"]) for row in rows))
     several = len(strengths) > 1
-    with style.figure(run, sweep.experiment, 8.6, 1.9 + 0.34 * len(strengths) if several else 3.3) as made:
-        axes = made.subplots(1, 2)
-        for ax, metric in zip(axes, figures.SHOWN, strict=True):
-            own = sorted(select(rows, metric=metric), key=sweep.column)
-            (heatmap if several else line)(made, ax, run, sweep, own, metric)
+    height = 1.9 + 0.34 * len(strengths) if several else 3.3
+    with style.figure(run, sweep.experiment, 8.6, height * len(sources)) as made:
+        axes = made.subplots(len(sources), 2, squeeze=False)
+        for pair, source in zip(axes, sources, strict=True):
+            for ax, metric in zip(pair, figures.SHOWN, strict=True):
+                own = sorted(select(rows, metric=metric, source=source), key=sweep.column)
+                (heatmap if several else line)(made, ax, run, sweep, own, metric)
+                if len(sources) > 1:
+                    ax.set_title(f"{source}-derived; {ax.get_title(loc='left')}")
         if not several:
-            style.legend(made, axes[0], 3)
+            style.legend(made, axes[0, 0], 3)
         at = f"strength {', '.join(map(words.short, strengths))}"
         what = f"{sweep.heading}, {at}" if not several else sweep.heading
         if several:
@@ -76,7 +81,7 @@ def line(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric
     places = list(range(len(rows)))
     style.unsteered_band(ax, run.unsteered("reasoning", metric))
     look = style.Look(style.BLUE, "o", "-", hollow=True)
-    style.series(ax, rows, places, look, "base-derived vector on reasoning model")
+    style.series(ax, rows, places, look, "steered reasoning model")
     own = [(place, row) for place, row in zip(places, rows, strict=True) if sweep.column(row) == sweep.own]
     filled = style.Look(style.BLUE, "o", "none")
     style.series(ax, [row for _, row in own], [float(p) for p, _ in own], filled, "as in the other experiments")

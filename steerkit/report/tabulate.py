@@ -9,7 +9,7 @@ from steerkit.report import words
 from steerkit.report.run import Row, Run, select
 
 SHOWN = ("keyword", "judged_sentences", "other_sentences")
-QUALITY = ("texts not empty", "collapsed", "mean words", "longest repeat", "distinct‑2")
+QUALITY = ("texts not empty", "collapsed", "mean words", "longest repeat", "distinct‑2", "perplexity")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
     """An experiment's conditions; those at the chosen strength of the fitted vector are strong."""
     rows = select(run.results, experiment=experiment, split=split)
     names = {
-        "transfer": ("vector", "target"), "baselines": ("method",), "offsets": ("window",), "layers": ("block",),
+        "transfer": ("vector", "target"), "baselines": ("method",), "offsets": ("vector", "window"),
+        "layers": ("vector", "block"),
     }[experiment]  # fmt: skip
     by_condition: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
@@ -86,16 +87,16 @@ def _names(run: Run, experiment: str, row: Row) -> Sequence[str]:
     if experiment == "baselines":
         return (words.method(row["method"], run.fitter),)
     if unsteered:
-        return ("unsteered",)
+        return ("none", words.NOTHING)
     if experiment == "offsets":
-        return (words.window(row["window_start"], row["window_end"]),)
-    return (words.short(row["layer"]),)
+        return (f"{row['source']}-derived", words.window(row["window_start"], row["window_end"]))
+    return (f"{row['source']}-derived", words.short(row["layer"]))
 
 
 def _quality(row: Row) -> tuple[str, ...]:
     return (
         words.number(row["n_nonempty"]), words.number(row["n_collapsed"]), words.number(row["mean_words"], 1),
-        words.number(row["longest_repeat"]), words.number(row["distinct_2"], 2),
+        words.number(row["longest_repeat"]), words.number(row["distinct_2"], 2), words.number(row.get("perplexity"), 2),
     )  # fmt: skip
 
 

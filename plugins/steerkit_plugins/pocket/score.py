@@ -7,11 +7,15 @@ import re
 ANSWER = re.compile(r"has (\d+) \w+\.")
 
 
+def stated(answer: str) -> str | None:
+    """The count that an answer states last, or None."""
+    found = ANSWER.findall(answer)
+    return found[-1] if found else None
+
+
 def final_answer(text: str) -> str | None:
     """The count stated after `</think>`, or None where the text doesn't get there."""
-    _, closed, tail = text.partition("</think>")
-    found = ANSWER.findall(tail) if closed else []
-    return found[-1] if found else None
+    return stated(text.partition("</think>")[2])
 
 
 def is_right(text: str, answer: str) -> bool:

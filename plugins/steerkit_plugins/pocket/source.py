@@ -34,3 +34,9 @@ class PocketPrompts(PromptSource):
         from steerkit_plugins.pocket.prompts import problems
 
         return [Prompt(split=split, **row) for split, n in counts.items() for row in problems(n, seed, split)]
+
+    def correct(self, prompt: Prompt, answer: str) -> float:
+        """1 when the answer states the problem's count."""
+        from steerkit_plugins.pocket.score import stated
+
+        return float(stated(answer) == prompt.answer)
