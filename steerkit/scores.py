@@ -21,6 +21,9 @@ METRICS = ("keyword", "keyword_uncollapsed", "judged_sentences", "judged_uncolla
 """b (Eq. 1); share of sentences judged to have the label; both with collapsed generations counted as their
 unsteered ones; share of sentences that fit no label (text damage)."""
 
+ACCURACY = "accuracy"
+"""Share of right answers, where answers can be checked."""
+
 PLAIN = {"keyword_uncollapsed": "keyword", "judged_uncollapsed": "judged_sentences"}
 
 
@@ -28,6 +31,7 @@ PLAIN = {"keyword_uncollapsed": "keyword", "judged_uncollapsed": "judged_sentenc
 class Score:
     """Figures of one generation's reasoning; NaN where an empty text has none.
 
+    `accuracy` is how right its answer is, in [0, 1], where the prompt has one that can be checked.
     `log_likelihood` (nats, under its own model without steering) is that of all its `tokens`.
     """
 
@@ -38,6 +42,7 @@ class Score:
     words: int
     repeat: int
     distinct: float
+    accuracy: float = float("nan")
     log_likelihood: float = float("nan")
     tokens: int = 0
 
@@ -55,6 +60,7 @@ class Scores:
         traces: Sequence[str],
         judged: Sequence[Mapping[str, float]],
         rates: Sequence[float],
+        accuracies: Sequence[float],
         label: str,
         likelihoods: Mapping[tuple[str, ...], float],
     ) -> Scores:
@@ -65,12 +71,13 @@ class Scores:
             traces: reasoning of each.
             judged: label → share of its sentences, of each; empty for an empty text.
             rates: b of each.
+            accuracies: how right each answer is; NaN where it can't be told.
             label: the label that counts.
             likelihoods: (split, condition, prompt id, sample) → log-likelihood, where these were asked for.
         """
         nan = float("nan")
         found: dict[tuple[str, str], dict[tuple[str, int], Score]] = {}
-        for row, text, shares, rate in zip(rows, traces, judged, rates, strict=True):
+        for row, text, shares, rate, right in zip(rows, traces, judged, rates, accuracies, strict=True):
             score = Score(
                 keyword=rate,
                 judged=shares.get(label, nan),
@@ -79,11 +86,18 @@ class Scores:
                 words=len(text.split()),
                 repeat=longest_repeat(text),
                 distinct=distinct_2(text),
+                accuracy=right,
                 log_likelihood=likelihoods.get(name_of(row), nan),
                 tokens=len(row["ids"]),
             )
             found.setdefault((row["split"], row["condition"]), {})[row["prompt_id"], row["sample"]] = score
         return cls(found)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What there are figures of."""
+        checked = any(not math.isnan(s.accuracy) for own in self._by_id.values() for s in own.values())
+        return (*METRICS, ACCURACY) if checked else METRICS
 
     def __getitem__(self, key: tuple[str, Condition]) -> dict[tuple[str, int], Score]:
         return self._by_id[key[0], key[1].id]
@@ -101,6 +115,7 @@ class Scores:
                 "keyword": score.keyword,
                 "judged_sentences": score.judged,
                 "other_sentences": score.other,
+                ACCURACY: score.accuracy,
             }[name]
             values.setdefault(prompt, []).append(value)
         prompts = sorted(values)

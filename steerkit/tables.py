@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from steerkit.arguments import SteeringArguments
 from steerkit.conditions import Condition, Experiment, Planner, none
 from steerkit.files import atomic
 from steerkit.intervals import Estimate
-from steerkit.scores import METRICS, PLAIN, Scores, interval_of, mean_of, perplexity
+from steerkit.scores import ACCURACY, PLAIN, Scores, interval_of, mean_of, perplexity
 
 RESULT_COLUMNS = (
     "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
@@ -31,19 +32,19 @@ def result_rows(
     experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
 ) -> list[dict[str, Any]]:
     """One row per experiment, condition and metric."""
-    args, interval = planner.args, interval_of(planner.args)
+    args, interval, metrics = planner.args, interval_of(planner.args), scores.metrics
     known: dict[tuple[str, str, str], Estimate] = {}
     rows = []
     for experiment in experiments:
         for condition in experiment.conditions:
             own = list(scores[experiment.split, condition].values())
             filled = [s for s in own if s.words]
-            for metric in METRICS:
+            for metric in metrics:
                 key = (experiment.split, condition.id, metric)
                 if key not in known:
                     known[key] = interval(scores.by_prompt(experiment.split, condition, metric)[1])
                 estimate = known[key]
-                judge = args.score_judge.name if metric.startswith("keyword") else args.span_judge.name
+                judge = judge_of(args, metric)
                 rows.append({
                     "experiment": experiment.name, "split": experiment.split, **condition.columns(), "metric": metric,
                     "mean": estimate.mean, "sd": estimate.sd, "ci_low": estimate.low, "ci_high": estimate.high,
@@ -56,15 +57,22 @@ def result_rows(
     return rows
 
 
+def judge_of(args: SteeringArguments, metric: str) -> str:
+    """Who gave a metric its values."""
+    if metric == ACCURACY:
+        return "answer"
+    return args.score_judge.name if metric.startswith("keyword") else args.span_judge.name
+
+
 def comparison_rows(
     experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
 ) -> list[dict[str, Any]]:
     """Paired differences by prompt on the test split: the fitted vector against everything it is held against."""
-    rows = []
+    rows, metrics = [], scores.metrics
     for experiment in experiments:
         if experiment.split == "test":
             for condition, other in _pairs(experiment, planner):
-                rows += [_compare(experiment, condition, other, metric, scores, planner, chosen) for metric in METRICS]
+                rows += [_compare(experiment, condition, other, metric, scores, planner, chosen) for metric in metrics]
     return rows
 
 

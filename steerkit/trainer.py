@@ -63,6 +63,7 @@ class SteeringTrainer:
         self.args, self.name, self.about = args, name, about
         self.models = (base, reasoning, adapter, dict(id_map or {}))
         self.prompts = prompts if isinstance(prompts, PluginSpec) else as_prompts(prompts)
+        self.source = self.prompts.build("prompts") if isinstance(self.prompts, PluginSpec) else None
         self.counts = dict(counts or _default_counts(self.prompts))
         self.folder = RunFolder(Path(args.output_dir or f"runs/{name}"))
         trackers = [Trackers(args.report_to)] if args.report_to else []

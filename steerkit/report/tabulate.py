@@ -33,7 +33,8 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
     for row in rows:
         key = tuple(row[c] for c in ("source", "target", "method", "layer", "window_start", "strength"))
         by_condition.setdefault(key, {})[row["metric"]] = row
-    metrics = [f"{words.METRIC_NAMES[m]}, {words.METRIC_UNITS[m]}" for m in SHOWN]
+    shown = (*SHOWN, *({"accuracy"} & {row["metric"] for row in rows}))
+    metrics = [f"{words.METRIC_NAMES[m]}, {words.METRIC_UNITS[m]}" for m in shown]
     made, strong = [], set()
     for index, found in enumerate(by_condition.values()):
         any_row = next(iter(found.values()))
@@ -41,7 +42,7 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
             strong.add(index)
         made.append((
             *_names(run, experiment, any_row), words.short(any_row["strength"]),
-            *(estimate(found.get(metric)) for metric in SHOWN), *_quality(any_row),
+            *(estimate(found.get(metric)) for metric in shown), *_quality(any_row),
         ))  # fmt: skip
     return Table((*names, "strength", *metrics, *QUALITY), made, len(names), frozenset(strong))
 

@@ -12,6 +12,7 @@ METRIC_NAMES = {
     "judged_sentences": "judged sentences",
     "judged_uncollapsed": "judged sentences, collapsed texts as unsteered",
     "other_sentences": "other sentences",
+    "accuracy": "right answers",
 }
 METRIC_UNITS = {
     "keyword": "% of words",
@@ -19,6 +20,7 @@ METRIC_UNITS = {
     "judged_sentences": "% of sentences",
     "judged_uncollapsed": "% of sentences",
     "other_sentences": "% of sentences",
+    "accuracy": "% of texts",
 }
 
 

@@ -31,7 +31,19 @@ def score(
         rates = [
             rate * len(text.split()) / max(len(ids), 1) for rate, text, ids in zip(rates, read, tokens, strict=True)
         ]
-    return Scores.of(rows, traces, judged, rates, label, likelihoods or {})
+    right = accuracies(trainer, rows, prompts)
+    return Scores.of(rows, traces, judged, rates, right, label, likelihoods or {})
+
+
+def accuracies(trainer: SteeringTrainer, rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]) -> list[float]:
+    """How right each generation's answer is, by its prompt source; NaN where that can't tell."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+    found = []
+    for row in rows:
+        answer = split_answer(row["text"], trainer.args.think_end)[1].removeprefix(trainer.args.think_end)
+        right = trainer.source.correct(by_id[row["prompt_id"]], answer) if trainer.source else None
+        found.append(float("nan") if right is None else right)
+    return found
 
 
 def scored_texts(
