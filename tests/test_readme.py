@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pocket import SMALL
+from pocket import SIZES, SMALL
 
 import steerkit.recipe
 from steerkit.cli import main
@@ -32,8 +32,10 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """In an empty folder, and with every recipe at small size."""
     whole = steerkit.recipe.load_recipe
 
-    def shrunk(name: str, overrides: Any = ()) -> Any:
-        return whole(name, [*SMALL, *overrides]) if "llama" not in name else whole(name, overrides)
+    def shrunk(name: str, overrides: Any = (), presets: Any = ()) -> Any:
+        if "llama" in name:
+            return whole(name, overrides, presets)
+        return whole(name, [*(SIZES if name.startswith("fig") else SMALL), *overrides], presets)
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(steerkit.recipe, "load_recipe", shrunk)

@@ -35,6 +35,7 @@ STAGES = [
     "test",
     "projection",
     "perplexity",
+    "agreement",
     "results",
     "report",
 ]
@@ -72,7 +73,7 @@ def test_spans_are_characters_and_tokens_of_their_trace(run: Path) -> None:
 
 def test_results_have_a_row_a_condition_and_metric(run: Path) -> None:
     rows = rows_of(run / "results.csv")
-    assert {r["experiment"] for r in rows} == {"transfer", "baselines", "offsets", "layers", "projection"}
+    assert {r["experiment"] for r in rows} == {"transfer", "baselines", "offsets", "layers", "projection", "agreement"}
     assert {r["metric"] for r in rows} >= {"keyword", "keyword_uncollapsed", "judged_sentences", "other_sentences"}
     assert {r["method"] for r in rows} == {"none", "dom", "gaussian-noise", "deduction"}
     assert {r["split"] for r in rows} == {"choose", "test"}
@@ -174,7 +175,7 @@ SteeringTrainer.from_recipe(load_recipe("backtracking", sys.argv[3:]), callbacks
 def test_killed_in_every_stage_and_resumed(run: Path, tmp_path: Path) -> None:
     """kill -9 as each stage begins or after its first batch; the last run ends with the uninterrupted results."""
     folder = tmp_path / "killed"
-    without_batches = "prompts,spans,vectors,lens,projection,results,report"
+    without_batches = "prompts,spans,vectors,lens,projection,agreement,results,report"
     for stage in STAGES:
         done = subprocess.run(
             [sys.executable, "-c", KILLED, stage, without_batches, f"output_dir={folder}", *SMALL], capture_output=True
@@ -187,6 +188,7 @@ def test_killed_in_every_stage_and_resumed(run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for name in (
         "traces.jsonl", "spans.jsonl", "generations.jsonl", "projections.jsonl", "likelihoods.jsonl", "lens.csv",
+        "agreement.csv",
         "results.csv", "comparisons.csv",
     ):  # fmt: skip
         assert (folder / name).read_bytes() == (run / name).read_bytes(), name
