@@ -14,7 +14,9 @@ async function ask(path, body) {
     const sent = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
     const answer = await fetch(path, sent);
     if (!answer.ok) throw new Error(await answer.text());
-    show(await answer.json());
+    const next = await answer.json();
+    if (!body && state && next.version !== state.version) next.notice = "You went on in another tab; this one has caught up.";
+    show(next);
     trouble("");
     return true;
   } catch (error) {
@@ -45,6 +47,7 @@ function label(name) {
 function show(next) {
   const moved = state?.task?.id !== next.task?.id || !state;
   const first = !state;
+  const news = next.notice || (next.task && !first && next.version !== state.version);
   state = next;
   if (first) build();
   at("labelled").textContent = next.labelled;
@@ -56,7 +59,7 @@ function show(next) {
   at("reading").hidden = at("answers").hidden = !next.task;
   at("done").hidden = Boolean(next.task);
   const left = next.total - next.labelled;
-  at("status").textContent = next.notice || (next.task && !first ? `${left} to go` : "");
+  if (news || !next.task) at("status").textContent = next.notice || (next.task ? `${left} to go` : "");
   if (moved && next.task) read(next.task);
   if (!next.task) finished(next);
 }
@@ -183,15 +186,9 @@ at("help").addEventListener("click", press["?"]);
 at("finish").addEventListener("click", finish);
 tabs?.addEventListener("message", ({ data }) => {
   if (data === "ended") close_page();
-  else if (data !== state?.version) catch_up();
+  else if (data !== state?.version) ask("/state");
 });
 window.addEventListener("resize", centre);
-document.addEventListener("visibilitychange", () => document.hidden || catch_up());
-
-async function catch_up() {
-  const before = state?.version;
-  if ((await ask("/state")) && before !== undefined && before !== state.version)
-    at("status").textContent = "You went on in another tab; this one has caught up.";
-}
+document.addEventListener("visibilitychange", () => document.hidden || ask("/state"));
 
 ask("/state");
