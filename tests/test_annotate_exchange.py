@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -130,6 +131,20 @@ def test_labels_of_generations_go_to_another_copy_of_the_run(run: Path, annotate
     assert {span.trace_id for span in spans} == {"none/q0/0", "dom/q0/0"}
 
 
+def test_labels_of_generations_carry_their_strength(run: Path, annotate: Call, tmp_path: Path) -> None:
+    from steerkit.annotate.generations import generation_tasks
+
+    with Store(run, "ada") as store:
+        store.put("label", *generation_tasks(run, "keyword", 1), trace_tasks(run, 1)[0], label="other")
+    annotate(run, "--export", "ada.jsonl", "--with", "strength")
+    rows = [json.loads(line) for line in (tmp_path / "ada.jsonl").read_text().splitlines()]
+    assert [(row["trace_id"], row.get("strength")) for row in rows] == [
+        *[("dom/q0/0", 8.0)] * 3, ("none/q0/0", 0.0), ("t0", None),
+    ]  # fmt: skip
+    code, _, err = annotate(run, "--export", "more.jsonl", "--with", "strenght")
+    assert code == 2 and "generations.jsonl has no such field; did you mean 'strength'?" in err
+
+
 def test_disagreements_are_shown_without_names(run: Path) -> None:
     label_all(run, "ada", Wait="backtracking", One="example-testing")
     label_all(run, "bob", Hmm="backtracking", One="initializing")
@@ -142,6 +157,14 @@ def test_disagreements_are_shown_without_names(run: Path) -> None:
         "One.": ["example-testing", "initializing"],
     }
     assert disagreements(run, 1)[0] == tasks
+
+
+def test_disagreements_outlive_the_runs_own_spans(run: Path) -> None:
+    label_all(run, "ada", Wait="backtracking")
+    label_all(run, "bob")
+    spans = [span for span in read_rows(run / "spans.jsonl", Span) if span.trace_id != "t0"]
+    write_rows(run / "spans.jsonl", spans)
+    assert [shown(task)["parts"][2] for task in disagreements(run, 1)[0]] == ["Wait, is that 4?"]
 
 
 def test_votes_do_not_always_stand_in_the_same_order(run: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from steerkit.annotate.generations import FILE, generation_rows
 from steerkit.annotate.pool import fresh_labels, run_spans, run_texts
 from steerkit.annotate.store import (
     ADJUDICATED,
@@ -18,32 +19,30 @@ from steerkit.annotate.store import (
     check_name,
     folder_of,
     labels_of,
-    read_log,
+    spans_of,
 )
 from steerkit.annotate.tasks import Place, place_of
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.files import digest
-from steerkit.trace import Span, from_json, read_rows, write_rows
-
-
-def spans_of(rows: Iterable[Row]) -> list[Span]:
-    """The labelled spans of an annotation file's rows, by text and place."""
-    return [from_json(Span, row) for _, row in sorted(labels_of(rows).items())]
+from steerkit.files import atomic
+from steerkit.trace import Span, read_rows
 
 
 def as_jsonl(rows: Iterable[Row]) -> str:
-    """An export, as text."""
-    return "".join(json.dumps(asdict(span), ensure_ascii=False) + "\n" for span in spans_of(rows))
+    """An annotator's export, as text."""
+    return _text(map(asdict, spans_of(rows)))
 
 
-def export(run: Path, to: Path, annotator: str | None = None) -> tuple[int, int]:
+def export(run: Path, to: Path, annotator: str | None = None, field: str | None = None) -> tuple[int, int]:
     """Write one annotator's labels, or everybody's and the decisions on them. A judge's name tells them apart.
+
+    Args:
+        field: column of ``generations.jsonl`` (the strength, say) that labels of generations carry along.
 
     Returns:
         labels written, and labels left out because the run's texts have changed since.
 
     Raises:
-        SteerkitError: there are no labels, or the file is there already.
+        SteerkitError: there are no labels, generations have no such field, or the file is there already.
     """
     names = [*annotators(run), *([ADJUDICATED] if (folder_of(run) / f"{ADJUDICATED}.jsonl").exists() else [])]
     if annotator is not None and annotator not in names:
@@ -54,12 +53,27 @@ def export(run: Path, to: Path, annotator: str | None = None) -> tuple[int, int]
     found, left_out = [], 0
     for name in names if annotator is None else [annotator]:
         fresh, stale = fresh_labels(run, name, texts)
-        found += [s for s in spans_of(read_log(folder_of(run) / f"{name}.jsonl")) if place_of(s) in fresh]
+        found += fresh
         left_out += stale
     if not found:
         raise SteerkitError(f"{run}: has no labels yet; begin with `steerkit annotate {run} --annotator NAME`")
-    write_rows(to, found)
+    more = _column(run, field) if field else {}
+    with atomic(to) as temporary:
+        temporary.write_text(_text({**asdict(s), **more.get(s.trace_id, {})} for s in found), encoding="utf-8")
     return len(found), left_out
+
+
+def _text(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _column(run: Path, field: str) -> dict[str, Row]:
+    """One field of each generation, by its id."""
+    rows = generation_rows(run)
+    known = set(next(iter(rows.values()), {})) - set(Span.__dataclass_fields__)
+    if field not in known:
+        raise SteerkitError(f"--with {field}: {run / FILE} has no such field; {nearest(field, sorted(known))}")
+    return {name: {field: row[field]} for name, row in rows.items()}
 
 
 def import_labels(run: Path, path: Path, labels: Sequence[str]) -> dict[str, int]:
@@ -101,14 +115,14 @@ def import_labels(run: Path, path: Path, labels: Sequence[str]) -> dict[str, int
                 problems.append(Problem(where, f"{name!r} has labelled this span {wanted[name][place]!r} already"))
         if problems:
             raise InputError(str(path), problems)
-        texts = {name: digest(text.text) for name, text in run_texts(run).items()}
+        texts = run_texts(run)
         counts = {}
         for name, store in stores.items():
             kept = labels_of(store.rows)
             new = [place for place in wanted[name] if place not in kept]
             store.extend([
                 {**asdict(there[place]), "label": wanted[name][place], "judge": store.judge,
-                 "digest": texts[place[0]], "action": "import"} for place in new
+                 "digest": texts[place[0]].digest, "action": "import"} for place in new
             ])  # fmt: skip
             counts[name] = len(new)
         return counts

@@ -42,17 +42,26 @@ def generation_tasks(run: Path, flag: Flag, context: int) -> list[Task]:
 def generation_texts(run: Path, recipe: dict[str, Any] | None = None) -> dict[str, Text]:
     """The reasoning of each generation by its id (`generation_id`)."""
     marker = (recipe or read_recipe(run))["think_end"]
+    prompts = {prompt.id: prompt.prompt for prompt in read_rows(run / "prompts.jsonl", Prompt)}
+    return {
+        name: Text(text=split_answer(row["text"], marker)[0], prompt=prompts.get(row["prompt_id"], ""))
+        for name, row in generation_rows(run).items()
+    }
+
+
+def generation_rows(run: Path) -> dict[str, dict[str, Any]]:
+    """Rows of ``generations.jsonl`` by their id.
+
+    Raises:
+        SteerkitError: it isn't there, or has damaged lines.
+    """
     if not (run / FILE).is_file():
         raise SteerkitError(f"{run / FILE}: is not there: run the recipe until its generations are made")
     problems: list[Problem] = []
     rows = [row for _, row in read_jsonl(run / FILE, problems)]
     if problems:
         raise InputError(str(run / FILE), problems)
-    prompts = {prompt.id: prompt.prompt for prompt in read_rows(run / "prompts.jsonl", Prompt)}
-    return {
-        generation_id(row): Text(text=split_answer(row["text"], marker)[0], prompt=prompts.get(row["prompt_id"], ""))
-        for row in rows
-    }
+    return {generation_id(row): row for row in rows}
 
 
 def judged_generations(run: Path, recipe: dict[str, Any]) -> list[Span]:
@@ -117,6 +126,7 @@ def _progress(total: int) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("finding sentences", total=total)
         yield lambda count: progress.advance(task, count)

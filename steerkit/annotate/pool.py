@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from steerkit.annotate.generations import generation_texts, judged_generations, read_recipe
-from steerkit.annotate.store import annotators, folder_of, labels_of, read_log
+from steerkit.annotate.store import annotators, folder_of, labels_of, read_log, spans_of
 from steerkit.annotate.tasks import Place, Task, Text, place_of, tasks_of
 from steerkit.errors import SteerkitError
 from steerkit.files import digest
@@ -35,11 +35,11 @@ def run_spans(run: Path, ids: Collection[str]) -> list[Span]:
     return found
 
 
-def fresh_labels(run: Path, name: str, texts: dict[str, Text]) -> tuple[dict[Place, str], int]:
-    """An annotator's labels, and how many were left out because their texts have changed since."""
+def fresh_labels(run: Path, name: str, texts: dict[str, Text]) -> tuple[list[Span], int]:
+    """An annotator's labelled spans, and how many were left out because their texts have changed since."""
     labels = labels_of(read_log(folder_of(run) / f"{name}.jsonl"))
-    same = {p: row["label"] for p, row in labels.items() if p[0] in texts and digest(texts[p[0]].text) == row["digest"]}
-    return same, len(labels) - len(same)
+    fresh = [row for place, row in labels.items() if place[0] in texts and texts[place[0]].digest == row["digest"]]
+    return spans_of(fresh), len(labels) - len(fresh)
 
 
 def disagreements(run: Path, context: int) -> tuple[list[Task], int]:
@@ -49,10 +49,10 @@ def disagreements(run: Path, context: int) -> tuple[list[Task], int]:
         SteerkitError: fewer than two annotators, or no span that two have labelled.
     """
     names, texts = annotators(run), run_texts(run)
+    labelled = [span for name in names for span in fresh_labels(run, name, texts)[0]]
     votes: dict[Place, list[str]] = {}
-    for name in names:
-        for place, label in fresh_labels(run, name, texts)[0].items():
-            votes.setdefault(place, []).append(label)
+    for span in labelled:
+        votes.setdefault(place_of(span), []).append(span.label)
     shared = {place: given for place, given in votes.items() if len(given) > 1}
     if not shared:
         raise SteerkitError(
@@ -61,8 +61,8 @@ def disagreements(run: Path, context: int) -> tuple[list[Task], int]:
         )
     differ = {place: given for place, given in shared.items() if len(set(given)) > 1}
     spans = run_spans(run, {place[0] for place in differ})
-    chosen = [span for span in spans if place_of(span) in differ]
-    tasks = tasks_of(chosen, spans, texts, context)
+    chosen = [span for span in labelled if place_of(span) in differ]
+    tasks = tasks_of(chosen, [*spans, *chosen], texts, context)
     return [replace(task, votes=_mixed(task.place, differ[task.place])) for task in tasks], len(shared)
 
 

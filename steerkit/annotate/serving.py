@@ -5,6 +5,7 @@ from __future__ import annotations
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 
 from steerkit.annotate.server import Server
 from steerkit.annotate.session import OTHER, Session
@@ -13,6 +14,8 @@ from steerkit.annotate.tasks import Task, shuffled
 from steerkit.errors import SteerkitError
 from steerkit.taxonomy import load_taxonomy
 from steerkit.trace import Span, read_rows
+
+IN_TERMINAL = {"www-browser", "links", "elinks", "lynx", "w3m", "browsh"}
 
 
 def labels_for(run: Path, name: str) -> dict[str, str]:
@@ -63,7 +66,7 @@ def serve(
             say(f"{before['labelled']} of {before['total']} labelled; every key is kept in {store.path}")
             say(f"open {server.url}\nthe link is good for one browser; end with Finish there or Ctrl-C here")
             if open_page:
-                webbrowser.open(server.url)
+                _open(server.url)
             try:
                 server.serve_forever(poll_interval=0.1)
             except KeyboardInterrupt:
@@ -73,3 +76,13 @@ def serve(
         if after["labelled"] < after["total"]:
             say("the same command goes on where you were")
         say(f"write them to a file with: steerkit annotate {run} --export labels.jsonl")
+
+
+def _open(url: str) -> None:
+    """Open a browser beside the server; none that would take the terminal."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if Path(getattr(browser, "name", "")).name not in IN_TERMINAL:
+        Thread(target=browser.open, args=(url,), daemon=True).start()

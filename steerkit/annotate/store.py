@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from steerkit.annotate.tasks import Place, Task
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.files import append_jsonl, disk_error
+from steerkit.trace import Span, from_json
 
 ADJUDICATED = "adjudicated"
 HUMAN = "human:"
@@ -42,6 +43,11 @@ def labels_of(rows: Iterable[Row]) -> dict[Place, Row]:
     """The last row of each span that has a label."""
     last = {(row["trace_id"], row["start"], row["end"]): row for row in rows}
     return {place: row for place, row in last.items() if row["label"]}
+
+
+def spans_of(rows: Iterable[Row]) -> list[Span]:
+    """The labelled spans of an annotation file's rows, by text and place."""
+    return [from_json(Span, row) for _, row in sorted(labels_of(rows).items())]
 
 
 def read_log(path: Path, *, repair: bool = False) -> list[Row]:
@@ -155,7 +161,7 @@ class Store:
         (trace_id, start, end), (first, last) = task.place, task.tokens
         return {
             "trace_id": trace_id, "label": label, "judge": self.judge, "start": start, "end": end, "first": first,
-            "last": last, "digest": task.digest, "action": action, "at": time.strftime("%FT%TZ", time.gmtime()),
+            "last": last, "digest": task.text.digest, "action": action, "at": time.strftime("%FT%TZ", time.gmtime()),
         }  # fmt: skip
 
     def _take(self, row: Row) -> None:

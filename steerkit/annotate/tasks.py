@@ -21,6 +21,11 @@ class Text:
     text: str
     prompt: str = ""
 
+    @property
+    def digest(self) -> str:
+        """What the text is known by, wherever it is found again."""
+        return digest(self.text)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -38,11 +43,6 @@ class Task:
     text: Text
     context: tuple[int, int]
     votes: tuple[str, ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """What the span's text is known by, wherever it is found again."""
-        return digest(self.text.text)
 
 
 def place_of(span: Span) -> Place:

@@ -39,6 +39,10 @@ def annotate(
     export: Annotated[
         Path | None, typer.Option(help="Write the labels (of --annotator, or of all) to this jsonl file, and leave.")
     ] = None,
+    with_field: Annotated[
+        str | None,
+        typer.Option("--with", help="Field of the generations that exported labels carry, e.g. strength, to group by."),
+    ] = None,
     import_from: Annotated[
         Path | None, typer.Option("--import", help="Take the labels of an exported file into this run, and leave.")
     ] = None,
@@ -57,7 +61,7 @@ def annotate(
     if what not in WHAT:
         raise SteerkitError(f"--what {what}: {nearest(what, WHAT)}")
     if export:
-        return _export(run, export, annotator)
+        return _export(run, export, annotator, with_field)
     from steerkit.annotate.serving import labels_for, serve
     from steerkit.annotate.store import ADJUDICATED, check_name
 
@@ -92,10 +96,10 @@ def _disagreements(run: Path, context: int) -> list[Task]:
     return tasks
 
 
-def _export(run: Path, to: Path, annotator: str | None) -> None:
+def _export(run: Path, to: Path, annotator: str | None, field: str | None) -> None:
     from steerkit.annotate.exchange import export
 
-    written, stale = export(run, to, annotator)
+    written, stale = export(run, to, annotator, field)
     typer.echo(f"{written} labels -> {to}")
     if stale:
         typer.echo(f"{stale} labels left out: the texts that they are of have changed since")

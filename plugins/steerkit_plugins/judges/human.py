@@ -32,7 +32,10 @@ class HumanConfig(Config):
 
 
 class HumanJudge(Judge):
-    """People's labels, found again by the text. Where annotators differ, the adjudicated label counts."""
+    """People's labels, found again by the text. Where annotators differ, the adjudicated label counts.
+
+    Only what was labelled is answered: of a text that is labelled in part, `score` gives shares of that part.
+    """
 
     Config = HumanConfig
 

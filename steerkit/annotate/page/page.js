@@ -128,7 +128,7 @@ function whole(all) {
 function finished(next) {
   at("done-title").textContent = next.skipped ? "All seen" : "All labelled";
   at("done-text").textContent =
-    (next.skipped ? `${next.skipped} were skipped and have no label. ` : "") + `Your labels are in ${next.file}.`;
+    (next.skipped ? `Skipped and without a label: ${next.skipped}. ` : "") + `Your labels are in ${next.file}`;
   at("again").hidden = !next.skipped;
   at("done-title").focus();
 }
@@ -146,7 +146,7 @@ function close_page() {
   document.querySelector("footer").hidden = true;
   at("done").hidden = false;
   at("done-title").textContent = "Finished";
-  at("done-text").textContent = `You can close this page. ${state.labelled} of ${state.total} are labelled, in ${state.file}.`;
+  at("done-text").textContent = `You can close this page. ${state.labelled} of ${state.total} are labelled, in ${state.file}`;
   at("done-title").focus();
 }
 
