@@ -84,7 +84,7 @@ def start(run: Path) -> Iterator[Start]:
 
 
 def wait(browser: Any, true: Callable[[Any], Any]) -> Any:
-    return WebDriverWait(browser, 10, poll_frequency=0.02).until(true)
+    return WebDriverWait(browser, 30, poll_frequency=0.02).until(true)
 
 
 def text(browser: Any, name: str) -> str:
@@ -218,7 +218,7 @@ def test_from_the_first_span_to_the_export(browser: Any, run: Path, start: Start
     assert everything and all(name.startswith(link.partition("?")[0]) for name in everything)
     browser.find_element(By.ID, "finish").click()
     wait(browser, lambda b: text(b, "done-title") == "Finished")
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     file = tmp_path / "labels.jsonl"
     words = [sys.executable, "-m", "steerkit", "annotate", str(run), "--export", str(file)]
     assert f"{TOTAL} labels" in subprocess.run(words, check=True, capture_output=True, text=True).stdout
@@ -248,6 +248,7 @@ def test_help_context_and_the_prompt(browser: Any, run: Path, start: Start) -> N
     press(browser, "x")
     hidden = [name for name in ("far-before", "far-after") if text(browser, name).strip() and not shown(browser, name)]
     assert hidden == []
+    assert browser.execute_script("return document.documentElement.scrollHeight <= innerHeight")
     assert text(browser, "labelled") == "0" and not (run / "annotations/bob.jsonl").exists()
     focused = browser.switch_to.active_element.get_attribute("id")
     assert focused == "reading"
@@ -264,7 +265,7 @@ def test_buttons_do_what_keys_do(browser: Any, run: Path, start: Start) -> None:
     browser.find_element(By.ID, "undo").click()
     labelled(browser, 1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert process.stdout is not None
     assert "1 of 3 labelled (1 now)\nthe same command goes on where you were\n" in process.stdout.read()
     assert list(on_disk(run, "cy").values()) == ["backtracking"]

@@ -58,7 +58,7 @@ function show(next) {
   at("undo").disabled = at("undo-last").disabled = !next.undo;
   at("reading").hidden = at("answers").hidden = !next.task;
   at("done").hidden = Boolean(next.task);
-  const left = next.total - next.labelled;
+  const left = next.total - next.labelled - next.skipped;
   if (news || !next.task) at("status").textContent = next.notice || (next.task ? `${left} to go` : "");
   if (moved && next.task) read(next.task);
   if (!next.task) finished(next);
@@ -128,7 +128,7 @@ function whole(all) {
 function finished(next) {
   at("done-title").textContent = next.skipped ? "All seen" : "All labelled";
   at("done-text").textContent =
-    (next.skipped ? `Skipped and without a label: ${next.skipped}. ` : "") + `Your labels are in ${next.file}`;
+    (next.skipped ? `Skipped and without a label: ${next.skipped}. ` : "") + `The labels are in ${next.file}`;
   at("again").hidden = !next.skipped;
   at("done-title").focus();
 }
