@@ -181,16 +181,22 @@ def test_nothing_to_adjudicate(run: Path, annotate: Call) -> None:
     assert code == 0 and "0 of 16 spans that two or more have labelled have different labels" in out
 
 
-def test_decisions_are_exported_too(run: Path, annotate: Call, tmp_path: Path) -> None:
-    label_all(run, "ada", Wait="backtracking")
-    label_all(run, "bob")
+def test_what_is_settled_is_exported_once_somebody_decided(run: Path, annotate: Call, tmp_path: Path) -> None:
+    label_all(run, "ada", Wait="backtracking", Hmm="backtracking")
+    label_all(run, "bob", Wait="backtracking")
     (task,) = disagreements(run, 1)[0]
+    annotate(run, "--export", "before.jsonl")
+    assert {s.judge for s in read_rows(tmp_path / "before.jsonl", Span)} == {"human:ada", "human:bob"}
     with Store(run, "adjudicated") as store:
-        store.put("label", task, label="backtracking")
+        store.put("label", task, label="other")
     assert len(disagreements(run, 1)[0]) == 1  # the decision is no third vote
-    annotate(run, "--export", "all.jsonl")
-    decided = [s for s in read_rows(tmp_path / "all.jsonl", Span) if s.judge == "human:adjudicated"]
-    assert [(s.trace_id, s.start, s.end, s.label) for s in decided] == [(*task.place, "backtracking")]
+    annotate(run, "--export", "gold.jsonl", "--annotator", "adjudicated")
+    gold = read_rows(tmp_path / "gold.jsonl", Span)
+    assert {s.judge for s in gold} == {"human:adjudicated"}
+    labels = {(s.trace_id, s.start, s.end): s.label for s in gold}
+    assert len(labels) == len(gold) == 16
+    assert labels.pop(task.place) == "other"
+    assert sorted(set(labels.values())) == ["backtracking", "deduction"]
 
 
 @pytest.mark.parametrize(

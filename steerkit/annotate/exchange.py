@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from steerkit.annotate.generations import FILE, generation_rows
-from steerkit.annotate.pool import fresh_labels, run_spans, run_texts
+from steerkit.annotate.pool import fresh_labels, run_spans, run_texts, settled
 from steerkit.annotate.store import (
     ADJUDICATED,
     HUMAN,
@@ -33,7 +33,7 @@ def as_jsonl(rows: Iterable[Row]) -> str:
 
 
 def export(run: Path, to: Path, annotator: str | None = None, field: str | None = None) -> tuple[int, int]:
-    """Write one annotator's labels, or everybody's and the decisions on them. A judge's name tells them apart.
+    """Write one annotator's labels, or everybody's and what was settled between them. A judge's name tells them apart.
 
     Args:
         field: column of ``generations.jsonl`` (the strength, say) that labels of generations carry along.
@@ -52,7 +52,7 @@ def export(run: Path, to: Path, annotator: str | None = None, field: str | None 
     texts = run_texts(run)
     found, left_out = [], 0
     for name in names if annotator is None else [annotator]:
-        fresh, stale = fresh_labels(run, name, texts)
+        fresh, stale = settled(run, texts) if name == ADJUDICATED else fresh_labels(run, name, texts)
         found += fresh
         left_out += stale
     if not found:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from steerkit.annotate.generations import generation_texts, judged_generations, read_recipe
-from steerkit.annotate.store import annotators, folder_of, labels_of, read_log, spans_of
+from steerkit.annotate.store import ADJUDICATED, HUMAN, annotators, folder_of, labels_of, read_log, spans_of
 from steerkit.annotate.tasks import Place, Task, Text, place_of, tasks_of
 from steerkit.errors import SteerkitError
 from steerkit.files import digest
@@ -49,24 +49,44 @@ def disagreements(run: Path, context: int) -> tuple[list[Task], int]:
         SteerkitError: fewer than two annotators, or no span that two have labelled.
     """
     names, texts = annotators(run), run_texts(run)
-    labelled = [span for name in names for span in fresh_labels(run, name, texts)[0]]
-    votes: dict[Place, list[str]] = {}
-    for span in labelled:
-        votes.setdefault(place_of(span), []).append(span.label)
-    shared = {place: given for place, given in votes.items() if len(given) > 1}
+    shared = _shared(run, texts)
     if not shared:
         raise SteerkitError(
             f"{run}: no span has labels of two annotators (labelled so far: {', '.join(names) or 'nobody'}); "
             f"label the same spans with `steerkit annotate {run} --annotator NAME` first"
         )
-    differ = {place: given for place, given in shared.items() if len(set(given)) > 1}
-    spans = run_spans(run, {place[0] for place in differ})
-    chosen = [span for span in labelled if place_of(span) in differ]
-    tasks = tasks_of(chosen, [*spans, *chosen], texts, context)
+    differ = {place: spans for place, spans in shared.items() if len({span.label for span in spans}) > 1}
+    chosen = [spans[0] for spans in differ.values()]
+    tasks = tasks_of(chosen, [*run_spans(run, {place[0] for place in differ}), *chosen], texts, context)
     return [replace(task, votes=_mixed(task.place, differ[task.place])) for task in tasks], len(shared)
 
 
-def _mixed(place: Place, votes: list[str]) -> tuple[str, ...]:
-    """Votes in an order of each span's own, so that A is not always the same person."""
-    order = sorted(range(len(votes)), key=lambda number: digest(["votes", *place, number]))
-    return tuple(votes[number] for number in order)
+def settled(run: Path, texts: dict[str, Text]) -> tuple[list[Span], int]:
+    """The labels that count after adjudication: each decision, and what two or more annotators agree on.
+
+    Returns:
+        those spans, and how many decisions were left out because their texts have changed since.
+    """
+    decisions, stale = fresh_labels(run, ADJUDICATED, texts)
+    agreed = {
+        place: replace(spans[0], judge=HUMAN + ADJUDICATED)
+        for place, spans in _shared(run, texts).items()
+        if len({span.label for span in spans}) == 1
+    }
+    found = agreed | {place_of(span): span for span in decisions}
+    return [span for _, span in sorted(found.items())], stale
+
+
+def _shared(run: Path, texts: dict[str, Text]) -> dict[Place, list[Span]]:
+    """Labels of the spans that two or more annotators have labelled."""
+    given: dict[Place, list[Span]] = {}
+    for name in annotators(run):
+        for span in fresh_labels(run, name, texts)[0]:
+            given.setdefault(place_of(span), []).append(span)
+    return {place: spans for place, spans in given.items() if len(spans) > 1}
+
+
+def _mixed(place: Place, given: list[Span]) -> tuple[str, ...]:
+    """Labels in an order of each span's own, so that A is not always the same person."""
+    order = sorted(range(len(given)), key=lambda number: digest(["votes", *place, number]))
+    return tuple(given[number].label for number in order)

@@ -34,7 +34,10 @@ def annotate(
         str, typer.Option(help="Labels and their glosses: a shipped taxonomy's name, or a YAML file.")
     ] = "reasoning",
     adjudicate: Annotated[
-        bool, typer.Option("--adjudicate", help="Decide the spans on which annotators disagree.")
+        bool,
+        typer.Option(
+            "--adjudicate", help="Decide the spans on which annotators disagree; exports have the result too."
+        ),
     ] = False,
     export: Annotated[
         Path | None, typer.Option(help="Write the labels (of --annotator, or of all) to this jsonl file, and leave.")
