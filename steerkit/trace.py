@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,6 +182,11 @@ def _wrong(value: Any, kind: type) -> str:
         if not isinstance(item, wanted) or (known[name] == "int" and isinstance(item, bool)):
             return f"{name!r} must be {known[name]}, not {type(item).__name__}"
     return ""
+
+
+def generation_id(row: Mapping[str, Any]) -> str:
+    """`Span.trace_id` of a span that stands in a generation, of its row in ``generations.jsonl``."""
+    return f"{row['condition']}/{row['prompt_id']}/{row['sample']}"
 
 
 def spans_by_trace(spans: Iterable[Span]) -> dict[str, list[Span]]:

@@ -34,6 +34,8 @@ def test_the_wheel_holds_recipes_templates_and_models(wheel: Path) -> None:
     pocket = {f"steerkit_plugins/pocket/{m}/model.safetensors" for m in ("base", "reasoning")}
     assert recipes | pocket | {"steerkit_plugins/pocket/MODEL_CARD.md", "steerkit/py.typed"} <= set(names)
     assert any(n.startswith("steerkit/report/templates/") for n in names)
+    pages = {f"steerkit/annotate/page/{name}" for name in ("index.html", "page.js", "page.css", "icon.svg")}
+    assert pages <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "recipes/"))]
     weights = sum(i.file_size for i in zipfile.ZipFile(wheel).infolist() if "/pocket/" in i.filename)
     assert weights <= 15e6

@@ -9,6 +9,7 @@ import typer
 
 from steerkit import __version__
 from steerkit.cli import judge, plugin, recipe, vector
+from steerkit.cli.annotate import annotate
 from steerkit.cli.generate import generate
 from steerkit.cli.report import report
 
@@ -27,6 +28,7 @@ app.add_typer(plugin.app, name="plugin")
 app.add_typer(vector.app, name="vector")
 app.command()(generate)
 app.command()(report)
+app.command()(annotate)
 
 
 def _version(asked: bool) -> None:

@@ -1,0 +1,89 @@
+"""A run folder small enough to write by hand, for the annotation tests; `served` is a page of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import yaml
+
+from steerkit.annotate.server import Server
+from steerkit.annotate.session import Session
+from steerkit.annotate.store import Store
+from steerkit.annotate.tasks import shuffled, trace_tasks
+from steerkit.taxonomy import load_taxonomy
+from steerkit.trace import Span, Trace, write_rows
+
+EVIL = "<img src=x onerror=\"document.title='owned'\"> </mark><script>document.title='owned'</script> & &amp; so."
+TRACES = {
+    "t0": "First 😀 we add. Wait, is that 4? So it is 4.",
+    "t1": f"We try 2. {EVIL} Hmm, no.",
+    "t2": "One. Two. Three. Four. Five. Six. Seven. Eight. Nine. Ten.",
+}
+GENERATIONS = [("none", 0.0, "q0", "It is 4. Wait, 5."), ("dom", 8.0, "q0", "Hmm. Wait. Wait. So 4.</think> Wait: 4.")]
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer(r"[^ ].*?[.?](?= |$)", text)]
+
+
+def write_run(folder: Path) -> Path:
+    """Traces with a span a sentence (judge `rules`), generations of two conditions, prompts and a recipe."""
+    folder.mkdir()
+    write_rows(
+        folder / "traces.jsonl", [Trace(id=k, prompt_id=k, prompt=f"Why {k}?", text=v) for k, v in TRACES.items()]
+    )
+    spans = [
+        Span(
+            trace_id=name, label="backtracking" if re.match("Wait|Hmm", text[a:b]) else "deduction", judge="rules",
+            start=a, end=b, first=i, last=i,
+        )
+        for name, text in TRACES.items() for i, (a, b) in enumerate(sentences(text))
+    ]  # fmt: skip
+    write_rows(folder / "spans.jsonl", spans)
+    rows = [
+        {"condition": name, "prompt_id": prompt, "sample": 0, "strength": strength, "text": text}
+        for name, strength, prompt, text in GENERATIONS
+    ]
+    lines(folder / "generations.jsonl", rows)
+    lines(folder / "prompts.jsonl", [{"id": "q0", "prompt": "What is it?"}])
+    recipe = {
+        "span_judge": {"name": "rules", "patterns": {"backtracking": ["^Wait"]}},
+        "score_judge": {"name": "keyword", "keywords": ["wait", "hmm"]},
+        "fitter": {"name": "dom", "label": "backtracking"},
+        "think_end": "</think>",
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def lines(path: Path, rows: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def label_all(run: Path, name: str, label: str = "deduction", **special: str) -> None:
+    """Label every span of the traces: `special` has another label for a text's first words (spaces as `_`)."""
+    with Store(run, name) as store:
+        for task in trace_tasks(run, 1):
+            _, start, end = task.place
+            words = re.sub(r"\W+", "_", task.text.text[start:end])
+            store.put("label", task, label=next((v for k, v in special.items() if words.startswith(k)), label))
+
+
+@contextmanager
+def served(run: Path, name: str = "ada") -> Iterator[Server]:
+    """The page of an annotator, served in this process."""
+    with Store(run, name) as store:
+        session = Session(store, shuffled(trace_tasks(run, 2), name, 0), load_taxonomy(), "What is it?")
+        with Server(session) as server:
+            thread = Thread(target=server.serve_forever, args=(0.02,))
+            thread.start()
+            try:
+                yield server
+            finally:
+                server.shutdown()
+                thread.join()

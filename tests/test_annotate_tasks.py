@@ -1,0 +1,119 @@
+"""What annotators are shown: every span once, blinded, the same sample for all, in an order of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from annotate_run import GENERATIONS, TRACES, sentences, write_run
+
+from steerkit.annotate.generations import JUDGED, generation_tasks
+from steerkit.annotate.session import shown
+from steerkit.annotate.tasks import sample, shuffled, trace_tasks
+from steerkit.errors import InputError, SteerkitError
+from steerkit.trace import Span, generation_id, read_rows, write_rows
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+def test_every_span_is_a_task_once(run: Path) -> None:
+    spans = read_rows(run / "spans.jsonl", Span)
+    doubled = [*spans, *(Span(**{**json.loads(line), "judge": "llm"}) for line in open_lines(run / "spans.jsonl"))]
+    write_rows(run / "spans.jsonl", doubled)
+    assert sorted(task.place for task in trace_tasks(run, 1)) == sorted((s.trace_id, s.start, s.end) for s in spans)
+
+
+def open_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("context", [0, 1, 3, 99])
+def test_the_parts_are_the_text_and_its_neighbours(run: Path, context: int) -> None:
+    for task in trace_tasks(run, context):
+        parts = shown(task)["parts"]
+        name, start, end = task.place
+        assert "".join(parts) == TRACES[name]
+        assert parts[2] == TRACES[name][start:end]
+        places = sentences(TRACES[name])
+        number = places.index((start, end))
+        for side, there in ((parts[1], number), (parts[3], len(places) - 1 - number)):
+            assert len(sentences(side.strip())) == min(context, there)
+        assert bool(parts[0].strip()) == (number > context)
+        assert bool(parts[4].strip()) == (len(places) - 1 - number > context)
+
+
+def test_the_page_is_told_nothing_of_judges_and_conditions(run: Path) -> None:
+    tasks = shuffled([*trace_tasks(run, 1), *generation_tasks(run, "keyword", 1)], "ada", 0)
+    told = json.dumps([{"id": name, **shown(task)} for name, task in tasks.items()])
+    for secret in ("rules", "backtracking", "deduction", "none", "dom", "8.0", "strength", '"t0', "q0"):
+        assert secret not in told
+    assert set(shown(next(iter(tasks.values())))) == {"parts", "prompt", "votes"}
+
+
+def test_a_sample_is_everybodys_and_part_of_a_larger_one(run: Path) -> None:
+    tasks = trace_tasks(run, 1)
+    small, large = sample(tasks, 4, 0), sample(tasks, 9, 0)
+    assert small == large[:4] == sample(tasks[::-1], 4, 0)
+    assert {t.place for t in sample(tasks, 9, 1)} != {t.place for t in large}
+    assert len(sample(tasks, None, 0)) == len(sample(tasks, 999, 0)) == len(tasks)
+
+
+def test_each_annotator_has_an_order(run: Path) -> None:
+    tasks = trace_tasks(run, 1)
+    ada, again, bob = (
+        shuffled(order, name, 0) for order, name in ((tasks, "ada"), (tasks[::-1], "ada"), (tasks, "bob"))
+    )
+    assert list(ada) == list(again)
+    assert not set(ada) & set(bob)
+    orders = [[task.place for task in found.values()] for found in (ada, bob)]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != sorted(orders[0])
+
+
+def test_flagged_sentences_of_generations(run: Path) -> None:
+    def found(flag: str) -> list[tuple[str, str]]:
+        return [(t.place[0], shown(t)["parts"][2]) for t in generation_tasks(run, flag, 1)]  # type: ignore[arg-type]
+
+    assert found("generations") == [("dom/q0/0", "Wait."), ("dom/q0/0", "Wait."), ("none/q0/0", "Wait, 5.")]
+    assert found("keyword") == [("dom/q0/0", "Hmm."), *found("generations")]
+    assert generation_tasks(run, "keyword", 1)[0].text.prompt == "What is it?"
+    judged = read_rows(run / JUDGED, Span)
+    assert {(s.judge, s.label) for s in judged} == {
+        (j, x) for j in ("rules", "keyword") for x in ("backtracking", "other")
+    }
+    rows = [json.loads(line) for line in open_lines(run / "generations.jsonl")]
+    assert {generation_id(row): row["strength"] for row in rows} == {"none/q0/0": 0.0, "dom/q0/0": 8.0}
+    assert {s.trace_id for s in judged} == {generation_id(row) for row in rows}
+
+
+def test_generations_are_judged_once_and_again_when_they_change(run: Path) -> None:
+    generation_tasks(run, "keyword", 1)
+    before = (run / JUDGED).stat().st_mtime_ns
+    generation_tasks(run, "generations", 1)
+    assert (run / JUDGED).stat().st_mtime_ns == before
+    row = {"condition": "c", "prompt_id": "q0", "sample": 0, "strength": 0, "text": "Wait now."}
+    (run / "generations.jsonl").write_text(json.dumps(row) + "\n")
+    assert [t.place for t in generation_tasks(run, "keyword", 1)] == [("c/q0/0", 0, 9)]
+    assert len(GENERATIONS) == 2
+
+
+def test_runs_that_have_nothing_to_label(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SteerkitError, match=r"spans\.jsonl: is not there: run the recipe until its spans are made"):
+        trace_tasks(tmp_path, 1)
+    with pytest.raises(SteerkitError, match=r"recipe\.yaml: is not there: give the folder of a run"):
+        generation_tasks(tmp_path, "keyword", 1)
+    lost = [
+        Span(trace_id=n, label="x", judge="j", start=0, end=e, first=0, last=0) for n, e in (("t9", 3), ("t0", 999))
+    ]
+    write_rows(run / "spans.jsonl", lost)
+    with pytest.raises(InputError) as error:
+        trace_tasks(run, 1)
+    assert "spans.jsonl:1: there is no trace 't9'" in str(error.value)
+    assert "spans.jsonl:2: characters 0 to 999 are not in the trace" in str(error.value)
+    (run / "generations.jsonl").write_text('{"condition": "c", "prompt_id": "q0", "sample": 0, "text": "So."}\n')
+    with pytest.raises(SteerkitError, match="no sentence of its generations is 'backtracking' by keyword"):
+        generation_tasks(run, "keyword", 1)
