@@ -70,7 +70,7 @@ class Edited:
         for index in missing:
             words = [word.text for word in words_of(self._pieces[index])]
             places = self._places(words, low, high) if 0 < len(words) <= LONGEST else []
-            yield [self._candidate(*place, weight, start, end) for *place, weight in places]
+            yield [self._candidate(*place, start, end) for place in places]
 
     def _places(self, piece: Sequence[str], low: int, high: int) -> Iterator[tuple[int, int, float]]:
         """(first word, word after the last, weight) where words [low, high) are similar enough to the piece's."""
