@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-SIMILAR = 0.8
-"""An edited piece is located where at most a fifth of its letters and digits was changed, dropped or added."""
+CHANGED = 0.2
+"""An edited piece is located where at most this share of its letters and digits differs; those that the quote dropped
+from the text count half: that is what annotators do most."""
 LONGEST = 250
 """Words of the longest piece that is searched with edits."""
 _SEEDS, _WINDOWS, _SLACK = 64, 4, 32
@@ -69,7 +70,7 @@ class Edited:
         for index in missing:
             words = [word.text for word in words_of(self._pieces[index])]
             places = self._places(words, low, high) if 0 < len(words) <= LONGEST else []
-            yield [self._candidate(*place, weight, start, end) for *place, weight in places]
+            yield [self._candidate(*place, start, end) for place in places]
 
     def _places(self, piece: Sequence[str], low: int, high: int) -> Iterator[tuple[int, int, float]]:
         """(first word, word after the last, weight) where words [low, high) are similar enough to the piece's."""
@@ -89,7 +90,7 @@ class Edited:
             yield begin, begin + len(piece), size
         if whole:
             return
-        slack = min(int((1 - SIMILAR) * size) // 2 + 1, _SLACK)
+        slack = min(int(CHANGED * size) + 1, _SLACK)
         tried: list[int] = []
         for begin, _ in sorted(seeds.items(), key=lambda seed: (-seed[1], seed[0]))[:_WINDOWS]:
             near = sum(seeds[begin + shift] for shift in range(-slack, slack + 1))
@@ -99,7 +100,7 @@ class Edited:
             left = max(low, begin - slack)
             window = [word.text for word in self._words[left : min(high, begin + len(piece) + slack)]]
             first, last, cost = best_fit(piece, window)
-            if cost <= (1 - SIMILAR) * size and first < last:
+            if cost <= CHANGED * size and first < last:
                 yield left + first, left + last, size - cost
 
     def _candidate(self, first: int, last: int, weight: float, low: int, high: int) -> Candidate:
@@ -115,23 +116,28 @@ class Edited:
         return Candidate(start, end, weight)
 
 
-def best_fit(piece: Sequence[str], window: Sequence[str]) -> tuple[int, int, int]:
+def best_fit(piece: Sequence[str], window: Sequence[str]) -> tuple[int, int, float]:
     """Where in a window a piece's words fit best.
 
     Returns:
-        (first word, word after the last, letters and digits that were changed, dropped or added).
+        (first word, word after the last, letters and digits that differ, the dropped ones counted half). A word may
+        be misspelt (up to half of it); another word counts whole.
     """
     import numpy as np
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.process import cdist
 
-    changed = cdist(piece, window, scorer=Levenshtein.distance, dtype=np.int32).tolist()
-    added = [len(word) for word in window]
-    row: list[tuple[int, int]] = [(0, -number) for number in range(len(window) + 1)]  # (cost, -first): fewest words win
+    letters = cdist(piece, window, scorer=Levenshtein.distance, dtype=np.int32)
+    longer = np.maximum.outer([len(word) for word in piece], [len(word) for word in window])
+    changed = np.where(2 * letters <= longer, letters, longer).tolist()  # else it is another word
+    dropped = [len(word) / 2 for word in window]
+    row: list[tuple[float, int]] = [
+        (0.0, -number) for number in range(len(window) + 1)
+    ]  # (cost, -first): fewest words win
     for word, costs in zip(piece, changed, strict=True):
         above, row = row, [(row[0][0] + len(word), 0)]
         for number, cost in enumerate(costs):
             (a, i), (b, j), (c, k) = above[number], above[number + 1], row[number]
-            row.append(min((a + cost, i), (b + len(word), j), (c + added[number], k)))
+            row.append(min((a + cost, i), (b + len(word), j), (c + dropped[number], k)))
     last = min(range(len(row)), key=lambda number: (row[number][0], number))
     return -row[last][1], last, row[last][0]

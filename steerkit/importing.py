@@ -89,7 +89,12 @@ def read_spans(
     problems: list[Problem] = []
     rows = read_jsonl(path, problems)
     by_id = {trace.id: trace for trace in traces}
-    if not any(isinstance(row, dict) and "annotated" in row for _, row in rows):
+    keys = {key for _, row in rows if isinstance(row, dict) for key in row}
+    if "annotated" not in keys:
+        if rows and not problems and "trace_id" not in keys:
+            raise SteerkitError(
+                f"{path}: holds neither annotations (rows with 'id' and 'annotated') nor spans (with 'trace_id')"
+            )
         own = numbered_rows(path, Span)
         check_spans(path, own, by_id)
         return ImportedSpans([s if s.first >= 0 else placed(s, by_id[s.trace_id]) for s in own.values()])

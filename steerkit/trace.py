@@ -108,12 +108,15 @@ def read_rows(path: Path | str, kind: type[Row]) -> list[Row]:
     return list(numbered_rows(Path(path), kind).values())
 
 
-def numbered_rows(path: Path, kind: type[Row], extra: str = "") -> dict[int, Row]:
-    """Line number → row, as `read_rows`; rows may have one `extra` field, which is left out."""
+def numbered_rows(path: Path, kind: type[Row], *, extras: bool = False) -> dict[int, Row]:
+    """Line number → row, as `read_rows`; with `extras`, unknown fields are no error, and are left out."""
+    known = {f.name for f in fields(kind)}
     rows: dict[int, Row] = {}
     problems: list[Problem] = []
     for number, value in read_jsonl(path, problems):
-        problem = _wrong({k: v for k, v in value.items() if k != extra} if isinstance(value, dict) else value, kind)
+        if extras and isinstance(value, dict):
+            value = {k: v for k, v in value.items() if k in known}
+        problem = _wrong(value, kind)
         if problem:
             problems.append(Problem(f"{path}:{number}", problem))
         else:

@@ -65,7 +65,7 @@ def read_labelled(
     seen: dict[tuple[str, str, int, int], str] = {}
     problems = []
     for source in sources:
-        rows = numbered_rows(source.path, Span, extra=by)
+        rows = numbered_rows(source.path, Span, extras=True)
         if traces is not None:
             check_spans(source.path, rows, traces)
         judges = sorted({span.judge for span in rows.values()})

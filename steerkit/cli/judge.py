@@ -156,7 +156,7 @@ def _counts(spans: Sequence[Span]) -> dict[str, int]:
 
 def _encoder(tokenizer: str | None, marker: str, chat: str) -> Callable[[Prompt, str], Trace]:
     from functools import partial
-    from typing import get_args
+    from typing import cast, get_args
 
     from steerkit.errors import SteerkitError, nearest
     from steerkit.tokens import Chat, encode_trace, plain_trace
@@ -167,7 +167,7 @@ def _encoder(tokenizer: str | None, marker: str, chat: str) -> Callable[[Prompt,
         return partial(plain_trace, marker=marker)
     from steerkit.model import load_tokenizer
 
-    return partial(encode_trace, load_tokenizer(tokenizer), marker=marker, chat=chat)
+    return partial(encode_trace, load_tokenizer(tokenizer), marker=marker, chat=cast("Chat", chat))
 
 
 def _print_imported(imported: ImportedSpans, used: Sequence[Trace], console: Console) -> None:
