@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from steerkit.arguments import PluginSpec
 from steerkit.provenance import prompt_settings
 from steerkit.sources import assign_splits, check_splits
 from steerkit.trace import Prompt, read_rows, write_rows
@@ -19,8 +20,8 @@ def prompts(trainer: SteeringTrainer) -> list[Prompt]:
     path = trainer.folder / FILE
 
     def make(key: str) -> tuple[list[Prompt], list[str]]:
-        if trainer.source is not None:
-            found = list(trainer.source.read(trainer.counts, trainer.args.seed))
+        if isinstance(trainer.prompts, PluginSpec):
+            found = list(trainer.prompts.build("prompts").read(trainer.counts, trainer.args.seed))
             check_splits(found, trainer.counts)
         else:
             found = assign_splits(trainer.prompts, trainer.counts, trainer.args.seed)
