@@ -13,7 +13,7 @@ from steerkit.noise import key_of
 from steerkit.scores import Scores, choose_strength
 from steerkit.stages.batches import Job, generate_all
 from steerkit.steering import Edit
-from steerkit.tokens import decode, format_prompt
+from steerkit.tokens import decode, format_prompt, split_answer
 from steerkit.trace import Prompt
 from steerkit.vector import SteeringVector
 
@@ -40,7 +40,7 @@ def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors
 
     def make(key: str) -> tuple[float, list[str]]:
         rows = _generate(trainer, "choose", key, experiments, prompts, vectors)
-        scores = Scores.of(rows, trainer.args, trainer.span_judge, trainer.score_judge, planner.label)
+        scores = score_generations(trainer, rows, planner.label)
         chosen, how = choose_strength(scores, planner)
         write_json(path, {"strength": chosen, "how": how})
         trainer.log(chosen_strength=chosen, how=how)
@@ -63,10 +63,22 @@ def test(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors, 
     return experiments
 
 
+def score_generations(trainer: SteeringTrainer, rows: Sequence[dict[str, Any]], label: str) -> Scores:
+    """The rows' texts, scored by both judges; what it will take, and what was lost and paid, is logged."""
+    judges = (trainer.span_judge, trainer.score_judge)
+    for judge in judges:
+        trainer.log_estimate(judge, [split_answer(row["text"], trainer.args.think_end)[0] for row in rows])
+    scores = Scores.of(rows, trainer.args, *judges, label)
+    for judge in judges:
+        if notes := judge.notes():
+            trainer.log(scored_by=judge.name, **notes)
+    return scores
+
+
 def judge_inputs(trainer: SteeringTrainer) -> list[Any]:
     """What scores depend on, beside the texts."""
     args = trainer.args
-    return [args.span_judge.model_dump(), args.score_judge.model_dump(), args.think_end]
+    return [args.span_judge.settings("judges"), args.score_judge.settings("judges"), args.think_end]
 
 
 def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list[Any]:

@@ -21,8 +21,12 @@ def prompts(trainer: SteeringTrainer) -> list[Prompt]:
 
     def make(key: str) -> tuple[list[Prompt], list[str]]:
         if isinstance(trainer.prompts, PluginSpec):
-            found = list(trainer.prompts.build("prompts").read(trainer.counts, trainer.args.seed))
+            source = trainer.prompts.build("prompts")
+            source.open(trainer.folder / f"sources/{trainer.prompts.name}", trainer.progress)
+            found = list(source.read(trainer.counts, trainer.args.seed))
             check_splits(found, trainer.counts)
+            if notes := source.notes():
+                trainer.log(prompts=len(found), **notes)
         else:
             found = assign_splits(trainer.prompts, trainer.counts, trainer.args.seed)
         write_rows(path, found)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from steerkit.conditions import Experiment, VectorKey
 from steerkit.files import read_whole_lines
 from steerkit.provenance import version_of
-from steerkit.scores import Scores
-from steerkit.stages.generations import FILE, judge_inputs, planner_for
+from steerkit.stages.generations import FILE, judge_inputs, planner_for, score_generations
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparison_rows, result_rows, write_csv
 from steerkit.vector import SteeringVector
 
@@ -28,7 +27,7 @@ def results(
 
     def make(key: str) -> tuple[None, list[str]]:
         rows = read_whole_lines(trainer.folder / FILE)
-        scores = Scores.of(rows, args, trainer.span_judge, trainer.score_judge, planner.label)
+        scores = score_generations(trainer, rows, planner.label)
         found = result_rows(experiments, scores, planner, chosen)
         write_csv(trainer.folder / "results.csv", RESULT_COLUMNS, found)
         compared = comparison_rows(experiments, scores, planner, chosen)
