@@ -34,6 +34,13 @@ class PluginSpec(BaseModel):
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
+    def settings(self, kind: str) -> dict[str, Any]:
+        """Name and options, without those that change no result (`Config.how`)."""
+        from steerkit import registry
+
+        how = registry.get(kind, self.name).Config.how
+        return {key: value for key, value in self.model_dump().items() if key not in how}
+
     def build(self, kind: str) -> Any:
         """The plugin, built from its options.
 

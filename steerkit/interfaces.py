@@ -8,8 +8,9 @@ A `layer` is a 0-based decoder block, output side: its activations are HF's ``hi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,6 +39,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    how: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change how a result is come by and not what it is (retries, prices): a run may go on with others."""
+
 
 class Plugin(ABC):  # noqa: B024  (the kinds below have the abstract methods)
     """Base of all plugins: built from its options by keyword, and it remembers them (for provenance)."""
@@ -51,6 +55,18 @@ class Plugin(ABC):  # noqa: B024  (the kinds below have the abstract methods)
     def replace(self, **options: Any) -> Self:
         """The same plugin with some options changed."""
         return type(self)(**{**self.config.model_dump(), **options})
+
+    def open(self, folder: Path, progress: Callable[[int, int], None]) -> None:  # noqa: B027  (most keep nothing)
+        """Called before a run uses the plugin.
+
+        Args:
+            folder: where to keep what must outlive the process (answers that were paid for); may not exist yet.
+            progress: takes (done, total), for work of more than two seconds.
+        """
+
+    def notes(self) -> dict[str, Any]:
+        """JSON figures on the last call: what was lost, what it cost. They go to the run's log and notes."""
+        return {}
 
 
 class Extractor(Plugin):
@@ -148,6 +164,10 @@ class Judge(Plugin):
     @abstractmethod
     def annotate(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
         """For each text its spans in order: (start, end, label), characters, ``text[start:end]``."""
+
+    def estimate(self, texts: Iterable[str]) -> dict[str, float]:
+        """What annotating these texts will take, by unit (calls, tokens, dollars); empty when nothing is paid."""
+        return {}
 
     def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """For each text, label → share of its spans, in [0, 1]; an empty dict for a text without spans."""

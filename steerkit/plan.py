@@ -12,6 +12,7 @@ from steerkit.model import check_layer, load_shape
 from steerkit.statistics import groups_of
 
 GIB = 2**30
+CHARACTERS = 4  # of a token, about, in English
 
 
 def plan_text(recipe: Recipe) -> str:
@@ -69,4 +70,17 @@ def _costs(recipe: Recipe, shape: Any, experiments: list[Experiment]) -> list[st
         f"{2 * max(traces, 1):,} traces read by two models",
         f"memory          {models * shape.parameters * bytes_each / GIB:.2f} GiB of weights, about {cache / GIB:.2f} "
         f"GiB of KV cache a batch, {sums / GIB:.2f} GiB of statistics",
+        *_judging(recipe, 0 if recipe.spans else recipe.prompts.extract, steered),
     ]
+
+
+def _judging(recipe: Recipe, traces: int, steered: int) -> list[str]:
+    """A line for each judge whose work is paid for: at most so much, every text being as long as it may."""
+    lines = []
+    for spec, texts in ((recipe.span_judge, traces + steered), (recipe.score_judge, steered)):
+        size = recipe.max_new_tokens * CHARACTERS
+        estimate = spec.build("judges").estimate(f"{n} ".ljust(size, "x") for n in range(texts))
+        if estimate:
+            shown = ", ".join(f"{value:,.2f} {unit}".replace(".00 ", " ") for unit, value in estimate.items())
+            lines.append(f"judge           {spec.name}: at most about {shown}")
+    return lines

@@ -41,7 +41,8 @@ def settings_of(trainer: SteeringTrainer) -> dict[str, Any]:
     settings = {k: v for k, v in json.loads(trainer.args.model_dump_json()).items() if k not in NOT_PART}
     for name in ("span_judge", "score_judge", "extractor", "fitter"):
         plugin = getattr(trainer, name)
-        settings[name] = {"name": settings[name]["name"], **json.loads(plugin.config.model_dump_json())}
+        options = json.loads(plugin.config.model_dump_json(exclude=plugin.config.how))
+        settings[name] = {"name": settings[name]["name"], **options}
     return {
         "name": trainer.name,
         "about": trainer.about,
@@ -58,7 +59,7 @@ def prompt_settings(trainer: SteeringTrainer) -> dict[str, Any]:
     """The prompt source with its counts, or a digest of the prompts themselves."""
     given = trainer.prompts
     if isinstance(given, PluginSpec):
-        return {"source": given.model_dump(), **trainer.counts}
+        return {"source": given.settings("prompts"), **trainer.counts}
     return {"given": digest([[p.id, p.prompt, p.split, p.answer] for p in given]), **trainer.counts}
 
 

@@ -14,10 +14,12 @@ from steerkit.callbacks import CallbackList, JsonlLog, SteeringCallback, Tracker
 from steerkit.files import digest
 from steerkit.folder import RunFolder
 from steerkit.hub import repo_for
+from steerkit.interfaces import Judge
 from steerkit.pair import ModelPair, load_pair
 from steerkit.provenance import settings_of, write_recipe
-from steerkit.sources import as_prompts
+from steerkit.sources import PromptSource, as_prompts
 from steerkit.threads import fastest_thread_count
+from steerkit.trace import Prompt
 
 T = TypeVar("T")
 
@@ -63,18 +65,24 @@ class SteeringTrainer:
         self.args, self.name, self.about = args, name, about
         self.models = (base, reasoning, adapter, dict(id_map or {}))
         self.prompts = prompts if isinstance(prompts, PluginSpec) else as_prompts(prompts)
-        self.source = self.prompts.build("prompts") if isinstance(self.prompts, PluginSpec) else None
+        self.source: PromptSource | None = None
+        self.given: Sequence[Prompt] = ()  # prompts that came without a source
+        if isinstance(self.prompts, PluginSpec):
+            self.source = self.prompts.build("prompts")
+        else:
+            self.given = self.prompts
         self.counts = dict(counts or _default_counts(self.prompts))
         self.folder = RunFolder(Path(args.output_dir or f"runs/{name}"))
         trackers = [Trackers(args.report_to)] if args.report_to else []
         self.events = CallbackList([JsonlLog(), *trackers, *callbacks])
-        self.span_judge = args.span_judge.build("judges")
-        self.score_judge = args.score_judge.build("judges")
+        self.span_judge = self.judge(args.span_judge)
+        self.score_judge = self.judge(args.score_judge)
         self.extractor = args.extractor.build("extractors")
         self.fitter = args.fitter.build("fitters")
         self.baseline_fitter = (args.baseline_fitter or args.fitter).build("fitters")
         self.needs = self.fitter.needs | self.baseline_fitter.needs
         self.keys: dict[str, str] = {}  # stage → digest of everything its result depends on
+        self._stage = ""
         self._update = update
 
     @classmethod
@@ -160,6 +168,7 @@ class SteeringTrainer:
             value = read()
             self.events.on_stage_end(self, name, True)
             return value
+        self._stage = name
         self.events.on_stage_begin(self, name)
         began = time.monotonic()
         value, files = make(key)
@@ -171,10 +180,25 @@ class SteeringTrainer:
         """Send figures to the log, and to whoever listens."""
         self.events.on_log(self, values)
 
+    def progress(self, done: int, total: int) -> None:
+        """Tell whoever listens how far the stage is that is under way."""
+        self.events.on_batch_end(self, self._stage, done, total)
+
+    def log_estimate(self, judge: Judge, texts: Sequence[str]) -> None:
+        """Log what a judge will take for these texts, before it is asked."""
+        if estimate := judge.estimate(texts):
+            self.log(judge=judge.name, estimate=estimate)
+
     def thread_count(self) -> int:
         """CPU threads to generate with: as told, else measured."""
         lm = self.pair.reasoning
         return self.args.threads or fastest_thread_count(lm.width, self.args.per_device_batch_size)
+
+    def judge(self, spec: PluginSpec) -> Judge:
+        """A judge that keeps what it must in the run folder."""
+        judge: Judge = spec.build("judges")
+        judge.open(self.folder / f"judges/{spec.name}", self.progress)
+        return judge
 
     def _check_layers(self) -> None:
         self.pair.reasoning.check_layer(self.args.layer)

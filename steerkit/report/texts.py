@@ -120,6 +120,7 @@ def _judge(run: Run, texts: Sequence[str]) -> tuple[list[list[tuple[int, int, st
 
     try:
         judge: Any = PluginSpec(**run.recipe["span_judge"]).build("judges")
+        judge.open(run.folder / "judges" / judge.name, lambda done, total: None)
         return judge.annotate(texts), ""
     except SteerkitError as error:
         return [None] * len(texts), f"Sentences are not marked: the judge can't be had here ({error})."

@@ -28,7 +28,7 @@ def agreement(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVect
     if args.agreement is None:
         return
     reference, name = args.span_judge.name, args.agreement.name
-    judge = args.agreement.build("judges")
+    judge = trainer.judge(args.agreement)
     conditions = {c.id: c.strength for c in planner_for(trainer, vectors).strengths()}
 
     def make(key: str) -> tuple[None, list[str]]:
@@ -57,7 +57,7 @@ def agreement(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVect
         return None, [FILE]
 
     inputs = [
-        trainer.keys["test"], args.span_judge.model_dump(), args.agreement.model_dump(), args.think_end,
+        trainer.keys["test"], args.span_judge.settings("judges"), args.agreement.settings("judges"), args.think_end,
         args.confidence, args.resamples, args.seed, sorted(conditions),
     ]  # fmt: skip
     trainer.stage("agreement", inputs, make, lambda: None)

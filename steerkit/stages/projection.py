@@ -56,8 +56,10 @@ def projection(
         return None, FILES
 
     args = trainer.args
-    inputs = [trainer.keys["vectors"], trainer.keys["test"], wanted.model_dump(), args.layer, args.bf16,
-              args.span_judge.model_dump(), args.think_end, args.confidence, args.resamples, args.seed]  # fmt: skip
+    inputs = [
+        trainer.keys["vectors"], trainer.keys["test"], wanted.model_dump(), args.layer, args.bf16,
+        args.span_judge.settings("judges"), args.think_end, args.confidence, args.resamples, args.seed,
+    ]  # fmt: skip
     trainer.stage("projection", inputs, make, lambda: None)
 
 

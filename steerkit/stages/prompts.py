@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from steerkit.arguments import PluginSpec
 from steerkit.provenance import prompt_settings
 from steerkit.sources import assign_splits, check_splits
 from steerkit.trace import Prompt, read_rows, write_rows
@@ -20,11 +19,15 @@ def prompts(trainer: SteeringTrainer) -> list[Prompt]:
     path = trainer.folder / FILE
 
     def make(key: str) -> tuple[list[Prompt], list[str]]:
-        if isinstance(trainer.prompts, PluginSpec):
-            found = list(trainer.prompts.build("prompts").read(trainer.counts, trainer.args.seed))
+        source = trainer.source
+        if source is not None:
+            source.open(trainer.folder / f"sources/{source.name}", trainer.progress)
+            found = list(source.read(trainer.counts, trainer.args.seed))
             check_splits(found, trainer.counts)
+            if notes := source.notes():
+                trainer.log(prompts=len(found), **notes)
         else:
-            found = assign_splits(trainer.prompts, trainer.counts, trainer.args.seed)
+            found = assign_splits(trainer.given, trainer.counts, trainer.args.seed)
         write_rows(path, found)
         return found, [FILE]
 

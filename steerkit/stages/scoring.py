@@ -20,11 +20,20 @@ def score(
     label: str,
     likelihoods: Mapping[tuple[str, ...], float] | None = None,
 ) -> Scores:
-    """Figures of generations: the span judge's on the reasoning, the score judge's on what `scored` names."""
+    """Figures of generations: the span judge's on the reasoning, the score judge's on what `scored` names.
+
+    What judging will take, and what was lost and paid, is logged.
+    """
     args = trainer.args
     traces = [split_answer(row["text"], args.think_end)[0] for row in rows]
     read = scored_texts(trainer, rows, traces, prompts)
-    judged, numbers = trainer.span_judge.score(traces), trainer.score_judge.score(read)
+    trainer.log_estimate(trainer.span_judge, traces)
+    judged = trainer.span_judge.score(traces)
+    trainer.log_estimate(trainer.score_judge, read)
+    numbers = trainer.score_judge.score(read)
+    for judge in (trainer.span_judge, trainer.score_judge):
+        if notes := judge.notes():
+            trainer.log(scored_by=judge.name, **notes)
     rates = [number.get("keyword", float("nan")) for number in numbers]
     if args.per == "tokens":
         tokens = trainer.pair.reasoning.tokenizer(read, add_special_tokens=False)["input_ids"] if read else []
@@ -62,4 +71,5 @@ def scored_texts(
 def scoring_inputs(trainer: SteeringTrainer) -> list[Any]:
     """What scores depend on, beside the texts."""
     args = trainer.args
-    return [args.span_judge.model_dump(), args.score_judge.model_dump(), args.think_end, args.scored, args.per]
+    judges = (args.span_judge.settings("judges"), args.score_judge.settings("judges"))
+    return [*judges, args.think_end, args.scored, args.per]

@@ -30,7 +30,7 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
             imported = read_spans(Path(args.spans), traces, legal, min_coverage=args.min_coverage)
             found, notes = imported.spans, imported.notes
         else:
-            found = judge_spans(trainer, traces)
+            found, notes = judge_spans(trainer, traces)
         check_positives(found, label, traces, args.spans or args.span_judge.name)
         write_rows(path, found)
         notes = {"labels": dict(Counter(span.label for span in found).most_common()), **notes}
@@ -40,7 +40,7 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
 
     inputs = [
         trainer.keys["traces"],
-        args.span_judge.model_dump(),
+        args.span_judge.settings("judges"),
         input_digest(args.spans),
         args.annotation_labels,
         args.min_coverage,
@@ -49,14 +49,16 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
     return trainer.stage("spans", inputs, make, lambda: read_rows(path, Span))
 
 
-def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
-    """The span judge's labels. A sentence that it has no label for is a span too (`other`): D is every sentence."""
-    found = trainer.span_judge.annotate([trace.text for trace in traces])
+def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> tuple[list[Span], dict[str, Any]]:
+    """The span judge's labels, and its notes. What it has no label for is a span too (`other`): D is every one."""
+    texts = [trace.text for trace in traces]
+    trainer.log_estimate(trainer.span_judge, texts)
+    found = trainer.span_judge.annotate(texts)
     return [
         place(trace, start, end, label, trainer.args.span_judge.name)
         for trace, spans in zip(traces, found, strict=True)
         for start, end, label in spans
-    ]
+    ], trainer.span_judge.notes()
 
 
 def check_positives(spans: Sequence[Span], label: str, traces: Sequence[Trace], judge: str) -> None:

@@ -1,0 +1,1 @@
+"""A client for OpenAI-compatible servers that pays for no answer twice."""
