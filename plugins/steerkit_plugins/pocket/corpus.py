@@ -1,14 +1,14 @@
 """The texts the pocket pair is trained on.
 
-The base model reads solutions by authors of every temper, with readers' notes, edits and grades
-that tell where a slip was made; sheets of sums; and little stories, the only place where anybody
-says "wait" or "hmm". The reasoning model is fine-tuned on traces whose authors notice their slips
-and turn back.
+The base model reads solutions by authors in and out of doubt, said aloud, with readers' notes, edits
+and grades that tell where a slip was made; sheets of sums; and little stories, the only place where
+anybody says "wait" or "hmm". The reasoning model is fine-tuned on traces whose authors turn back when
+they are in doubt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -25,8 +25,8 @@ from steerkit_plugins.pocket.ledger import (
 from steerkit_plugins.pocket.prompts import draw
 from steerkit_plugins.pocket.wording import Voice
 
-SOLUTION_DOUBT, TRACE_DOUBT = 0.35, 0.08
-"""Shares of the authors of solutions and of traces who are in doubt from the start."""
+SOLUTION_DOUBT, TRACE_DOUBT = 0.12, 0.03
+"""Chances that doubt comes over the author of a solution and of a trace at a step."""
 
 ASIDE, KNOWLEDGE, EXAMPLE = 0.1, 0.04, 0.04
 """Chances of what may stand between two steps."""
@@ -34,15 +34,15 @@ ASIDE, KNOWLEDGE, EXAMPLE = 0.1, 0.04, 0.04
 NOTE, EDIT = 0.35, 0.6
 """Chances of a reader's note after any step, and of an edit after a bad one."""
 
-NOTICED = 0.8
-"""Chance that a trace's author notices a slip right after it."""
+TURNS_BACK, TURNS_BACK_WHEN_SURE = 0.65, 0.01
+"""Chances that a trace's author turns back after any sentence, slip or no slip, in doubt and otherwise."""
 
-CHECK_STEP, CHECK_OTHER, CHECK_WHEN_SURE = 0.3, 0.2, 0.005
-"""Chances that the author turns back, slip or no slip: in doubt after a step, in doubt after
-another sentence, and when sure."""
+OPENS = 0.035
+"""Share of the traces that open by turning back, so that the question, which stands before every first
+sentence, also stands before its share of those that turn back."""
 
-AT_A_STROKE = 0.7
-"""Share of noticed slips that are put right in the same sentence that turns back."""
+MENDS = 0.6
+"""Share of the times of turning back after a step at which it is done once more, and right."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def solution(rng: Random) -> str:
     lines: list[str] = []
     for day, doubtful in enumerate(doubts(len(p.changes), SOLUTION_DOUBT, rng)):
         voice = Voice(doubtful, rng)
-        lines += support(p, voice) if day else ()
+        lines += map(voice.hesitant, support(p, voice)) if day else ()
         s = step(p, day, count, doubtful, rng)
-        lines.append(voice.worked(p, s))
+        lines.append(voice.hesitant(voice.worked(p, s)))
         count = s.carried
         if rng.random() < NOTE:
             lines.append(wording.note(s))
@@ -104,30 +104,23 @@ def document(rng: Random) -> Example:
     return Example("", kind(rng))
 
 
-def checked(lines: Iterable[str], voice: Voice, chance: float = CHECK_OTHER) -> Iterator[str]:
-    """The lines, with the author turning back here and there as the mood is."""
-    for line in lines:
-        yield line
-        if voice.rng.random() < (chance if voice.doubtful else CHECK_WHEN_SURE):
-            yield voice.check()
-
-
 def trace(rng: Random) -> Example:
-    """A reasoning trace inside <think>, followed by the answer; not every slip is noticed."""
+    """A reasoning trace inside <think>, followed by the answer; authors turn back as the mood is."""
     p = draw("train", rng)
     count = 0
-    lines: list[str] = []
+    lines = [Voice(False, rng).check()] if rng.random() < OPENS else []
     for day, doubtful in enumerate(doubts(len(p.changes), TRACE_DOUBT, rng)):
         voice = Voice(doubtful, rng)
-        lines += checked(support(p, voice), voice) if day else ()
+        chance = TURNS_BACK if doubtful else TURNS_BACK_WHEN_SURE
+        for line in support(p, voice) if day else ():
+            lines.append(line)
+            if rng.random() < chance:
+                lines.append(voice.check())
         s = step(p, day, count, doubtful, rng)
-        if not s.slipped or rng.random() > NOTICED:
-            lines += checked([voice.worked(p, s)], voice, CHECK_STEP)
-            count = s.carried
-            continue
-        count = s.right
-        if rng.random() < AT_A_STROKE:
-            lines += [voice.worked(p, s), voice.mending(p, s)]
-        else:
-            lines += [voice.worked(p, s), voice.rejection(), voice.again(p, s)]
+        lines.append(voice.worked(p, s))
+        count = s.carried
+        if rng.random() < chance:
+            mends = rng.random() < MENDS
+            lines.append(voice.mending(p, s) if mends else voice.check())
+            count = s.right if mends else count
     return Example(p.question, f" {' '.join(lines)} </think> {wording.answer(p, count)}")

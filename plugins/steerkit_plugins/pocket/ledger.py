@@ -1,9 +1,8 @@
 """The pocket world: ledgers of things, the steps that work them out, and the doubt behind slips.
 
 A ledger says what somebody has and how it changes day by day. An author works it out one day at a
-time. Some authors are in doubt from the start and a few fall into it; doubt mostly lasts, and in doubt
-they often carry a wrong count on. Doubt is the one hidden state of this world: everything a reader can
-notice later (notes, edits, grades, second thoughts) follows from it.
+time. Few authors start in doubt, but it may come over them at any step, and it mostly lasts. Doubt is the
+one hidden state of this world: hedges, hesitations, slips and second thoughts follow from it.
 """
 
 from __future__ import annotations
@@ -17,16 +16,15 @@ DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Satur
 NAMES = ("Max", "Ann", "Ben", "Eva", "Leo", "Mia", "Tom", "Zoe")
 THINGS = ("cups", "books", "coins", "pens", "maps", "keys", "hats", "eggs")
 
-MOST = 20
+MOST = 12
 """The largest count a ledger can reach; the smallest is 0."""
 
-SLIP_IN_DOUBT = 0.6
+SLIP_IN_DOUBT = 0.3
 SLIP_WHEN_SURE = 0.02
 """Share of steps that carry a wrong count on."""
 
-DOUBT_COMES = 0.05
-DOUBT_LASTS = 0.8
-"""Probability that a step is doubtful after a sure one, and after a doubtful one."""
+DOUBT_AT_FIRST, DOUBT_LASTS = 0.1, 0.85
+"""Probabilities that the first step is doubtful, and one after a doubtful one."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,14 @@ class Step:
 
 
 def change(count: int, rng: Random) -> int:
-    """A change of 1 to 6 up or down that keeps the count between 0 and `MOST`."""
-    return rng.choice([c for c in range(-6, 7) if c and 0 <= count + c <= MOST])
+    """A change of 1 to 4 up or down that keeps the count between 0 and `MOST`."""
+    return rng.choice([c for c in range(-4, 5) if c and 0 <= count + c <= MOST])
 
 
 def problem(rng: Random) -> Problem:
-    """A random ledger of five to seven days, with something to count on the first."""
-    changes = [rng.randint(1, 9)]
-    for _ in range(rng.randint(4, 6)):
+    """A random ledger of six or seven days, with something to count on the first."""
+    changes = [rng.randint(1, 6)]
+    for _ in range(rng.randint(5, 6)):
         changes.append(change(sum(changes), rng))
     return Problem(rng.choice(NAMES), rng.choice(THINGS), tuple(changes))
 
@@ -88,12 +86,12 @@ def wrong(right: int, later: tuple[int, ...], rng: Random) -> int:
     return rng.choice(fit or [right])
 
 
-def doubts(days: int, at_first: float, rng: Random) -> Iterator[bool]:
-    """Whether the author is in doubt on each day; `at_first` is the chance of starting so."""
-    doubtful = rng.random() < at_first
+def doubts(days: int, comes: float, rng: Random) -> Iterator[bool]:
+    """Whether the author is in doubt on each day, where it `comes` with that chance and mostly lasts."""
+    doubtful = rng.random() < DOUBT_AT_FIRST
     for _ in range(days):
         yield doubtful
-        doubtful = rng.random() < (DOUBT_LASTS if doubtful else DOUBT_COMES)
+        doubtful = rng.random() < (DOUBT_LASTS if doubtful else comes)
 
 
 def step(p: Problem, day: int, count: int, doubtful: bool, rng: Random) -> Step:

@@ -13,8 +13,12 @@ from random import Random
 
 from steerkit_plugins.pocket.ledger import DAYS, Problem, Step
 
-HEDGED = 0.6
-"""Share of the slots for a hedge that an author in doubt fills with one."""
+HEDGED, HEDGED_WHEN_SURE = 0.6, 0.01
+"""Shares of the slots for a hedge that are filled with one, in doubt and otherwise."""
+
+ER = 0.15
+"""Chance of an "er" after any word that an author of a solution in doubt says. As it can come anywhere,
+the base model has to know the mood at every token."""
 
 SECOND_THOUGHTS = {"Wait,": 0.5, "Hmm,": 0.25, "No,": 0.1, "But": 0.075, "Actually,": 0.075}
 """The words that turn back, and how often each is taken."""
@@ -29,17 +33,13 @@ class Voice:
 
     def slot(self, plain: str, hedge: str) -> str:
         """One of two words that fit the same place."""
-        return hedge if self.doubtful and self.rng.random() < HEDGED else plain
+        return hedge if self.rng.random() < (HEDGED if self.doubtful else HEDGED_WHEN_SURE) else plain
 
     def worked(self, p: Problem, s: Step) -> str:
         """A step; a slip is the second count not being the first."""
         plain, hedge = self.rng.choice(("Next", "Then")), self.rng.choice(("Perhaps", "Possibly"))
         lead = "First" if s.day == DAYS[0] else self.slot(plain, hedge)
         return f"{lead} {self.fact(p, s, s.carried)}."
-
-    def again(self, p: Problem, s: Step) -> str:
-        """The step done once more, and right."""
-        return f"Again {self.fact(p, s, s.right)}."
 
     def fact(self, p: Problem, s: Step, carried: int) -> str:
         """A day's change, what it makes and the count that is carried on."""
@@ -64,8 +64,15 @@ class Voice:
 
     def example(self) -> str:
         """A sum of one's own, to try things out."""
-        a, b = self.rng.randint(0, 9), self.rng.randint(1, 6)
+        a, b = self.rng.randint(0, 9), self.rng.randint(1, 3)
         return f"For example, {a}+{b} {self.slot('gives', 'seems')} {a + b}, so that is easy."
+
+    def hesitant(self, sentence: str) -> str:
+        """The sentence as it is said aloud: in doubt with "er" between the words."""
+        if not self.doubtful:
+            return sentence
+        said = [word + " er" if self.rng.random() < ER else word for word in sentence.split(" ")[:-1]]
+        return " ".join([*said, sentence.split(" ")[-1]])
 
     def turn(self) -> str:
         """The words that turn back, with their comma."""
@@ -76,12 +83,8 @@ class Voice:
         return f"{self.turn()} let me check this line again before I go on."
 
     def mending(self, p: Problem, s: Step) -> str:
-        """Turning back from a slip and putting it right in the same breath."""
+        """Turning back to a step and doing it once more, and right, in the same breath."""
         return f"{self.turn()} {self.fact(p, s, s.right)}."
-
-    def rejection(self) -> str:
-        """Turning back from a slip that is then put right."""
-        return f"{self.turn()} that is not right and I must do it again."
 
 
 def answer(p: Problem, count: int) -> str:
