@@ -28,7 +28,7 @@ lm = pair.reasoning
 inputs = lm.tokenizer.apply_chat_template(
     [{"role": "user", "content": traces[0].prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
-with add(lm, vector, strength=30, layer=2) as steering:
+with add(lm, vector, strength=45, layer=1) as steering:
     out = lm.model.generate(**inputs, max_new_tokens=120, do_sample=False)
 print(lm.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :]))
 print(f"{steering.steered} positions steered")

@@ -219,6 +219,8 @@ class SteeringArguments(Config):
             raise ValueError("push_to_hub needs hub_model_id, the repository to push to")
         if any(s < 0 for s in self.strengths):
             raise ValueError("strengths are not negative here; a negative one is tried with `steerkit generate`")
+        if not self.nonzero:
+            raise ValueError("strengths needs one above 0; the unsteered run is always there")
         return self
 
     @property

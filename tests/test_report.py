@@ -13,11 +13,14 @@ from report_run import effect, write_run
 from rich.console import Console
 
 from steerkit.errors import SteerkitError
+from steerkit.files import write_jsonl
 from steerkit.report import print_summary, summary, write_report
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.texts import keyword_places, pieces
 from steerkit.report.words import interval, percent
+from steerkit.stages.projection import COLUMNS
+from steerkit.tables import write_csv
 
 FILES = [
     *(f"figures/{n}.{k}" for n in ("transfer", "baselines", "offsets", "layers", "texts") for k in ("png", "svg")),
@@ -221,3 +224,20 @@ def test_pieces_make_up_the_text() -> None:
     assert len(keyword_places(text, {"keywords": ["wait"], "substring": True})) == 3
     assert keyword_places(text, {"name": "llm"}) == []
     assert "".join(piece.text for piece in pieces(text, [(0, 11)], places)) == text
+
+
+@pytest.mark.parametrize("text", ["", "<b>Wait,"])
+def test_projections_of_empty_texts_and_of_one_token(tmp_path: Path, text: str) -> None:
+    """A figure with nothing, or one point, in it is drawn and says so; the text stays text."""
+    write_run(tmp_path, effect(0.05), kept=("transfer",), text=text)
+    starts, value = ([0], [0.5]) if text else ([], [])
+    write_jsonl(tmp_path / "projections.jsonl", [
+        {"id": "test-0-0", "prompt": "p", "text": text, "starts": starts, "values": value, "begins": starts}
+    ])  # fmt: skip
+    nan, count = float("nan"), len(starts)
+    row = {"source": "base", "target": "base", "layer": 2, "within": 1, "auroc": nan, "ci_low": nan, "ci_high": nan,
+           "n_hits": 0, "n_tokens": count, "n_traces": count, "label": "backtracking"}  # fmt: skip
+    write_csv(tmp_path / "detection.csv", COLUMNS, [row])
+    html = page(tmp_path)
+    assert (tmp_path / "figures/projection.png").is_file()
+    assert "Does the vector detect?" in html and "<b>Wait" not in html

@@ -94,9 +94,8 @@ def draw_projection(run: Run) -> None:
     rows, columns, width = run.csv("detection.csv"), 92, 8.2
     texts = run.jsonl("projections.jsonl")
     text = next((row for row in texts if row["begins"]), texts[0])
-    marked = pieces(
-        text["text"], [], keyword_places(text["text"], run.recipe["score_judge"]), (), shades_of(run)[text["id"]]
-    )
+    keywords = keyword_places(text["text"], run.recipe["score_judge"])
+    marked = pieces(text["text"], [], keywords, shades=shades_of(run).get(text["id"], ()))
     lines = textgrid.lines_of(marked, columns, 14)
     height = textgrid.inches(len(lines), width, columns)
     with style.figure(run, "projection", width + 0.4, height + 3.4) as made:
@@ -111,6 +110,9 @@ def draw_projection(run: Run) -> None:
             ax.vlines(x, low, high, color=style.BLUE, lw=1)
         ax.axhline(0.5, color=style.GREY, lw=1, ls=(0, (4, 2)))
         ax.set_xticks(at, [words.short(r["within"]) for r in known])
+        if not known:
+            ax.text(0.5, 0.5, "no value: no token is followed by such a sentence, or every text is empty",
+                    transform=ax.transAxes, ha="center", color=style.GREY)  # fmt: skip
         ax.set_ylim(min([0.3, *(low for _, low, _ in ends)]), max([0.8, *(high for _, _, high in ends)]))
         ax.set_xlabel("n: a sentence with the label begins within n tokens")
         ax.set_ylabel("AUROC")
