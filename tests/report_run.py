@@ -110,7 +110,9 @@ def _write(folder: Path, chosen: float, text: str, same_model: bool) -> None:
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
     (folder / "choice.json").write_text(json.dumps({"strength": chosen, "how": "it was the best"}))
-    notes = {"labels": {"backtracking": 5, "deduction": 7}, "mean_coverage": 0.95, "rejected_spans": {"odd": 2}}
+    notes = {"labels": {"backtracking": 5, "deduction": 7}, "mean_coverage": 0.95, "rejected_spans": {"odd": 2},
+             "answered_by": {"gpt-4o-2024-11-20": 9}, "input_tokens": 1200, "output_tokens": 900, "dollars": 0.012,
+             "unusable_answers": {"refused": 1}}  # fmt: skip
     (folder / "spans.notes.json").write_text(json.dumps(notes))
     log = {"role": "base", "dropped_windows": {"deduction": 1}, "counted": {"backtracking": 5, "deduction": 6}}
     (folder / "log.jsonl").write_text(json.dumps({"traces": 9, "mean_tokens": 50.0}) + "\n" + json.dumps(log) + "\n")

@@ -188,6 +188,7 @@ def test_data_and_provenance_are_on_the_page(tmp_path: Path) -> None:
         "D₊ 5 windows, D 11, 1 dropped; 1 sample a prompt and condition, seed 3", "It was the best.",
         "Mean coverage of a trace by its annotation: 95.0%.", "a label that doesn&#39;t exist, left out: odd 2.",
         "pocket:base, 4 blocks of width 3; weights f00d", "90 % interval",
+        "labelled by gpt-4o-2024-11-20 (9 answers): 1,200 tokens read, 900 written, 0.01 dollars", "refused 1.",
         "not corrected for the number of comparisons",
     ):  # fmt: skip
         assert text in html

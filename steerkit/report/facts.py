@@ -34,6 +34,14 @@ def data_lines(run: Run) -> list[str]:
         if name in notes:
             value = notes[name]
             lines.append(f"{text.capitalize()}: " + (f"{value:.1%}" if name == "mean_coverage" else f"{value:,}") + ".")
+    if notes.get("answered_by"):
+        by = ", ".join(f"{name} ({n:,} answers)" for name, n in notes["answered_by"].items())
+        cost = f", {notes['dollars']:,.2f} dollars" if "dollars" in notes else ""
+        tokens = f"{notes['input_tokens']:,} tokens read, {notes['output_tokens']:,} written"
+        lines.append(f"Spans labelled by {by}: {tokens}{cost}.")
+    if notes.get("unusable_answers"):
+        lost = ", ".join(f"{kind} {n:,}" for kind, n in notes["unusable_answers"].items())
+        lines.append(f"Traces left out, the judge's answer not being usable: {lost}.")
     if notes.get("rejected_spans"):
         invented = ", ".join(f"{label} {n:,}" for label, n in notes["rejected_spans"].items())
         lines.append(f"Annotated spans with a label that doesn't exist, left out: {invented}.")
