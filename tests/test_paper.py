@@ -189,3 +189,15 @@ def test_what_b_is_counted_in(run: Path) -> None:
         split, condition = generations[0]["split"], generations[0]["condition"]
         own = found._by_id[split, condition]
         assert {prompt: s.keyword for (prompt, _), s in own.items()} == pytest.approx(expected)
+
+
+def test_one_model_under_two_names_is_read_once(tmp_path: Path) -> None:
+    settings = ["reasoning=pocket:reasoning", "base=pocket:reasoning", "id_map={}"]
+    recipe = load_recipe("fig5", [f"output_dir={tmp_path}", *LITTLE, *settings])
+    folder = SteeringTrainer.from_recipe(recipe).run()
+    assert {path.name for path in (folder / "stats").glob("*.safetensors")} == {"base.safetensors"}
+    base, reasoning = (
+        SteeringVector.load(folder / f"vectors/{r}.backtracking.-13..-8.safetensors") for r in ("base", "reasoning")
+    )
+    assert (base.info.source, reasoning.info.source) == ("base", "reasoning")
+    assert min(base.cosine(reasoning).values()) > 0.99999

@@ -24,7 +24,13 @@ def vectors(
     trainer: SteeringTrainer, traces: Sequence[Trace], spans: Sequence[Span]
 ) -> dict[VectorKey, SteeringVector]:
     """Every vector that the experiments need, in ``vectors/``."""
-    statistics = {role: statistics_of(trainer, role, traces, spans) for role in ("base", "reasoning")}
+    statistics = {"base": statistics_of(trainer, "base", traces, spans)}
+    if trainer.pair.same and not trainer.pair.mapped("base"):  # one model under two names is read once
+        same = statistics["base"]
+        statistics["reasoning"] = ActivationStatistics(same.windows, {**same.meta, "source": "reasoning"})
+        trainer.keys["extract reasoning"] = trainer.keys["extract base"]
+    else:
+        statistics["reasoning"] = statistics_of(trainer, "reasoning", traces, spans)
     planner = Planner(trainer.args, trainer.pair.base.depth, {})
     keys = planner.vectors()
     folder = trainer.folder / "vectors"
