@@ -56,6 +56,7 @@ class LogitLens:
         texts = lm.tokenizer.batch_decode([[i] for i in range(size)], clean_up_tokenization_spaces=False)
         self.texts = texts
         self.keywords = torch.tensor([i for i, t in enumerate(texts) if any(w in t.casefold() for w in wanted)])
+        self._known: dict[tuple[int, int], tuple[float, float]] = {}
         if not len(self.keywords):
             raise SteerkitError(f"{lm.name}: no token contains {' or '.join(map(repr, words))}; change lens.words")
 
@@ -76,14 +77,22 @@ class LogitLens:
 
     def score(self, direction: Tensor, *, top: int = 10, seed: int = 0) -> LensScore:
         """s(v) of a direction [H], beside those of random ones of its length."""
+        logits = self.logits(direction[None].float())[0]
+        low, high = self._spread(direction.numel(), seed)
+        length = 1.0 if self.final_norm else float(direction.norm())  # a norm forgets the length
+        best = logits.topk(min(top, len(logits)))
+        tokens = [self.texts[i] for i in best.indices.tolist()]
+        found = tuple(zip(tokens, best.values.tolist(), strict=True))
+        return LensScore(float(logits[self.keywords].mean()), length * low, length * high, found)
+
+    def _spread(self, width: int, seed: int) -> tuple[float, float]:
+        """2.5th and 97.5th percentile of the scores of random unit directions; the same for every layer."""
         import torch
 
-        counter = torch.arange(DRAWS)
-        random = normal(torch.tensor(key_of(seed, "lens")), counter, stream=0, size=direction.numel())
-        random = random / random.norm(dim=-1, keepdim=True) * direction.norm()
-        logits = self.logits(torch.cat([direction[None].float(), random]))
-        scores = logits[:, self.keywords].mean(1)
-        low, high = scores[1:].quantile(torch.tensor([0.025, 0.975])).tolist()
-        best = logits[0].topk(min(top, logits.shape[1]))
-        tokens = [self.texts[i] for i in best.indices.tolist()]
-        return LensScore(float(scores[0]), low, high, tuple(zip(tokens, best.values.tolist(), strict=True)))
+        if (width, seed) not in self._known:
+            key = torch.tensor(key_of(seed, "lens"))
+            random = normal(key, torch.arange(DRAWS), stream=0, size=width)
+            scores = self.logits(random / random.norm(dim=-1, keepdim=True))[:, self.keywords].mean(1)
+            low, high = scores.quantile(torch.tensor([0.025, 0.975])).tolist()
+            self._known[width, seed] = (low, high)
+        return self._known[width, seed]
