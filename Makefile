@@ -16,7 +16,7 @@ run: $(STAMP)  ## the main job: the embedded pair, offline, in minutes; ends wit
 test: $(STAMP)  ## lint, types and all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 bench: $(STAMP)  ## cost ratios, measured in one run
 	$(BIN)/python benchmarks/run.py

@@ -9,6 +9,7 @@ from steerkit.report.style import Look
 from steerkit.report.tabulate import Table
 
 METRICS = ("precision", "recall", "f1")
+NAMES = {"precision": "precision", "recall": "recall", "f1": "F1"}
 LOOKS = (Look(style.BLUE, "o", "-"), Look(style.ORANGE, "s", "--"), Look(style.BLACK, "D", ":"))
 
 
@@ -21,7 +22,7 @@ def draw(run: Run) -> None:
         for shift, metric, look in zip((-0.06, 0.0, 0.06), METRICS, LOOKS, strict=True):
             own = sorted(select(rows, metric=metric), key=lambda row: row["group"])
             shown = [{**row, "mean": row["value"]} for row in own]
-            style.series(ax, shown, [strengths.index(row["group"]) for row in own], look, metric, shift=shift)
+            style.series(ax, shown, [strengths.index(row["group"]) for row in own], look, NAMES[metric], shift=shift)
         ax.set_xticks(range(len(strengths)), [words.short(s) for s in strengths])
         style.panel(ax, f"sentences judged {run.label}", "judged_sentences", "strength")
         ax.set_ylabel("%")

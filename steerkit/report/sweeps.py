@@ -59,7 +59,7 @@ def draw(run: Run, sweep: Sweep) -> None:
                 own = sorted(select(rows, metric=metric, source=source), key=sweep.column)
                 (heatmap if several else line)(made, ax, run, sweep, own, metric)
                 if len(sources) > 1:
-                    ax.set_title(f"{source}-derived; {ax.get_title(loc='left')}")
+                    ax.set_title(f"{source}-derived vector\n{ax.get_title(loc='left')}")
         if not several:
             style.legend(made, axes[0, 0], 3)
         at = f"strength {', '.join(map(words.short, strengths))}"

@@ -9,6 +9,10 @@ from steerkit.report import words
 from steerkit.report.run import Row, Run, select
 
 SHOWN = ("keyword", "judged_sentences", "other_sentences")
+HEADINGS = {
+    "keyword": "b, % of words", "judged_sentences": "judged, % of sentences",
+    "other_sentences": "other, % of sentences", "accuracy": "right, % of texts",
+}  # fmt: skip
 QUALITY = ("texts not empty", "collapsed", "mean words", "longest repeat", "distinct‑2", "perplexity")
 
 
@@ -34,7 +38,7 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
         key = tuple(row[c] for c in ("source", "target", "method", "layer", "window_start", "strength"))
         by_condition.setdefault(key, {})[row["metric"]] = row
     shown = (*SHOWN, *({"accuracy"} & {row["metric"] for row in rows}))
-    metrics = [f"{words.METRIC_NAMES[m]}, {words.METRIC_UNITS[m]}" for m in shown]
+    metrics = [HEADINGS[metric] for metric in shown]
     made, strong = [], set()
     for index, found in enumerate(by_condition.values()):
         any_row = next(iter(found.values()))

@@ -80,6 +80,6 @@ def fit(made: Figure, axes: Sequence[Axes], columns: int) -> None:
     """Give the letters the size that fills their columns, once the figure knows how wide its axes are."""
     made.draw_without_rendering()
     for ax in axes:
-        size = 72 * ax.get_window_extent().width / made.dpi / columns / ADVANCE
+        size = 0.985 * 72 * ax.get_window_extent().width / made.dpi / columns / ADVANCE
         for text in ax.texts:
             text.set_fontsize(size)
