@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+import signal
+
 import pytest
 import torch
 from pocket import run as run
@@ -14,6 +16,10 @@ from tiny import ARCHITECTURES, random_items, tiny, wrap_with_lora
 
 from steerkit.extraction import Item
 from steerkit.model import LanguageModel
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in a shell's background, tests would hand this on to the processes that they interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=ARCHITECTURES)

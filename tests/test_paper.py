@@ -98,8 +98,10 @@ def test_perplexity_is_that_of_the_unsteered_model(run: Path, pair: ModelPair) -
 def test_the_report_says_what_the_vectors_are(run: Path) -> None:
     said = [claim.text for claim in summary(run)]
     assert any(text.startswith("Logit-lens score of the base-derived vector under the base") for text in said)
-    assert any(text.startswith("Projection as a detector: AUROC") for text in said)
+    told = any(row["auroc"] for row in rows(run / "detection.csv"))  # a text must turn back for that
+    assert any(text.startswith("Projection as a detector: AUROC") for text in said) == told
     page = (run / "report.html").read_text()
+    assert "Does the vector detect?" in page and "Do the judges agree?" in page
     assert 'class="win">' in page or 'class=" win">' in page
     assert {p.stem for p in (run / "figures").glob("*.svg")} >= {"lens", "projection", "texts", "transfer"}
 
