@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -228,6 +229,17 @@ def test_from_the_first_span_to_the_export(browser: Any, run: Path, start: Start
     assert read_rows(saved, Span) == spans
     severe = [entry for entry in browser.get_log("browser") if "ERR_CONNECTION_REFUSED" not in entry["message"]]
     assert severe == []  # no script error, nothing that the policy had to stop
+
+    # What comes of it: agreement with the judge that labelled the run.
+    table = tmp_path / "agreement.csv"
+    words = [sys.executable, "-m", "steerkit", "judge", "compare", str(file), str(run / "spans.jsonl")]
+    said = subprocess.run([*words, "--out", str(table)], check=True, capture_output=True, text=True).stdout
+    assert "Krippendorff's alpha of all 2" in said
+    theirs = {TRACES[s.trace_id][s.start : s.end]: s.label for s in read_rows(run / "spans.jsonl", Span)}
+    same = sum(theirs[words] == label for words, label in given.items()) / TOTAL
+    with table.open(newline="") as opened:
+        (row,) = (row for row in csv.DictReader(opened) if row["metric"] == "agreement")
+    assert float(row["value"]) == pytest.approx(same, abs=1e-5)
 
 
 def test_help_context_and_the_prompt(browser: Any, run: Path, start: Start) -> None:
