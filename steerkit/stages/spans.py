@@ -29,6 +29,13 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
             legal = args.annotation_labels or trainer.span_judge.labels()
             imported = read_spans(Path(args.spans), traces, legal, min_coverage=args.min_coverage)
             found, notes = imported.spans, imported.notes
+            judges = sorted({span.judge for span in found})
+            if len(judges) > 1:
+                raise SteerkitError(
+                    f"{args.spans}: holds spans of {len(judges)} judges ({', '.join(judges)}), which can't be counted "
+                    "together; give a file with one judge's rows (people's: `steerkit annotate RUN --export FILE "
+                    "--annotator NAME`)"
+                )
         else:
             found, notes = judge_spans(trainer, traces)
         check_positives(found, label, traces, args.spans or args.span_judge.name)
