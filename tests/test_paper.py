@@ -207,9 +207,7 @@ def test_one_model_under_two_names_is_read_once(tmp_path: Path) -> None:
 
 def test_spans_of_two_judges_are_not_pooled(run: Path, tmp_path: Path) -> None:
     lines = (run / "spans.jsonl").read_text().splitlines()
-    other = (
-        lines[0].replace('"judge": "rules"', '"judge": "human:ada"').replace('"judge":"rules"', '"judge":"human:ada"')
-    )
+    other = json.dumps({**json.loads(lines[0]), "judge": "human:ada"})
     (tmp_path / "both.jsonl").write_text("\n".join([*lines, other]) + "\n")
     files = [f"traces={run}/traces.jsonl", f"spans={tmp_path}/both.jsonl", f"output_dir={tmp_path}/run"]
     recipe = load_recipe("fig5", [*LITTLE, *files])
