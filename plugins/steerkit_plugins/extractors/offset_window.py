@@ -42,8 +42,9 @@ class OffsetWindow(Extractor):
         return tuple(dict.fromkeys((*self.config.windows, *sweep)))
 
     def positions(self, trace: Trace, spans: Sequence[Span], window: tuple[int, int]) -> np.ndarray:
-        first, last = (np.array([getattr(s, end) for s in spans], np.int64)[:, None] for end in ("first", "last"))
+        first = np.array([span.first for span in spans], dtype=np.int64).reshape(-1, 1)
         if window == OWN_TOKENS:  # shorter spans repeat their last token, which counts once
+            last = np.array([span.last for span in spans], dtype=np.int64).reshape(-1, 1)
             found = np.minimum(first + np.arange(max((last - first).max(initial=0), 0) + 1), last)
         else:
             found = first + np.arange(window[0], window[1] + 1)
