@@ -102,9 +102,10 @@ def condition_table(runs: Sequence[Run]) -> Table:
         theirs = by_key[1].get(key)
         if theirs is not None:
             delta, low, high = difference(ours, theirs, confidence)
+            vector = "none" if ours["source"] == "none" else f"{ours['source']}-derived"
             layer = "" if ours["layer"] is None else f"block {words.short(ours['layer'])}"
             rows.append((
-                str(ours["experiment"]), words.method(ours["method"], runs[0].fitter), f"{ours['source']}-derived",
+                str(ours["experiment"]), words.method(ours["method"], runs[0].fitter), vector,
                 str(ours["target"]), layer, words.window(ours["window_start"], ours["window_end"]),
                 words.METRIC_NAMES[ours["metric"]], words.short(ours["strength"]), estimate(ours), estimate(theirs),
                 f"{words.percent(delta, signed=True)} {words.interval(low, high, signed=True)}",
