@@ -11,6 +11,7 @@ import signal
 
 import pytest
 import torch
+from console import steerkit as steerkit
 from pocket import run as run
 from tiny import ARCHITECTURES, random_items, tiny, wrap_with_lora
 

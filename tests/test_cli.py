@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from console import Steerkit
 
-from steerkit.cli import app, main
+from steerkit.cli import app
 
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Steerkit = Callable[..., Done]
 DRY = ("recipe", "run", "backtracking", "--dry-run", "--set")
-
-
-@pytest.fixture
-def steerkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Steerkit:
-    """The console entry point, called in this process from an empty folder (importing torch once is enough)."""
-
-    def call(*words: object) -> Done:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["steerkit", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return Done(code, out.out, out.err)
-
-    return call
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

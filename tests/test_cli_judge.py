@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from console import Steerkit
 from tiny import word_tokenizer
 
-from steerkit.cli import main
 from steerkit.importing import read_spans, read_traces
 from steerkit.tokens import encode_trace
 from steerkit.trace import Span, Trace, read_rows
@@ -31,34 +28,10 @@ ANNOTATED = {
 }
 
 
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Steerkit = Callable[..., Done]
-
-
 @pytest.fixture
-def steerkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Steerkit:
-    """The console entry point, in this process, from an empty folder, on a wide screen."""
-
-    def call(*words: object) -> Done:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["steerkit", "judge", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out = capsys.readouterr()
-        assert "Traceback" not in out.err
-        return Done(code, out.out, out.err)
-
-    return call
+def judge(steerkit: Steerkit) -> Steerkit:
+    """`steerkit judge` with these words."""
+    return partial(steerkit, "judge")
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -82,9 +55,9 @@ def span(judge: str, trace: str, quoted: str, label: str, **more: Any) -> dict[s
     }  # fmt: skip
 
 
-def test_an_import_writes_traces_spans_and_every_count(steerkit: Steerkit, tmp_path: Path) -> None:
-    done = steerkit("import", published(tmp_path), "--to", "in", "--name", "somebody")
-    assert done.code == 0, done.err
+def test_an_import_writes_traces_spans_and_every_count(judge: Steerkit, tmp_path: Path) -> None:
+    done = judge("import", published(tmp_path), "--to", "in", "--name", "somebody")
+    assert done.returncode == 0, done.stderr
     traces = read_rows(tmp_path / "in" / "traces.jsonl", Trace)
     assert [t.text for t in traces] == list(TEXTS.values())
     spans = read_rows(tmp_path / "in" / "spans.jsonl", Span)
@@ -96,15 +69,15 @@ def test_an_import_writes_traces_spans_and_every_count(steerkit: Steerkit, tmp_p
     assert notes["coverage"]["one"] == 1.0 and 0.3 < notes["coverage"]["two"] < 0.9
     assert notes["labels"] == {"initializing": 2, "backtracking": 2, "deduction": 2}
     for shown in ("backtracking", "musing 1", "located with small edits"):
-        assert shown in done.out
-    assert steerkit("import", published(tmp_path), "--to", "in").err.startswith(
+        assert shown in done.stdout
+    assert judge("import", published(tmp_path), "--to", "in").stderr.startswith(
         "error: in/traces.jsonl: is there already"
     )
 
 
-def test_a_run_places_imported_spans_with_its_own_tokenizer(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_a_run_places_imported_spans_with_its_own_tokenizer(judge: Steerkit, tmp_path: Path) -> None:
     source = published(tmp_path)
-    assert steerkit("import", source, "--to", "in").code == 0
+    assert judge("import", source, "--to", "in").returncode == 0
     encode = partial(encode_trace, word_tokenizer(), marker="</think>")
     traces = read_traces(tmp_path / "in" / "traces.jsonl", encode)
     assert traces == read_traces(source, encode)
@@ -113,28 +86,28 @@ def test_a_run_places_imported_spans_with_its_own_tokenizer(steerkit: Steerkit, 
     assert all(s.first >= len(traces[0].prompt_ids) and s.last >= s.first for s in spans)
 
 
-def test_a_tokenizer_places_the_spans_at_once(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_a_tokenizer_places_the_spans_at_once(judge: Steerkit, tmp_path: Path) -> None:
     word_tokenizer().save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
-    done = steerkit("import", published(tmp_path), "--to", "in", "--tokenizer", tmp_path / "model")
-    assert done.code == 0, done.err
+    done = judge("import", published(tmp_path), "--to", "in", "--tokenizer", tmp_path / "model")
+    assert done.returncode == 0, done.stderr
     traces = {t.id: t for t in read_rows(tmp_path / "in" / "traces.jsonl", Trace)}
     spans = read_rows(tmp_path / "in" / "spans.jsonl", Span)
     assert all((s.first, s.last) == traces[s.trace_id].token_span(s.start, s.end) for s in spans)
     assert all(t.ids for t in traces.values())
 
 
-def test_traces_under_the_coverage_are_left_out(steerkit: Steerkit, tmp_path: Path) -> None:
-    done = steerkit("import", published(tmp_path), "--to", "in", "--min-coverage", 0.9)
+def test_traces_under_the_coverage_are_left_out(judge: Steerkit, tmp_path: Path) -> None:
+    done = judge("import", published(tmp_path), "--to", "in", "--min-coverage", 0.9)
     assert [t.id for t in read_rows(tmp_path / "in" / "traces.jsonl", Trace)] == ["one"]
     assert {s.trace_id for s in read_rows(tmp_path / "in" / "spans.jsonl", Span)} == {"one"}
     notes = json.loads((tmp_path / "in" / "spans.notes.json").read_text())
     assert (notes["left_out"], notes["left_out_traces"], notes["left_out_spans"]) == (["two"], 1, 3)
-    assert "1 with 3 spans" in done.out
+    assert "1 with 3 spans" in done.stdout
 
 
-def test_spans_behind_the_reasoning_are_counted_apart(steerkit: Steerkit, tmp_path: Path) -> None:
-    assert steerkit("import", published(tmp_path), "--to", "in", "--think-end", "Hmm,").code == 0
+def test_spans_behind_the_reasoning_are_counted_apart(judge: Steerkit, tmp_path: Path) -> None:
+    assert judge("import", published(tmp_path), "--to", "in", "--think-end", "Hmm,").returncode == 0
     notes = json.loads((tmp_path / "in" / "spans.notes.json").read_text())
     assert (notes["answer_spans"], notes["unlocated_spans"]) == (1, 0)
     assert "I waited long." not in [
@@ -142,13 +115,13 @@ def test_spans_behind_the_reasoning_are_counted_apart(steerkit: Steerkit, tmp_pa
     ]
 
 
-def test_other_labels_are_named_or_read_from_a_taxonomy(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_other_labels_are_named_or_read_from_a_taxonomy(judge: Steerkit, tmp_path: Path) -> None:
     (tmp_path / "moods.yaml").write_text("- musing: Thinks.\n- backtracking: Turns back.\n")
     for number, option in enumerate((("--taxonomy", "moods.yaml"), ("--labels", "musing,backtracking"))):
-        assert steerkit("import", published(tmp_path), "--to", f"in{number}", *option).code == 0
+        assert judge("import", published(tmp_path), "--to", f"in{number}", *option).returncode == 0
         spans = read_rows(tmp_path / f"in{number}" / "spans.jsonl", Span)
         assert {s.label for s in spans} == {"musing", "backtracking"}
-    assert "give one of them" in steerkit("import", "x", "--to", "y", "--labels", "a", "--taxonomy", "b").err
+    assert "give one of them" in judge("import", "x", "--to", "y", "--labels", "a", "--taxonomy", "b").stderr
 
 
 @pytest.mark.parametrize(
@@ -164,41 +137,39 @@ def test_other_labels_are_named_or_read_from_a_taxonomy(steerkit: Steerkit, tmp_
         ([], "holds no traces"),
     ],
 )
-def test_a_wrong_file_is_named_by_line(
-    steerkit: Steerkit, tmp_path: Path, rows: list[dict[str, Any]], said: str
-) -> None:
-    done = steerkit("import", write(tmp_path / "in.jsonl", rows), "--to", "out")
-    assert done.code == 2
-    assert said in done.err
+def test_a_wrong_file_is_named_by_line(judge: Steerkit, tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
+    done = judge("import", write(tmp_path / "in.jsonl", rows), "--to", "out")
+    assert done.returncode == 2
+    assert said in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_cut_in_the_middle_is_named_by_line(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_a_file_cut_in_the_middle_is_named_by_line(judge: Steerkit, tmp_path: Path) -> None:
     path = published(tmp_path)
     path.write_text(path.read_text()[:-40])
-    done = steerkit("import", path, "--to", "out")
-    assert done.code == 2 and "published.jsonl:2: not a JSON line" in done.err
+    done = judge("import", path, "--to", "out")
+    assert done.returncode == 2 and "published.jsonl:2: not a JSON line" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_annotations_of_their_own_file(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_annotations_of_their_own_file(judge: Steerkit, tmp_path: Path) -> None:
     traces = write(tmp_path / "t.jsonl", [{"id": k, "prompt": "q", "trace": v} for k, v in TEXTS.items()])
     rows = [{"id": k, "annotated": v} for k, v in ANNOTATED.items()]
-    assert steerkit("import", write(tmp_path / "a.jsonl", rows), "--traces", traces, "--to", "in").code == 0
+    assert judge("import", write(tmp_path / "a.jsonl", rows), "--traces", traces, "--to", "in").returncode == 0
     wrong = [*rows, rows[0], {"annotated": "x"}, {"id": "three", "annotated": "x"}]
-    done = steerkit("import", write(tmp_path / "b.jsonl", wrong), "--traces", traces, "--to", "out")
-    assert done.code == 2
+    done = judge("import", write(tmp_path / "b.jsonl", wrong), "--traces", traces, "--to", "out")
+    assert done.returncode == 2
     for said in (
         ":3: annotates 'one', as line 1 does",
         ":4: needs the 'id'",
         ":5: annotates 'three', which is none of",
     ):
-        assert said in done.err
+        assert said in done.stderr
 
 
 @pytest.fixture
-def imported(steerkit: Steerkit, tmp_path: Path) -> Path:
-    assert steerkit("import", published(tmp_path), "--to", "in", "--name", "ref").code == 0
+def imported(judge: Steerkit, tmp_path: Path) -> Path:
+    assert judge("import", published(tmp_path), "--to", "in", "--name", "ref").returncode == 0
     return tmp_path / "in" / "spans.jsonl"
 
 
@@ -212,27 +183,27 @@ def figures(path: Path, *first: str) -> dict[tuple[str, ...], dict[str, str]]:
         }
 
 
-def test_a_keyword_judge_is_asked_live(steerkit: Steerkit, imported: Path, tmp_path: Path) -> None:
+def test_a_keyword_judge_is_asked_live(judge: Steerkit, imported: Path, tmp_path: Path) -> None:
     loose = "keyword:{keywords: [wait], substring: true}"
-    done = steerkit("compare", imported, "--judge", "keyword", "--judge", loose, "--out", "a.csv")
-    assert done.code == 0, done.err
+    done = judge("compare", imported, "--judge", "keyword", "--judge", loose, "--out", "a.csv")
+    assert done.returncode == 0, done.stderr
     found = figures(tmp_path / "a.csv", "ref")
     assert float(found["", "keyword", "backtracking", "recall"]["value"]) == 0.5
     assert float(found["", loose, "backtracking", "recall"]["value"]) == 1.0
     row = found["", loose, "backtracking", "f1"]
     assert (row["reference"], row["n_units"], row["n_traces"], row["n_both"]) == ("ref", "6", "2", "2")
-    assert loose in done.out and "Krippendorff" in done.out and "labels that count: backtracking" in done.out
+    assert loose in done.stdout and "Krippendorff" in done.stdout and "labels that count: backtracking" in done.stdout
 
 
-def test_another_judge_has_the_label_that_covers_most(steerkit: Steerkit, imported: Path, tmp_path: Path) -> None:
+def test_another_judge_has_the_label_that_covers_most(judge: Steerkit, imported: Path, tmp_path: Path) -> None:
     rows = [
         span("b", "one", "First I look. Wait", "initializing"),
         span("b", "one", ", that is wrong.", "backtracking"),
         span("b", "two", "Then", "deduction"),
     ]
     other = write(tmp_path / "b.jsonl", rows)
-    done = steerkit("compare", imported, other, "--out", "a.json")
-    assert done.code == 0, done.err
+    done = judge("compare", imported, other, "--out", "a.json")
+    assert done.returncode == 0, done.stderr
     (found,) = json.loads((tmp_path / "a.json").read_text())
     (pair,) = found["pairs"]
     labels = pair["labels"]
@@ -241,42 +212,42 @@ def test_another_judge_has_the_label_that_covers_most(steerkit: Steerkit, import
         ("initializing", "initializing"): 1, ("backtracking", "backtracking"): 1, ("initializing", "other"): 1,
         ("deduction", "other"): 2, ("backtracking", "other"): 1,
     }  # fmt: skip
-    assert "b: 3 spans; 3 units have none of them and count as other" in done.out
-    assert steerkit("compare", imported, other, "--uncovered", "leave-out", "--out", "b.json").code == 0
+    assert "b: 3 spans; 3 units have none of them and count as other" in done.stdout
+    assert judge("compare", imported, other, "--uncovered", "leave-out", "--out", "b.json").returncode == 0
     (pair,) = json.loads((tmp_path / "b.json").read_text())[0]["pairs"]
     assert (pair["n_units"], pair["missing"]) == (3, 3)
 
 
-def test_judges_of_one_file_and_groups(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_judges_of_one_file_and_groups(judge: Steerkit, tmp_path: Path) -> None:
     rows = []
-    for judge, labels in {"x": "ab", "y": "aa", "z": "ba"}.items():
+    for name, labels in {"x": "ab", "y": "aa", "z": "ba"}.items():
         rows += [
-            span(judge, "one", "First I look.", labels[0], strength=0),
-            span(judge, "one", "Wait, that is wrong.", labels[1], strength=12),
-            span(judge, "two", "I start here.", labels[0], strength=4),
+            span(name, "one", "First I look.", labels[0], strength=0),
+            span(name, "one", "Wait, that is wrong.", labels[1], strength=12),
+            span(name, "two", "I start here.", labels[0], strength=4),
         ]
     path = write(tmp_path / "many.jsonl", rows)
-    done = steerkit("compare", path, "--reference", "y", "--by", "strength", "--out", "a.csv")
-    assert done.code == 0, done.err
+    done = judge("compare", path, "--reference", "y", "--by", "strength", "--out", "a.csv")
+    assert done.returncode == 0, done.stderr
     found = figures(tmp_path / "a.csv", "y")
     assert list(dict.fromkeys(group for group, *_ in found)) == ["0", "4", "12"]
     assert found["12", "x", "", "agreement"]["value"] == "0" and found["0", "x", "", "agreement"]["value"] == "1"
-    assert done.out.index("strength 4") < done.out.index("strength 12")
-    assert "no row of 'x' has a field 'nonesuch'" in steerkit("compare", path, "--by", "nonesuch").err
-    assert steerkit("compare", path).code == 0
+    assert done.stdout.index("strength 4") < done.stdout.index("strength 12")
+    assert "no row of 'x' has a field 'nonesuch'" in judge("compare", path, "--by", "nonesuch").stderr
+    assert judge("compare", path).returncode == 0
 
 
-def test_two_annotators_of_one_name_are_refused_with_both_places(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_two_annotators_of_one_name_are_refused_with_both_places(judge: Steerkit, tmp_path: Path) -> None:
     first = write(tmp_path / "a.jsonl", [span("ann", "one", "Wait", "x")])
     second = write(tmp_path / "b.jsonl", [span("ann", "two", "Hmm", "x"), span("ann", "one", "Wait", "y")])
-    done = steerkit("compare", first, second)
-    assert done.code == 2
-    assert f"{second}:2: judge 'ann' labels a span that it labels at {first}:1 too" in done.err
-    assert "NAME=FILE" in done.err
-    assert steerkit("compare", first, f"ben={second}").code == 0
+    done = judge("compare", first, second)
+    assert done.returncode == 2
+    assert f"{second}:2: judge 'ann' labels a span that it labels at {first}:1 too" in done.stderr
+    assert "NAME=FILE" in done.stderr
+    assert judge("compare", first, f"ben={second}").returncode == 0
     both = write(tmp_path / "c.jsonl", [span("ann", "one", "Wait", "x"), span("ann", "one", "Wait", "y")])
     assert (
-        f"{both}:2: judge 'ann' labels a span that it labels at {both}:1 too" in steerkit("compare", both, second).err
+        f"{both}:2: judge 'ann' labels a span that it labels at {both}:1 too" in judge("compare", both, second).stderr
     )
 
 
@@ -290,12 +261,10 @@ def test_two_annotators_of_one_name_are_refused_with_both_places(steerkit: Steer
         ({"label": 3}, "'label' must be str"),
     ],
 )
-def test_spans_that_cannot_be(
-    steerkit: Steerkit, imported: Path, tmp_path: Path, row: dict[str, Any], said: str
-) -> None:
+def test_spans_that_cannot_be(judge: Steerkit, imported: Path, tmp_path: Path, row: dict[str, Any], said: str) -> None:
     other = write(tmp_path / "b.jsonl", [span("b", "one", "Wait", "x") | row])
-    done = steerkit("compare", imported, other)
-    assert done.code == 2 and said in done.err, done.err
+    done = judge("compare", imported, other)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -314,14 +283,14 @@ def test_spans_that_cannot_be(
         (("nowhere.jsonl",), "nowhere.jsonl: can't be read"),
     ],
 )
-def test_wrong_words(steerkit: Steerkit, imported: Path, words: tuple[str, ...], said: str) -> None:
-    done = steerkit("compare", imported, *words)
-    assert done.code == 2 and said in done.err, done.err
+def test_wrong_words(judge: Steerkit, imported: Path, words: tuple[str, ...], said: str) -> None:
+    done = judge("compare", imported, *words)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
-def test_a_live_judge_needs_the_texts(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_a_live_judge_needs_the_texts(judge: Steerkit, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [span("b", "one", "Wait", "x")])
-    done = steerkit("compare", path, "--judge", "keyword")
-    assert done.code == 2 and "a live judge reads the spans' texts" in done.err
+    done = judge("compare", path, "--judge", "keyword")
+    assert done.returncode == 2 and "a live judge reads the spans' texts" in done.stderr
     (tmp_path / "empty.jsonl").write_text("")
-    assert "holds no rows" in steerkit("compare", path, "empty.jsonl").err
+    assert "holds no rows" in judge("compare", path, "empty.jsonl").stderr
