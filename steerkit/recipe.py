@@ -196,6 +196,9 @@ def _explain(error: Any, document: Document, prefix: Key = (), model: type[BaseM
             return [Problem(where, f"unknown key {name!r}; {nearest(str(location[-1]), list(owner.model_fields))}")]
         case "value_error":
             return [Problem(where, f"{name + ': ' if name else ''}{error['ctx']['error']}")]
+        case "too_short":
+            least = error["ctx"]["min_length"]
+            return [Problem(where, f"{name!r} needs at least {least} item{'s' if least != 1 else ''}; it is {value!r}")]
         case "literal_error" | "enum":
             return [Problem(where, f"{name!r} is {value!r}, but must be {error['ctx']['expected']}")]
     kind = {

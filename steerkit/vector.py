@@ -1,4 +1,4 @@
-"""SteeringVector: directions by layer with everything needed to use and to trace them. No pickle anywhere."""
+"""SteeringVector: directions by layer with everything needed to use and to trace them, kept as safetensors."""
 
 from __future__ import annotations
 

@@ -213,3 +213,15 @@ def test_spans_of_two_judges_are_not_pooled(run: Path, tmp_path: Path) -> None:
     recipe = load_recipe("fig5", [*LITTLE, *files])
     with pytest.raises(SteerkitError, match=r"holds spans of 2 judges \(human:ada, rules\)"):
         SteeringTrainer.from_recipe(recipe).run()
+
+
+def test_an_experiment_added_later_is_in_the_tables_and_on_the_page(tmp_path: Path) -> None:
+    settings = [f"output_dir={tmp_path}", *LITTLE, "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null"]
+    SteeringTrainer.from_recipe(load_recipe("backtracking", settings)).run()
+    before = (tmp_path / "generations.jsonl").read_bytes()
+    more = [*settings, "lens={}", "agreement={name: keyword, keywords: [wait, hmm]}"]
+    SteeringTrainer.from_recipe(load_recipe("backtracking", more), update=True).run()
+    assert (tmp_path / "generations.jsonl").read_bytes() == before
+    assert {row["experiment"] for row in rows(tmp_path / "results.csv")} == {"transfer", "agreement"}
+    page = (tmp_path / "report.html").read_text()
+    assert "What the vectors say in words" in page and "Do the judges agree?" in page

@@ -92,6 +92,8 @@ def test_overrides_are_checked_the_same_way(tmp_path: Path) -> None:
         load_recipe("backtracking", ["layer=two"])
     with pytest.raises(InputError, match=r"an override is written key"):
         load_recipe("backtracking", ["layer"])
+    with pytest.raises(InputError, match=r"'strengths' needs at least 1 item; it is \[\]"):
+        load_recipe("backtracking", ["strengths=[]"])
     with pytest.raises(InputError, match=r"strengths needs one above 0"):
         load_recipe("backtracking", ["strengths=[0]"])
 

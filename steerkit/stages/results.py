@@ -40,7 +40,7 @@ def results(
 
     inputs = [
         trainer.keys["choose"], trainer.keys["test"], trainer.keys["perplexity"], *scoring_inputs(trainer),
-        args.confidence, args.resamples,
+        args.confidence, args.resamples, [[e.name, e.split, [c.id for c in e.conditions]] for e in experiments],
     ]  # fmt: skip
     trainer.stage("results", inputs, make, lambda: None)
 
@@ -49,5 +49,6 @@ def report(trainer: SteeringTrainer) -> None:
     """``figures/`` and ``report.html``."""
     from steerkit.report import write_report
 
-    inputs = [trainer.keys["results"], trainer.about, version_of("steerkit-hf")]
+    shown = [trainer.keys.get(stage, "") for stage in ("results", "lens", "projection", "agreement")]
+    inputs = [*shown, trainer.about, version_of("steerkit-hf")]
     trainer.stage("report", inputs, lambda key: (None, write_report(trainer.folder.path)), lambda: None, sealed=False)
