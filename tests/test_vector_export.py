@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from console import Steerkit
 from steerkit_plugins.steerers.residual_add import ResidualAdd
-from test_cli import Steerkit
-from test_cli import steerkit as steerkit
 from tiny import tiny
 
 from steerkit.errors import InputError, SteerkitError
