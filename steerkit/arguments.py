@@ -122,8 +122,12 @@ class SteeringArguments(Config):
     """Run folder; runs/NAME under the current folder when left out."""
     seed: int = Field(default=0, ge=0)
     """Of prompts, sampling and noise: the same seed and batch plan give the same texts."""
+    engine: Annotated[PluginSpec, Kind("engines")] = PluginSpec(name="hf")
+    """What generates texts."""
     per_device_batch_size: int = Field(default=64, ge=1)
-    """Rows in a generation batch."""
+    """Rows in a generation batch; when one ends, another takes its place."""
+    save_rows: int = Field(default=0, ge=0)
+    """Rows that are generated between two saves: what a kill can lose; 0 for eight batches."""
     bf16: bool = False
     """bfloat16 weights and activations (statistics stay float64)."""
     device_map: str | None = None

@@ -23,7 +23,10 @@ class SteeringCallback:
         """A stage starts that was not done before."""
 
     def on_batch_end(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
-        """One batch is on disk."""
+        """One batch (of generated rows: one chunk) is on disk; `done` of `total` units are."""
+
+    def on_progress(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
+        """Work on the next batch is under way: so much of the stage is done, though not all of it saved."""
 
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
         """A stage is done; `skipped` when it had been done before for the same inputs."""
@@ -97,6 +100,9 @@ class RichProgress(SteeringCallback):
         self._tasks[stage] = self._bars.add_task(stage, total=1)
 
     def on_batch_end(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
+        self.on_progress(trainer, stage, done, total)
+
+    def on_progress(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:

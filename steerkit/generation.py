@@ -7,7 +7,7 @@ steered too, with ``with steerer(...)``; this loop adds paired noise, compaction
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +59,18 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float,
+    batch_size: int | None = None,
     margins: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Generated]:
-    """Generate a batch.
+    """Generate texts.
 
     Args:
         max_new_tokens: tokens a row.
+        batch_size: rows at a time, all of them when left out.
         temperature: of the sampling; 0 is greedy. Nothing else is applied (no top-p, no penalties): the
             model's own generation_config is not read, but for its end-of-sequence ids.
+        progress: takes the number of rows that have ended.
         margins: record every decision's margin (slower).
 
     Raises:
@@ -74,6 +78,15 @@ def generate(
     """
     import torch
 
+    if batch_size is not None and len(rows) > batch_size:
+        parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        own: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "margins": margins}
+        texts: list[Generated] = []
+        for part in parts:
+            texts += generate(lm, part, **own)
+            if progress:
+                progress(len(texts))
+        return texts
     results = [Generated() for _ in rows]
     if not rows:
         return results

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from steerkit.errors import SteerkitError, nearest
 
-KINDS = ("extractors", "fitters", "steerers", "judges", "models", "prompts")
+KINDS = ("extractors", "fitters", "steerers", "judges", "engines", "models", "prompts")
 GROUP = "steerkit.{kind}"
 
 T = TypeVar("T", bound=type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from steerkit import stages
 from steerkit.arguments import PluginSpec, Recipe, SteeringArguments
 from steerkit.callbacks import CallbackList, JsonlLog, SteeringCallback, Trackers
+from steerkit.engine import Engine
 from steerkit.files import digest
 from steerkit.folder import RunFolder
 from steerkit.hub import repo_for
@@ -79,6 +81,7 @@ class SteeringTrainer:
         self.score_judge = self.judge(args.score_judge)
         self.extractor = args.extractor.build("extractors")
         self.fitter = args.fitter.build("fitters")
+        self._engine: Engine = args.engine.build("engines")
         self.baseline_fitter = (args.baseline_fitter or args.fitter).build("fitters")
         self.needs = self.fitter.needs | self.baseline_fitter.needs
         self.keys: dict[str, str] = {}  # stage → digest of everything its result depends on
@@ -113,6 +116,14 @@ class SteeringTrainer:
             trust_remote_code=self.args.trust_remote_code,
         )  # fmt: skip
 
+    @cached_property
+    def engine(self) -> Engine:
+        """What generates, started when first needed."""
+        args = self.args
+        loaded = {"bf16": args.bf16, "device_map": args.device_map, "trust_remote_code": args.trust_remote_code}
+        self._engine.start(self.pair, loaded)
+        return self._engine
+
     def run(self) -> Path:
         """Do what is not done yet.
 
@@ -122,7 +133,7 @@ class SteeringTrainer:
         Raises:
             SteerkitError: something is wrong with the input, in words; what is done stays on disk.
         """
-        with self.folder:
+        with self.folder, closing(self._engine):
             self._check_layers()
             self.folder.claim(settings_of(self), self._update)
             self.events.on_run_begin(self)
@@ -182,7 +193,7 @@ class SteeringTrainer:
 
     def progress(self, done: int, total: int) -> None:
         """Tell whoever listens how far the stage is that is under way."""
-        self.events.on_batch_end(self, self._stage, done, total)
+        self.events.on_progress(self, self._stage, done, total)
 
     def log_estimate(self, judge: Judge, texts: Sequence[str]) -> None:
         """Log what a judge will take for these texts, before it is asked."""

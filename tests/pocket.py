@@ -10,7 +10,7 @@ import pytest
 
 SIZES = (
     "prompts.extract=48", "prompts.choose=4", "prompts.test=4", "max_new_tokens=120", "per_device_batch_size=32",
-    "resamples=200", "threads=1",
+    "save_rows=32", "resamples=200", "threads=1",
 )  # fmt: skip
 SMALL = (
     *SIZES, "strengths=[30]", "baselines=[gaussian-noise]", "baseline_labels=[deduction]", "offsets.starts=[-13, 0]",

@@ -15,6 +15,7 @@ BUILT_IN = {
     "fitters": {"dom", "lda"},
     "steerers": {"residual-add", "overall-mean", "gaussian-noise", "self-amplify"},
     "judges": {"keyword", "rules"},
+    "engines": {"hf"},
     "models": {"pocket"},
     "prompts": {"jsonl", "dataset", "pocket"},
 }

@@ -1,21 +1,24 @@
-"""Generation in batches that are kept: the plan is on disk, and a batch is what a kill can lose."""
+"""Generation in chunks that are kept: the plan is on disk, and a chunk is what a kill can lose."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonlines
 
 from steerkit.files import append_jsonl, atomic, read_whole_lines, write_json
-from steerkit.generation import Generated, GenerationRow, generate
+from steerkit.generation import Generated, GenerationRow
 from steerkit.threads import use_threads
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
+
+CHUNK = 8  # batches
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def generate_all(
     jobs: Sequence[Job],
     describe: Callable[[Job, Generated], dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Generate the jobs that `path` doesn't hold yet; every batch is appended and flushed as one block.
+    """Generate the jobs that `path` doesn't hold yet; every chunk is appended and flushed as one block.
 
     Args:
         key: digest of all that the texts depend on; rows that were made for another key are made anew.
@@ -47,39 +50,47 @@ def generate_all(
     plan = _plan(trainer, stage, key, jobs)
     by_name = {job.names: job for job in jobs}
     rows = read_whole_lines(path)
-    done = _whole_batches(rows, stage, key, plan)
-    kept = [row for row in rows if row["stage"] != stage or (row["plan"] == key and row["batch"] in done)]
-    if len(kept) < len(rows):  # half a batch from a torn write, or another plan's
+    done = _whole_chunks(rows, stage, key, plan)
+    kept = [row for row in rows if row["stage"] != stage or (row["plan"] == key and row["chunk"] in done)]
+    if len(kept) < len(rows):  # half a chunk from a torn write, or another plan's
         with atomic(path) as temporary, jsonlines.open(temporary, "w") as out:
             out.write_all(kept)
+    ended = 0
+
+    def under_way(before: int, more: int) -> None:
+        trainer.events.on_progress(trainer, stage, before + more, len(jobs))
+
     with use_threads(plan.threads):
-        for number, names in enumerate(plan.batches):
+        for number, names in enumerate(plan.chunks):
             if number not in done:
-                batch = [by_name[name] for name in names]
-                texts = generate(
-                    trainer.pair[batch[0].target], [job.row for job in batch],
-                    max_new_tokens=args.max_new_tokens, temperature=args.temperature,
+                chunk = [by_name[name] for name in names]
+                texts = trainer.engine.generate(
+                    chunk[0].target, [job.row for job in chunk], max_new_tokens=args.max_new_tokens,
+                    temperature=args.temperature, batch_size=plan.batch_size,
+                    progress=partial(under_way, ended),
                 )  # fmt: skip
                 new = [
-                    {"stage": stage, "plan": key, "batch": number, **describe(job, text)}
-                    for job, text in zip(batch, texts, strict=True)
+                    {"stage": stage, "plan": key, "chunk": number, **describe(job, text)}
+                    for job, text in zip(chunk, texts, strict=True)
                 ]
                 append_jsonl(path, new)
                 kept += new
-            trainer.events.on_batch_end(trainer, stage, number + 1, len(plan.batches))
+            ended += len(names)
+            trainer.events.on_batch_end(trainer, stage, ended, len(jobs))
     return [row for row in kept if row["stage"] == stage]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A stage's batches by name, and the CPU threads they run on: the same plan gives the same texts."""
+    """A stage's chunks by name, rows at a time, and CPU threads: the same plan gives the same texts."""
 
     threads: int
-    batches: list[list[tuple[str, ...]]]
+    batch_size: int
+    chunks: list[list[tuple[str, ...]]]
 
 
-def _batches(jobs: Sequence[Job], size: int) -> list[list[tuple[str, ...]]]:
-    """Jobs of one target in the order given, `size` a batch."""
+def _chunks(jobs: Sequence[Job], size: int) -> list[list[tuple[str, ...]]]:
+    """Jobs of one target in the order given, `size` a chunk."""
     found: list[list[tuple[str, ...]]] = []
     for target in dict.fromkeys(job.target for job in jobs):
         own = [job.names for job in jobs if job.target == target]
@@ -93,15 +104,17 @@ def _plan(trainer: SteeringTrainer, stage: str, key: str, jobs: Sequence[Job]) -
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["key"] == key:
-            return Plan(found["threads"], [[tuple(name) for name in batch] for batch in found["batches"]])
-    plan = Plan(trainer.thread_count(), _batches(jobs, trainer.args.per_device_batch_size))
-    write_json(path, {"key": key, "threads": plan.threads, "batches": plan.batches})
+            chunks = [[tuple(name) for name in chunk] for chunk in found["chunks"]]
+            return Plan(found["threads"], found["batch_size"], chunks)
+    size = trainer.args.per_device_batch_size
+    plan = Plan(trainer.thread_count(), size, _chunks(jobs, trainer.args.save_rows or CHUNK * size))
+    write_json(path, {"key": key, **asdict(plan)})
     return plan
 
 
-def _whole_batches(rows: Sequence[dict[str, Any]], stage: str, key: str, plan: Plan) -> set[int]:
+def _whole_chunks(rows: Sequence[dict[str, Any]], stage: str, key: str, plan: Plan) -> set[int]:
     counts: dict[int, int] = {}
     for row in rows:
         if row["stage"] == stage and row["plan"] == key:
-            counts[row["batch"]] = counts.get(row["batch"], 0) + 1
-    return {number for number, names in enumerate(plan.batches) if counts.get(number, 0) == len(names)}
+            counts[row["chunk"]] = counts.get(row["chunk"], 0) + 1
+    return {number for number, names in enumerate(plan.chunks) if counts.get(number, 0) == len(names)}

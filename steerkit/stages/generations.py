@@ -79,6 +79,7 @@ def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list
         trainer.keys["prompts"], trainer.keys["vectors"], [[s, c.id] for s, c in distinct(experiments)],
         args.steerer.model_dump(), [b.model_dump() for b in args.baselines], args.tokens, args.max_new_tokens,
         args.temperature, args.samples, args.seed, args.chat, args.per_device_batch_size, args.bf16,
+        args.save_rows, args.engine.settings("engines"),
     ]  # fmt: skip
 
 

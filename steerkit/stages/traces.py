@@ -50,7 +50,8 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
 
     inputs = [
         trainer.keys["prompts"], trainer.pair.reasoning.fingerprint, args.max_new_tokens, args.temperature, args.seed,
-        args.think_end, args.chat, args.per_device_batch_size, args.bf16, input_digest(args.traces),
+        args.think_end, args.chat, args.per_device_batch_size, args.bf16, args.save_rows,
+        args.engine.settings("engines"), input_digest(args.traces),
     ]  # fmt: skip
     return trainer.stage("traces", inputs, make, lambda: read_rows(path, Trace))
 

@@ -1,0 +1,34 @@
+"""transformers in this process, through steerkit's own decode loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from steerkit.engine import Engine
+from steerkit.generation import Generated, GenerationRow, generate
+
+if TYPE_CHECKING:
+    from steerkit.pair import ModelPair
+
+
+class HFEngine(Engine):
+    """The pair's own models, wherever accelerate put them."""
+
+    def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
+        self.pair = pair
+
+    def generate(
+        self,
+        role: str,
+        rows: Sequence[GenerationRow],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        batch_size: int,
+        progress: Callable[[int], None],
+    ) -> list[Generated]:
+        return generate(
+            self.pair[role], rows, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size,
+            progress=progress,
+        )  # fmt: skip

@@ -1,0 +1,50 @@
+"""What generates texts: transformers in this process, or an inference server's core with the same pure edits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from steerkit.interfaces import Plugin
+
+if TYPE_CHECKING:
+    from steerkit.generation import Generated, GenerationRow
+    from steerkit.pair import ModelPair
+
+
+class Engine(Plugin):
+    """Generates rows, each with its own edit; extraction is the core's own. `engine: NAME` in a recipe."""
+
+    @abstractmethod
+    def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
+        """Take over the pair before the first `generate`.
+
+        Args:
+            options: how the models were loaded (`bf16`, `device_map`, `trust_remote_code`).
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        role: str,
+        rows: Sequence[GenerationRow],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        batch_size: int,
+        progress: Callable[[int], None],
+    ) -> list[Generated]:
+        """One text a row, in the rows' order.
+
+        Args:
+            role: `base` or `reasoning`: which model of the pair generates.
+            batch_size: rows at a time; an engine that fills its batches itself may take more.
+            progress: takes the number of rows that have ended, now and then.
+
+        Raises:
+            SteerkitError: rows have edits, and no position was steered.
+        """
+
+    def close(self) -> None:
+        """Called when a run ends, also by an exception."""
