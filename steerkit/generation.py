@@ -1,17 +1,21 @@
-"""Steered sampling of a batch of rows, each with its own condition; finished rows leave the batch.
+"""Steered sampling of a stream of rows, each with its own condition; a row that ends makes room for another.
 
-One prefill and a decode loop over the model's own forward: no sampling state outside the rows, so a batch's
-texts depend on its rows alone. HF's `generate` gives the same greedy tokens (a test holds this) and can be
-steered too, with ``with steerer(...)``; this loop adds paired noise, compaction and cheaper cache growth.
+One decode loop over the model's own forward: no sampling state outside the rows, so a text depends on its row
+alone, to rounding. HF's `generate` gives the same greedy tokens (a test holds this) and can be steered too, with
+``with steerer(...)``; this loop adds paired noise, shared prompts (`steerkit.prefill`) and lines that are taken
+over by waiting rows (`steerkit.kv`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from steerkit.noise import gumbel
+from steerkit.kv import LineCache, WholeCache, replaceable
+from steerkit.prefill import prefill
+from steerkit.sampling import Sampler, leads
 from steerkit.steering import Edit, Steering
 
 if TYPE_CHECKING:
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
 
     from steerkit.model import LanguageModel
 
-COMPACT_AT = 0.75  # finished rows leave when at most this share of the batch is still alive
-STREAM = 0x67656E  # separates sampling noise from steerers' noise
+REFILL_AT = 1 / 8  # of the lines are free: waiting rows enter
+COMPACT_AT = 3 / 4  # of the lines are in use and nothing waits: the others leave
 
 
 @dataclass(frozen=True)
@@ -67,100 +71,166 @@ def generate(
 
     Args:
         max_new_tokens: tokens a row.
-        batch_size: rows at a time, all of them when left out.
         temperature: of the sampling; 0 is greedy. Nothing else is applied (no top-p, no penalties): the
             model's own generation_config is not read, but for its end-of-sequence ids.
-        progress: takes the number of rows that have ended.
+        batch_size: rows at a time, all of them when left out.
         margins: record every decision's margin (slower).
+        progress: takes the number of rows that have ended.
 
     Raises:
         SteerkitError: rows have edits, and no position was steered.
     """
     import torch
 
-    if batch_size is not None and len(rows) > batch_size:
-        parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        own: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "margins": margins}
-        texts: list[Generated] = []
-        for part in parts:
-            texts += generate(lm, part, **own)
-            if progress:
-                progress(len(texts))
-        return texts
-    results = [Generated() for _ in rows]
     if not rows:
-        return results
-    ends = torch.tensor(end_ids(lm), device=lm.device)
-    ids, mask = _left_pad([row.prompt_ids for row in rows], lm)
+        return []
+    # Rows of a prompt enter together, to share it; the longest first, so that later prompts fit before the column
+    # that the batch has come to.
+    order = sorted(range(len(rows)), key=lambda row: (-len(rows[row].prompt_ids), tuple(rows[row].prompt_ids)))
+    waiting = deque(order)
     steering = Steering(lm, [row.edit for row in rows])
-    alive = list(range(len(rows)))  # which row each line of the batch is
-    done: list[bool] = [False] * len(rows)
-    sampler = _Sampler([row.key for row in rows], temperature, lm.device)
     with torch.inference_mode(), steering:
-        cache = growing_cache(lm, ids.shape[1] + max_new_tokens)
-        position = (mask.cumsum(-1) - 1).clamp(min=0)
-        for step in range(max_new_tokens):
-            out = lm.model(
-                input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
-            scores = sampler.scores(out.logits[:, -1], step)
-            chosen = scores.argmax(-1)
-            leads = _leads(scores) if margins else None
-            ended = torch.isin(chosen, ends).tolist()
-            for line, (token, end) in enumerate(zip(chosen.tolist(), ended, strict=True)):
-                row = alive[line]
-                if done[row]:
-                    continue
-                if leads is not None:
-                    results[row].margins.append(leads[line])
-                done[row] = results[row].finished = end
-                if not end:
-                    results[row].ids.append(token)
-            live = [line for line, row in enumerate(alive) if not done[row]]
-            if not live:
-                break
-            if len(live) <= COMPACT_AT * len(alive):
-                keep = torch.tensor(live, device=lm.device)
-                alive = [alive[line] for line in live]
-                cache.batch_select_indices(keep)
-                steering.select(live)
-                sampler.select(keep)
-                chosen, mask, position = chosen[keep], mask[keep], position[keep]
-            ids = chosen[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            position = position[:, -1:] + 1
-        edited = [result for row, result in zip(rows, results, strict=True) if row.edit and row.edit.norm]
+        batch = _Batch(
+            lm, rows, steering, min(batch_size or len(rows), len(rows)), max_new_tokens, temperature, margins
+        )
+        while waiting or batch.occupied:
+            if waiting and batch.takes():
+                batch.admit([waiting.popleft() for _ in range(min(len(waiting), batch.free))])
+            elif not waiting and batch.occupied <= COMPACT_AT * len(batch.lines):
+                batch.compact()
+            else:
+                batch.step()
+                if progress and batch.changed:
+                    progress(len(rows) - len(waiting) - batch.occupied)
+        edited = [result for row, result in zip(rows, batch.results, strict=True) if row.edit and row.edit.norm]
         steering.excused = all(result.finished and not result.ids for result in edited)
-    return results
+    return batch.results
 
 
-class _Sampler:
-    """logits / T + Gumbel noise of (row key, step): its argmax is a sample of softmax(logits / T)."""
+class _Batch:
+    """Lines of a running batch. A line whose row ended goes on with its last token until another row takes it."""
 
-    def __init__(self, keys: Sequence[int], temperature: float, device: Any) -> None:
+    def __init__(
+        self, lm: LanguageModel, rows: Sequence[GenerationRow], steering: Steering, lines: int, new: int,
+        temperature: float, margins: bool,
+    ) -> None:  # fmt: skip
         import torch
 
-        self.temperature = temperature
-        # Rows of one prompt and seed share their noise: it is drawn once for all conditions.
-        self.unique, self.inverse = torch.tensor(keys, device=device).unique(return_inverse=True)
+        self.lm, self.rows, self.steering, self.new, self.margins = lm, rows, steering, new, margins
+        self.results = [Generated() for _ in rows]
+        self.ends = frozenset(end_ids(lm))
+        self.lines: list[int | None] = [None] * lines  # each line's row
+        self.edits: list[int | None] = [None] * lines  # which row's edit a line has; stays when its row ends
+        self.keys, self.born = [0] * lines, [0] * lines
+        self.now = 0  # steps done
+        self.changed = False  # whether the last step ended a row
+        self.sampler, self.first = Sampler(temperature, lm.device), Sampler(temperature, lm.device)
+        self.ids = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
+        self.position = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
+        self.live = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
+        longest = max(len(row.prompt_ids) for row in rows) + new
+        self.cache: LineCache | WholeCache = LineCache(lines, longest) if replaceable(lm) else WholeCache()
 
-    def scores(self, logits: Tensor, step: int) -> Tensor:
-        """[B, V] float32, in a fresh tensor."""
-        logits = logits.float()
-        if self.temperature == 0:
-            return logits
-        noise = gumbel(self.unique, self.unique.new_tensor(step), stream=STREAM, size=logits.shape[-1])
-        return noise[self.inverse].add_(logits, alpha=1 / self.temperature)
+    @property
+    def occupied(self) -> int:
+        return sum(row is not None for row in self.lines)
 
-    def select(self, keep: Tensor) -> None:
-        self.unique, inverse = self.unique[self.inverse[keep]].unique(return_inverse=True)
-        self.inverse = inverse
+    @property
+    def free(self) -> int:
+        return len(self.lines) - self.occupied
 
+    def takes(self) -> bool:
+        """Whether waiting rows may enter now."""
+        if not self.occupied:
+            return True
+        return isinstance(self.cache, LineCache) and self.free >= max(1, REFILL_AT * len(self.lines))
 
-def _leads(scores: Tensor) -> list[float]:
-    top = scores.topk(2, -1).values
-    return (top[:, 0] - top[:, 1]).tolist()
+    def admit(self, new: Sequence[int]) -> None:
+        """Rows take free lines: their prompts are read, and their first tokens drawn."""
+        import torch
+
+        if isinstance(self.cache, WholeCache):
+            self._resize(len(new))
+        places = [line for line, row in enumerate(self.lines) if row is None][: len(new)]
+        rows = [self.rows[row] for row in new]
+        read = prefill(self.lm, [row.prompt_ids for row in rows], [row.edit for row in rows], new, self.steering)
+        self.cache.put(places, [len(row.prompt_ids) for row in rows], read)
+        slots = torch.tensor(places, device=self.lm.device)
+        for line, row in zip(places, new, strict=True):
+            self.lines[line] = self.edits[line] = row
+            self.keys[line], self.born[line] = self.rows[row].key, self.now
+        self.first.assign([row.key for row in rows], [self.now] * len(rows))
+        self.ids[slots] = self._draw(self.first, read.logits, places)[:, None]
+        self.position[slots] = read.mask.sum(-1, keepdim=True) - 1
+        self._arrange()
+
+    def step(self) -> None:
+        """One token a line."""
+        self.now += 1
+        self.position += self.live
+        mask = self.cache.step()
+        out = self.lm.model(
+            input_ids=self.ids, attention_mask=mask, position_ids=self.position, past_key_values=self.cache.hf,
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        self.ids = self._draw(self.sampler, out.logits[:, -1], range(len(self.lines)))[:, None]
+
+    def compact(self) -> None:
+        """Lines without a row leave."""
+        self._select([line for line, row in enumerate(self.lines) if row is not None])
+
+    def _draw(self, sampler: Sampler, logits: Tensor, lines: Sequence[int]) -> Tensor:
+        """[n] the lines' next tokens, taken down for their rows; rows that end leave their lines."""
+        scores = sampler.scores(logits, self.now)
+        chosen = scores.argmax(-1)
+        by = leads(scores) if self.margins else None
+        ended = []
+        for place, (line, token) in enumerate(zip(lines, chosen.tolist(), strict=True)):
+            row = self.lines[line]
+            if row is None:
+                continue
+            result = self.results[row]
+            if by is not None:
+                result.margins.append(by[place])
+            if token in self.ends:
+                result.finished = True
+            else:
+                result.ids.append(token)
+            if result.finished or len(result.ids) == self.new:
+                self.lines[line] = None
+                ended.append(line)
+        self.changed = bool(ended)
+        if ended:
+            self.live[ended] = 0
+        return chosen
+
+    def _arrange(self) -> None:
+        """Steering, sampler and cache follow the lines."""
+        import torch
+
+        occupied = [line for line, row in enumerate(self.lines) if row is not None]
+        self.live = torch.tensor([[row is not None] for row in self.lines], device=self.lm.device).long()
+        self.steering.assign(self.edits, "generated")
+        self.sampler.assign(self.keys, self.born)
+        if occupied:
+            self.cache.trim(occupied)
+
+    def _select(self, lines: Sequence[int]) -> None:
+        import torch
+
+        keep = torch.tensor(list(lines), device=self.lm.device)
+        self.cache.keep(keep)
+        for name in ("lines", "edits", "keys", "born"):
+            own = getattr(self, name)
+            setattr(self, name, [own[line] for line in lines])
+        self.ids, self.position = self.ids[keep], self.position[keep]
+        self._arrange()
+
+    def _resize(self, count: int) -> None:
+        """As many lines as rows enter, where lines can't be taken over one by one."""
+        self.lines, self.edits = [None] * count, [None] * count
+        self.keys, self.born = [0] * count, [0] * count
+        self.ids, self.position = (x.new_zeros(count, 1) for x in (self.ids, self.position))
 
 
 def end_ids(lm: LanguageModel) -> list[int]:
@@ -170,51 +240,3 @@ def end_ids(lm: LanguageModel) -> list[int]:
     listed = found if isinstance(found, list) else [] if found is None else [found]
     own = lm.tokenizer.eos_token_id
     return sorted({*listed, *([own] if own is not None else [])}) or [-1]
-
-
-def _left_pad(prompts: Sequence[Sequence[int]], lm: LanguageModel) -> tuple[Tensor, Tensor]:
-    import torch
-
-    longest = max(len(prompt) for prompt in prompts)
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, longest - len(prompt) :] = 1
-    return ids.to(lm.device), mask.to(lm.device)
-
-
-def growing_cache(lm: LanguageModel, length: int) -> Any:
-    """HF's DynamicCache for the model, its plain layers backed by buffers of the final length.
-
-    HF concatenates keys and values anew at every step; writing into a buffer costs one token's copy.
-    """
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    class BufferedLayer(DynamicLayer):
-        """A DynamicLayer whose `keys` and `values` are growing views of preallocated buffers."""
-
-        buffers: tuple[Any, Any] | None = None
-
-        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not self.is_initialized:
-                self.lazy_initialization(key_states, value_states)
-            old: tuple[Any, Any] = (self.keys, self.values)
-            past = old[0].shape[-2] if old[0].numel() else 0
-            total = past + key_states.shape[-2]
-            if self.buffers is None or self.buffers[0].shape[0] != key_states.shape[0]:
-                shapes = [(*new.shape[:2], max(length, total), new.shape[-1]) for new in (key_states, value_states)]
-                self.buffers = key_states.new_empty(shapes[0]), value_states.new_empty(shapes[1])
-                for buffer, part in zip(self.buffers, old, strict=True):
-                    if past:
-                        buffer[:, :, :past] = part
-            keys, values = self.buffers
-            keys[:, :, past:total] = key_states
-            values[:, :, past:total] = value_states
-            self.keys, self.values = keys[:, :, :total], values[:, :, :total]
-            return self.keys, self.values
-
-    cache = DynamicCache(config=lm.config)
-    cache.layers = [BufferedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from steerkit.model import LanguageModel
 
 Tokens = Literal["all", "prompt", "generated"]
+Phase = Literal["prompt", "generated"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +52,13 @@ class Edit:
 class _Call:
     """The tokens of one forward: [B, T] positions without padding, which are real, which are prompt.
 
-    `real` is None when all are; `prompt` is None when it can't be told, `generated` says that none is.
+    `real` is None when all are; `phase` says that all are of one kind, else `prompt` (None: can't be told) does.
     """
 
     position: Tensor
     real: Tensor | None
     prompt: Tensor | None
-    generated: bool
+    phase: Phase | None
 
 
 class Steering:
@@ -83,7 +84,8 @@ class Steering:
                 lm.check_layer(edit.layer)
         self.steered = 0  # positions changed so far, over all rows and edits
         self.excused = False  # set by an engine whose rows all ended before there was a token to steer
-        self._rows: list[int] | None = None  # which edits the batch's rows have, after `select`
+        self._rows: Sequence[int | None] | None = None  # which edits the batch's rows have, after `assign`
+        self._phase: Phase | None = None
         self._fixed_lengths = prompt_lengths
         self._lengths: Tensor | None = None
         self._prompt: Tensor | None = None  # the prompt's ids, when decoding goes on without a cache
@@ -95,7 +97,7 @@ class Steering:
 
     def __enter__(self) -> Self:
         self.steered = self._calls = 0
-        self._rows = self._lengths = self._prompt = self._call = None
+        self._rows = self._lengths = self._prompt = self._call = self._phase = None
         self._regroup(None)
         self._adapter.enter_context(adapter_state(self.lm))
         layers = {edit.layer for edit in self.edits if edit is not None and edit.norm != 0}
@@ -118,23 +120,17 @@ class Steering:
                 "with tokens: generated nothing was generated, or the hooked block did not run"
             )
 
-    def select(self, rows: Sequence[int]) -> None:
-        """The batch was narrowed to these of its rows (finished ones left): edits follow."""
-        if not self._shared:
-            current = self._rows if self._rows is not None else list(range(len(self.edits)))
-            self._rows = [current[row] for row in rows]
-            self._regroup(self._rows)
-        if self._lengths is not None:
-            self._lengths = self._lengths[list(rows)]
-        if self._prompt is not None:
-            self._prompt = self._prompt[list(rows)]
+    def assign(self, rows: Sequence[int | None], phase: Phase) -> None:
+        """From an engine that knows: the next forwards' rows have these edits (by number), their tokens this kind."""
+        self._rows, self._phase = list(rows), phase
+        self._regroup(self._rows)
 
-    def _regroup(self, rows: list[int] | None) -> None:
+    def _regroup(self, rows: Sequence[int | None] | None) -> None:
         """Sort the batch's rows into groups that one call of a steerer's `edit` serves."""
         order = rows if rows is not None else list(range(len(self.edits)))
         found: dict[tuple[int, int, bool], _Group] = {}
         for place, index in enumerate(order):
-            edit = self.edits[index]
+            edit = None if index is None else self.edits[index]
             if edit is None or edit.norm == 0:
                 continue
             key = (edit.layer, id(edit.steerer), edit.direction is None)
@@ -166,21 +162,29 @@ class Steering:
         mask = given.get("attention_mask")
         if isinstance(mask, dict):  # models with mixed attention may be handed a prepared mask per kind
             mask = None
-        if mask is not None and mask.dim() == 2:
+        given_positions = given.get("position_ids") if self._phase else None
+        if given_positions is not None:
+            real = mask[:, -length:].bool() if length > 1 and mask is not None else None
+            position = given_positions
+        elif mask is not None and mask.dim() == 2:
             real = mask[:, -length:].bool() if length > 1 else None
             position = (mask.cumsum(-1) - 1)[:, -length:] if length > 1 else mask.sum(-1, keepdim=True) - 1
         else:
             real = None
             position = torch.arange(past, past + length, device=tokens.device).expand(rows, length)
+        if self._phase is not None:
+            self._call = _Call(position, real, None, self._phase)
+            self._calls += 1
+            return
         if self._fixed_lengths is not None and self._lengths is None:
             self._lengths = torch.tensor(self._fixed_lengths, device=tokens.device)[:, None]
         elif past == 0 and self._fixed_lengths is None and not (cache is None and self._repeats_prompt(tokens)):
             self._lengths = (position[:, -1:] + 1).clone()
             self._prompt = tokens if cache is None else None
-        generated = past > 0 and length == 1 and self._fixed_lengths is None and self._lengths is not None
-        lengths = None if generated else self._lengths
+        decoding = past > 0 and length == 1 and self._fixed_lengths is None and self._lengths is not None
+        lengths = None if decoding else self._lengths
         prompt = None if lengths is None else position < lengths.to(position.device)
-        self._call = _Call(position, real, prompt, generated)
+        self._call = _Call(position, real, prompt, "generated" if decoding else None)
         self._calls += 1
 
     def _repeats_prompt(self, tokens: Tensor) -> bool:
@@ -235,11 +239,12 @@ class Steering:
 
         keep = None if call.real is None else call.real.to(device)[rows]
         kinds = {edit.tokens for edit in group.edits}
-        if kinds == {"all"} or (call.generated and "prompt" not in kinds):
+        if kinds <= {"all", call.phase}:
             return keep
         wants = torch.tensor([[e.tokens != "generated", e.tokens != "prompt"] for e in group.edits], device=device)
-        if call.generated:
-            chosen = wants[:, 1:].expand(call.position[rows].shape)
+        if call.phase is not None:
+            column = 0 if call.phase == "prompt" else 1
+            chosen = wants[:, column : column + 1].expand(call.position[rows].shape)
         elif call.prompt is None:
             raise SteerkitError("tokens: prompt or generated needs the prompt's forward inside the same `with`")
         else:

@@ -130,7 +130,7 @@ def test_an_object_can_be_used_again(llama, direction) -> None:
     pair = IDS.expand(2, -1)
     with torch.no_grad(), steering:
         first = llama.model(input_ids=pair).logits
-        steering.select([0])
+        steering.assign([None], "prompt")
         llama.model(input_ids=IDS)
     with torch.no_grad(), steering:
         again = llama.model(input_ids=pair).logits

@@ -67,12 +67,14 @@ def test_the_batch_counts_the_positions_of_all_its_rows(llama, direction) -> Non
         assert steering.steered == 6
 
 
-def test_select_keeps_each_rows_edit(llama, direction) -> None:
+def test_assigned_rows_have_the_edits_named(llama, direction) -> None:
     edits = [Edit(ResidualAdd(), 0, float(i), direction) for i in range(4)]
     ids = torch.tensor([[5, 6, 7], [8, 9, 10], [11, 12, 13], [14, 15, 16]])
     with torch.no_grad(), Steering(llama, edits) as steering:
         whole = llama.model(input_ids=ids).logits
-        for chosen in ([3, 1, 0], [1, 0], [1]):  # places in the batch as it then is
-            steering.select(chosen)
-            ids, whole = ids[chosen], whole[chosen]
-            torch.testing.assert_close(llama.model(input_ids=ids).logits, whole, rtol=1e-4, atol=1e-4)
+        for chosen in ([3, 1, 0], [2, 2], [1]):
+            steering.assign(chosen, "prompt")
+            torch.testing.assert_close(llama.model(input_ids=ids[chosen]).logits, whole[chosen], rtol=1e-4, atol=1e-4)
+        steering.assign([None, 3], "generated")
+        found = llama.model(input_ids=ids[[0, 3]]).logits
+        torch.testing.assert_close(found, whole[[0, 3]], rtol=1e-4, atol=1e-4)  # row 0's own edit has norm 0

@@ -1,0 +1,141 @@
+"""More rows than lines: rows that end make room, prompts are read once for the rows that share them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from steerkit_plugins.steerers.gaussian_noise import GaussianNoise
+from steerkit_plugins.steerers.residual_add import ResidualAdd
+from test_generation import PROMPTS, ends_early
+from tiny import ARCHITECTURES, tiny
+
+from steerkit import prefill
+from steerkit.generation import GenerationRow, generate
+from steerkit.kv import LineCache, replaceable
+from steerkit.noise import key_of
+from steerkit.steering import Edit
+
+ADD, NOISE = ResidualAdd(), GaussianNoise()
+NEW = 20
+
+
+def grid(direction: torch.Tensor, depth: int) -> list[GenerationRow]:
+    """Every condition on every prompt, two samples each, in the order of conditions."""
+    edits = [
+        None,
+        Edit(ADD, 1, 3.0, direction),
+        Edit(ADD, 1, -2.0, direction),
+        Edit(ADD, depth - 1, 4.0, direction, "prompt"),
+        Edit(ADD, 0, 4.0, direction, "generated"),
+        Edit(NOISE, 1, 4.0, key=7),
+        Edit(ADD, 1, 0.0, direction),
+    ]
+    return [
+        GenerationRow(prompt, key_of(which, sample), edit)
+        for edit in edits for which, prompt in enumerate(PROMPTS) for sample in range(2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.3])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_stream_of_rows_equals_single_rows(architecture: str, temperature: float, direction) -> None:
+    lm = ends_early(tiny(architecture), PROMPTS, NEW)
+    rows = grid(direction, lm.depth)
+    alone = [generate(lm, [row], max_new_tokens=NEW, temperature=temperature)[0] for row in rows]
+    for size in (1, 5, 16, 64):
+        together = generate(lm, rows, max_new_tokens=NEW, temperature=temperature, batch_size=size)
+        assert [(t.ids, t.finished) for t in together] == [(a.ids, a.finished) for a in alone], size
+
+
+def test_margins_follow_their_rows(llama, direction) -> None:
+    rows = grid(direction, llama.depth)
+    alone = [generate(llama, [row], max_new_tokens=6, temperature=1.0, margins=True)[0] for row in rows]
+    together = generate(llama, rows, max_new_tokens=6, temperature=1.0, margins=True, batch_size=9)
+    for one, other in zip(alone, together, strict=True):
+        assert one.margins == pytest.approx(other.margins, abs=1e-4)
+
+
+def test_progress_counts_ended_rows(direction) -> None:
+    lm = ends_early(tiny("llama"), PROMPTS, NEW)
+    rows, seen = grid(direction, lm.depth), []
+    generate(lm, rows, max_new_tokens=NEW, temperature=1.0, batch_size=8, progress=seen.append)
+    assert seen == sorted(seen) and len(set(seen)) > 5
+    assert seen[-1] == len(rows)
+
+
+def count_tokens(lm, rows, batch_size=None) -> Counter[int]:
+    """Prompt tokens that each block computes."""
+    seen: Counter[int] = Counter()
+
+    def hook(layer: int):
+        def count(module, args, output) -> None:
+            if output.shape[1] > 1 and module.forward.__qualname__.find("_done") < 0:
+                seen[layer] += output.shape[0] * output.shape[1]
+
+        return count
+
+    handles = [block.register_forward_hook(hook(layer)) for layer, block in enumerate(lm.blocks)]
+    try:
+        generate(lm, rows, max_new_tokens=2, temperature=0, batch_size=batch_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def test_prompts_are_read_once_as_far_as_no_edit_touches_them(llama, direction) -> None:
+    one = [
+        GenerationRow(PROMPTS[0], 0, Edit(ADD, 1, float(s + 1), direction, "generated")) for s in range(6)
+    ]  # fmt: skip
+    generate(llama, [replace(one[0], edit=replace(one[0].edit, tokens="all"))] * 2, max_new_tokens=1, temperature=0)
+    assert set(count_tokens(llama, one).values()) == {len(PROMPTS[0])}
+    every = [replace(row, edit=replace(row.edit, tokens="all")) for row in one]
+    prefill._trusted[llama.decoder] = True
+    seen, length = count_tokens(llama, every), len(PROMPTS[0])
+    assert seen == {0: length, 1: length, 2: 6 * length, 3: 6 * length}
+
+
+def test_a_model_whose_blocks_share_more_than_hidden_states_reads_prompts_in_full(direction) -> None:
+    lm = ends_early(tiny("llama"), PROMPTS, NEW)
+    first, last, kept = lm.blocks[0].forward, lm.blocks[3].forward, {}
+
+    def keep(hidden, *args, **kwargs):
+        kept["hidden"] = hidden
+        return first(hidden, *args, **kwargs)
+
+    lm.blocks[0].forward = keep
+    lm.blocks[3].forward = lambda hidden, *args, **kwargs: last(hidden, *args, **kwargs) + kept.pop("hidden")
+    rows = [GenerationRow(p, 0, Edit(ADD, 1, float(s), direction)) for p in PROMPTS for s in (1, 2, 3)]
+    plain = [generate(lm, [row], max_new_tokens=NEW, temperature=0)[0].ids for row in rows]
+    assert [text.ids for text in generate(lm, rows, max_new_tokens=NEW, temperature=0)] == plain
+    assert prefill._trusted[lm.decoder] is False
+
+
+def test_columns_move_back_and_are_cut_off() -> None:
+    """Many short rows after a long one: the buffers stay as long as the longest row."""
+    lm, new = tiny("llama"), 40
+    rows = [GenerationRow(PROMPTS[i % 5], key_of(i)) for i in range(60)]
+    widths: list[int] = []
+    step = LineCache.step
+
+    def watch(self: LineCache) -> torch.Tensor:
+        mask = step(self)
+        widths.append(mask.shape[1])
+        assert self.hf.layers[0].room[0].shape[2] == self.capacity
+        return mask
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LineCache, "step", watch)
+        texts = generate(lm, rows, max_new_tokens=new, temperature=1.0, batch_size=6)
+    assert len(widths) > 200  # many times the buffers' length
+    assert max(widths) <= 5 + new + 16
+    assert [t.ids for t in texts] == [
+        generate(lm, [row], max_new_tokens=new, temperature=1.0)[0].ids for row in rows
+    ]  # fmt: skip
+
+
+def test_every_architecture_here_has_lines_that_can_be_replaced() -> None:
+    assert all(replaceable(tiny(name)) for name in ARCHITECTURES)
