@@ -8,12 +8,15 @@ over by waiting rows (`steerkit.kv`).
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from steerkit.errors import SteerkitError
 from steerkit.kv import LineCache, WholeCache, replaceable
+from steerkit.memory import NO_ROOM, out_of_memory, release
 from steerkit.prefill import prefill
 from steerkit.sampling import Sampler, leads
 from steerkit.steering import Edit, Steering
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from steerkit.model import LanguageModel
 
+log = logging.getLogger("steerkit")
 REFILL_AT = 1 / 8  # of the lines are free: waiting rows enter
 COMPACT_AT = 3 / 4  # of the lines are in use and nothing waits: the others leave
 
@@ -77,8 +81,10 @@ def generate(
         margins: record every decision's margin (slower).
         progress: takes the number of rows that have ended.
 
+    When memory runs out, half as many rows go on; what had ended is kept.
+
     Raises:
-        SteerkitError: rows have edits, and no position was steered.
+        SteerkitError: rows have edits, and no position was steered; or not even one row fits the memory.
     """
     import torch
 
@@ -87,27 +93,45 @@ def generate(
     # Rows of a prompt enter together, to share it; the longest first, so that later prompts fit before the column
     # that the batch has come to.
     order = sorted(range(len(rows)), key=lambda row: (-len(rows[row].prompt_ids), tuple(rows[row].prompt_ids)))
-    waiting = deque(order)
-    steering = Steering(lm, [row.edit for row in rows])
-    with torch.inference_mode(), steering:
-        batch = _Batch(
-            lm, rows, steering, min(batch_size or len(rows), len(rows)), max_new_tokens, temperature, margins
-        )
-        while waiting or batch.occupied:
-            if waiting and batch.takes():
-                batch.admit([waiting.popleft() for _ in range(min(len(waiting), batch.free))])
-            elif not waiting and batch.occupied <= COMPACT_AT * len(batch.lines):
-                batch.compact()
-            else:
-                batch.step()
-                if progress and batch.changed:
-                    progress(len(rows) - len(waiting) - batch.occupied)
-        edited = [result for row, result in zip(rows, batch.results, strict=True) if row.edit and row.edit.norm]
+    results: dict[int, Generated] = {}
+    size = min(batch_size or len(rows), len(rows))
+    with torch.inference_mode(), Steering(lm, [row.edit for row in rows]) as steering:
+        while len(results) < len(rows):
+            left = [row for row in order if row not in results]
+            batch = RowBatch(lm, rows, steering, min(size, len(left)), max_new_tokens, temperature, margins)
+            try:
+                _run(batch, left, len(results), progress)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise SteerkitError(f"{lm.name}: out of memory with a single row: {NO_ROOM}") from error
+                size //= 2
+            results |= {row: batch.results[row] for row in batch.ended}
+            del batch  # and its memory
+            if len(results) < len(rows):
+                release()
+                log.warning("%s: out of memory; %d rows go on, %d at a time", lm.name, len(rows) - len(results), size)
+        edited = [results[i] for i, row in enumerate(rows) if row.edit and row.edit.norm]
         steering.excused = all(result.finished and not result.ids for result in edited)
-    return batch.results
+    return [results[i] for i in range(len(rows))]
 
 
-class _Batch:
+def _run(batch: RowBatch, rows: Sequence[int], before: int, progress: Callable[[int], None] | None) -> None:
+    """All of these rows through the batch's lines."""
+    waiting = deque(rows)
+    while waiting or batch.occupied:
+        if waiting and batch.takes():
+            batch.admit([waiting.popleft() for _ in range(min(len(waiting), batch.free))])
+        elif not waiting and batch.occupied <= COMPACT_AT * len(batch.lines):
+            batch.compact()
+        else:
+            batch.step()
+            if progress and batch.changed:
+                progress(before + len(batch.ended))
+
+
+class RowBatch:
     """Lines of a running batch. A line whose row ended goes on with its last token until another row takes it."""
 
     def __init__(
@@ -118,6 +142,7 @@ class _Batch:
 
         self.lm, self.rows, self.steering, self.new, self.margins = lm, rows, steering, new, margins
         self.results = [Generated() for _ in rows]
+        self.ended: list[int] = []
         self.ends = frozenset(end_ids(lm))
         self.lines: list[int | None] = [None] * lines  # each line's row
         self.edits: list[int | None] = [None] * lines  # which row's edit a line has; stays when its row ends
@@ -198,6 +223,7 @@ class _Batch:
                 result.ids.append(token)
             if result.finished or len(result.ids) == self.new:
                 self.lines[line] = None
+                self.ended.append(row)
                 ended.append(line)
         self.changed = bool(ended)
         if ended:

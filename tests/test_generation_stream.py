@@ -12,7 +12,9 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from test_generation import PROMPTS, ends_early
 from tiny import ARCHITECTURES, tiny
 
-from steerkit import prefill
+from steerkit import capacity, prefill
+from steerkit.capacity import best_batch_size
+from steerkit.errors import SteerkitError
 from steerkit.generation import GenerationRow, generate
 from steerkit.kv import LineCache, replaceable
 from steerkit.noise import key_of
@@ -139,3 +141,52 @@ def test_columns_move_back_and_are_cut_off() -> None:
 
 def test_every_architecture_here_has_lines_that_can_be_replaced() -> None:
     assert all(replaceable(tiny(name)) for name in ARCHITECTURES)
+
+
+class Small:
+    """A device on which more than some rows do not fit."""
+
+    def __init__(self, lm, most: int) -> None:
+        self.most, self.sizes = most, []
+        lm.blocks[2].register_forward_pre_hook(self.check)
+
+    def check(self, module, args) -> None:
+        self.sizes.append(len(args[0]))
+        if len(args[0]) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_what_had_ended(direction, caplog) -> None:
+    lm = ends_early(tiny("llama"), PROMPTS, NEW)
+    rows = grid(direction, lm.depth)
+    expected = [text.ids for text in generate(lm, rows, max_new_tokens=NEW, temperature=1.0)]
+    small = Small(lm, 6)
+    found = generate(lm, rows, max_new_tokens=NEW, temperature=1.0, batch_size=32)
+    assert [text.ids for text in found] == expected
+    assert max(small.sizes) > 6 and small.sizes[-1] <= 4
+    assert "llama: out of memory; " in caplog.text and " rows go on, 4 at a time" in caplog.text
+
+
+def test_not_even_one_row(direction) -> None:
+    lm = ends_early(tiny("llama"), PROMPTS, NEW)
+    Small(lm, 0)
+    with pytest.raises(SteerkitError, match="out of memory with a single row: use fewer max_new_tokens, bf16"):
+        generate(lm, grid(direction, lm.depth), max_new_tokens=NEW, temperature=1.0, batch_size=8)
+
+
+def test_another_error_is_not_taken_for_it(llama) -> None:
+    with pytest.raises(IndexError):
+        generate(llama, [GenerationRow([999], 0)], max_new_tokens=2, temperature=0)
+
+
+def test_a_batch_size_is_found_by_memory_and_speed(llama, monkeypatch) -> None:
+    assert 1 <= best_batch_size(llama, PROMPTS[0], 10, most=3) <= 3
+    monkeypatch.setattr(capacity, "_step_seconds", lambda lm, prompt, new, rows: 1.0 + max(0, rows - 64))
+    assert best_batch_size(llama, PROMPTS[0], 10, most=1000) == 64
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: 10 * 1_000_000)
+    few = best_batch_size(llama, [5] * 200, 40, most=1000)
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: 3 * 1_000_000)
+    assert best_batch_size(llama, [5] * 200, 40, most=1000) < few < 64
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: 1000)
+    with pytest.raises(SteerkitError, match="not even one row of 200 \\+ 40 tokens fits the free memory"):
+        best_batch_size(llama, [5] * 200, 40, most=1000)

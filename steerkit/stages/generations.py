@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from steerkit.conditions import Condition, Experiment, Planner, VectorKey, distinct
@@ -98,28 +100,30 @@ def steering_jobs(
     prompts: Sequence[Prompt],
     vectors: Vectors,
 ) -> list[Job]:
-    """A job a condition, prompt and sample. Prompts of a sample share their noise over all conditions."""
+    """A job a prompt, sample and condition: all conditions of a prompt together, so that a batch reads it once.
+
+    They share their sampling noise.
+    """
     args, pair = trainer.args, trainer.pair
     steerers: dict[str, Steerer] = {spec.name: spec.build("steerers") for spec in args.baselines}
     main = args.steerer.build("steerers")
     tokenizer = pair.reasoning.tokenizer
     formatted = {p.id: format_prompt(tokenizer, p.prompt, args.chat) for p in prompts}
     by_target = {role: {k: pair.ids_for(role, ids) for k, ids in formatted.items()} for role in ("base", "reasoning")}
+    edits: dict[str, Edit] = {}
+    for _, condition in wanted:
+        if condition.added_norm:
+            steerer = steerers.get(condition.method, main)
+            direction = _direction(steerer, condition, vectors)
+            edits[condition.id] = Edit(steerer, condition.layer, condition.added_norm, direction, args.tokens)
     jobs = []
-    for split, condition in wanted:
-        steerer = steerers.get(condition.method, main)
-        direction = _direction(steerer, condition, vectors)
-        for prompt in (p for p in prompts if p.split == split):
-            for sample in range(args.samples):
-                edit = None
-                if condition.added_norm:
-                    noise = key_of(args.seed, "noise", prompt.id, sample)
-                    edit = Edit(steerer, condition.layer, condition.added_norm, direction, args.tokens, noise)
-                row = GenerationRow(
-                    by_target[condition.target][prompt.id],
-                    key_of(args.seed, "sample", prompt.id, sample),
-                    edit,
-                )
+    for prompt, sample in product(prompts, range(args.samples)):
+        draw, noise = (key_of(args.seed, use, prompt.id, sample) for use in ("sample", "noise"))
+        for split, condition in wanted:
+            if split == prompt.split:
+                edit = edits.get(condition.id)
+                ids = by_target[condition.target][prompt.id]
+                row = GenerationRow(ids, draw, edit and replace(edit, key=noise))
                 jobs.append(Job(condition.target, row, (condition.id, prompt.id, str(sample))))
     return jobs
 
