@@ -130,6 +130,10 @@ class SteeringArguments(Config):
     """Rows that are generated between two saves: what a kill can lose; 0 for eight batches."""
     bf16: bool = False
     """bfloat16 weights and activations (statistics stay float64)."""
+    attn_implementation: str | None = None
+    """transformers' attention (`sdpa`, `flash_attention_2`, `eager`, ...); its own choice when left out."""
+    torch_compile: bool = False
+    """Compile the blocks' feed-forward parts: a minute or more at first, and on a CPU no gain was measured."""
     device_map: str | None = None
     """accelerate's placement (`auto`, `cpu`, ...); the first GPU, or the CPU, when left out."""
     threads: int = Field(default=0, ge=0)

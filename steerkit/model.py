@@ -87,6 +87,16 @@ class LanguageModel:
         devices = (p.device for p in self.model.parameters())
         return next((d for d in devices if d.type != "meta"), torch.device("cpu"))
 
+    @property
+    def setup(self) -> dict[str, str]:
+        """Device, number format and attention that the model runs with."""
+        weight = next(self.model.parameters())
+        return {
+            "device": str(self.device),
+            "dtype": str(weight.dtype).removeprefix("torch."),
+            "attention": str(getattr(self.config, "_attn_implementation", None)),
+        }
+
     def check_layer(self, layer: int, where: str = "layer") -> None:
         """Raises: SteerkitError when `layer` is not a 0-based block of this model."""
         check_layer(layer, self.name, self.depth, where)
@@ -142,6 +152,8 @@ def load_model(
     bf16: bool = False,
     device_map: str | None = None,
     trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
+    torch_compile: bool = False,
 ) -> LanguageModel:
     """Load a model and its tokenizer, in eval mode.
 
@@ -150,6 +162,8 @@ def load_model(
         adapter: folder or hub id of a PEFT adapter to put on it; the weights are loaded once.
         bf16: bfloat16 weights instead of float32.
         device_map: accelerate's (`auto`, `cpu`, …); None puts the model on the GPU if there is one.
+        attn_implementation: transformers' attention, its own choice when left out.
+        torch_compile: compile the blocks' feed-forward parts.
 
     Raises:
         SteerkitError: nothing is there under that name, or it can't be fetched offline.
@@ -160,6 +174,8 @@ def load_model(
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     path, options = _locate(name)
     options["trust_remote_code"] = trust_remote_code
+    if attn_implementation:
+        options["attn_implementation"] = attn_implementation
     dtype = torch.bfloat16 if bf16 else torch.float32
     with _explained(name), _quiet_when_small(path):
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=device_map, **options)
@@ -170,7 +186,21 @@ def load_model(
             model = PeftModel.from_pretrained(model, adapter)
     if device_map is None and torch.cuda.is_available():
         model = model.to("cuda")
-    return LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter))
+    lm = LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter))
+    if torch_compile:
+        _compile(lm)
+    return lm
+
+
+def _compile(lm: LanguageModel) -> None:
+    """Compile what has no state: hooks sit on the blocks, and the cache's columns change at every step."""
+    import torch
+
+    if not all(hasattr(block, "mlp") for block in lm.blocks):
+        raise SteerkitError(f"{lm.name}: torch_compile needs blocks with an `mlp`; leave it out for this model")
+    for block in lm.blocks:
+        part: Any = block.mlp
+        part.forward = torch.compile(part.forward, dynamic=True)
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:

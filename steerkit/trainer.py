@@ -113,7 +113,8 @@ class SteeringTrainer:
         base, reasoning, adapter, id_map = self.models
         return load_pair(
             base, reasoning, adapter=adapter, id_map=id_map, bf16=self.args.bf16, device_map=self.args.device_map,
-            trust_remote_code=self.args.trust_remote_code,
+            trust_remote_code=self.args.trust_remote_code, attn_implementation=self.args.attn_implementation,
+            torch_compile=self.args.torch_compile,
         )  # fmt: skip
 
     @cached_property

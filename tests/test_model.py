@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from oracles import blocks_of
 from tiny import build, tiny, word_tokenizer
 
 from steerkit.errors import SteerkitError
-from steerkit.model import LanguageModel, load_model, wrap_model
+from steerkit.generation import GenerationRow, generate
+from steerkit.model import LanguageModel, _compile, load_model, wrap_model
 
 
 def test_blocks_width_and_depth(lm) -> None:
@@ -79,3 +82,35 @@ def test_a_model_object_needs_its_tokenizer() -> None:
         wrap_model(model)
     assert wrap_model(model, word_tokenizer()).name == "LlamaForCausalLM"
     assert wrap_model(tiny("llama")) is tiny("llama")
+
+
+def test_attention_and_number_format_as_asked(tmp_path) -> None:
+    lm = tiny("llama")
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    assert load_model(str(tmp_path)).setup == {"device": "cpu", "dtype": "float32", "attention": "sdpa"}
+    asked = load_model(str(tmp_path), bf16=True, attn_implementation="eager").setup
+    assert asked == {"device": "cpu", "dtype": "bfloat16", "attention": "eager"}
+    with pytest.raises(SteerkitError, match="the model can't be loaded"):
+        load_model(str(tmp_path), attn_implementation="flashy")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_a_compiled_model_writes_the_same(tmp_path) -> None:
+    lm = build("llama")
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    rows = [GenerationRow([5, 9, 12], i) for i in range(3)]
+    plain, compiled = load_model(str(tmp_path)), load_model(str(tmp_path), torch_compile=True)
+    texts = [[t.ids for t in generate(m, rows, max_new_tokens=6, temperature=1.0)] for m in (plain, compiled)]
+    assert texts[0] == texts[1]
+    assert "_torchdynamo_orig_callable" in vars(compiled.blocks[0].mlp.forward)
+
+
+def test_what_is_not_compiled() -> None:
+    lm = build("gpt2")
+    for block in lm.blocks:
+        del block.mlp
+    with pytest.raises(SteerkitError, match="torch_compile needs blocks with an `mlp`"):
+        _compile(lm)
