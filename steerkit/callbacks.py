@@ -28,8 +28,11 @@ class SteeringCallback:
     def on_progress(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
         """Work on the next batch is under way: so much of the stage is done, though not all of it saved."""
 
+    def on_wait(self, trainer: SteeringTrainer, stage: str, what: str) -> None:
+        """This shard waits for other shards; told when that begins or changes, and every minute."""
+
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
-        """A stage is done; `skipped` when it had been done before for the same inputs."""
+        """A stage is done; `skipped` when it had been done before, or by another shard, for the same inputs."""
 
     def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
         """Figures worth keeping."""
@@ -59,7 +62,8 @@ class JsonlLog(SteeringCallback):
     """Stages and figures, a line each, in the run folder's ``log.jsonl``."""
 
     def _write(self, trainer: SteeringTrainer, **values: Any) -> None:
-        append_jsonl(trainer.folder / "log.jsonl", [{"time": round(time.time(), 2), **values}])
+        shard = {"shard": str(trainer.shard)} if trainer.shard.count > 1 else {}
+        append_jsonl(trainer.folder / "log.jsonl", [{"time": round(time.time(), 2), **shard, **values}])
 
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
         if not skipped:
@@ -70,7 +74,7 @@ class JsonlLog(SteeringCallback):
 
 
 class RichProgress(SteeringCallback):
-    """A progress bar a stage, on stderr; plain lines where there is no terminal."""
+    """A progress bar a stage, on stderr; plain lines where there is no terminal, or where another process has it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -92,12 +96,14 @@ class RichProgress(SteeringCallback):
         self._began: dict[str, float] = {}
 
     def on_run_begin(self, trainer: SteeringTrainer) -> None:
-        if self._console.is_terminal:
+        self._live = self._console.is_terminal and trainer.shard.local_index == 0
+        self._name = f"shard {trainer.shard} " if trainer.shard.count > 1 else ""
+        if self._live:
             self._bars.start()
 
     def on_stage_begin(self, trainer: SteeringTrainer, stage: str) -> None:
         self._began[stage] = time.time()
-        self._tasks[stage] = self._bars.add_task(stage, total=1)
+        self._tasks[stage] = self._bars.add_task(self._name + stage, total=1)
 
     def on_batch_end(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
         self.on_progress(trainer, stage, done, total)
@@ -108,9 +114,12 @@ class RichProgress(SteeringCallback):
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
         if stage in self._tasks:
             self._bars.update(self._tasks[stage], completed=self._bars.tasks[self._tasks[stage]].total)
-        if not self._console.is_terminal:
+        if not self._live:
             took = f"{time.time() - self._began[stage]:.1f} s" if stage in self._began else "done before"
-            self._console.print(f"{stage:<12} {took}", highlight=False)
+            self._console.print(f"{self._name}{stage:<12} {took}", highlight=False)
+
+    def on_wait(self, trainer: SteeringTrainer, stage: str, what: str) -> None:
+        self._console.print(f"{self._name}{stage}: waiting for {what}", highlight=False)
 
     def on_run_end(self, trainer: SteeringTrainer) -> None:
         self.close()

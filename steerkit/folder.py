@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +15,129 @@ from filelock import FileLock, Timeout
 
 from steerkit.errors import SteerkitError
 from steerkit.files import disk_error, file_digest, write_json
+from steerkit.shards import Shard, parts_in
 
 STATE = "state.json"
+PROBE = 2.0  # seconds that a shard's own lock may be held by one that looks whether it runs
 
 
 class RunFolder:
-    """State of a run on disk. Use as a context manager: one process at a time holds a folder."""
+    """State of a run on disk. Use as a context manager: a folder is held by one process, or by the shards of a run.
 
-    def __init__(self, path: Path) -> None:
+    A single process has the folder's lock all the time; shards have a lock each, and the folder's in turns (`held`).
+    """
+
+    def __init__(self, path: Path, shard: Shard | None = None) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock", timeout=0)
+        self.shard = shard or Shard()
+        self._lock = FileLock(path / ".lock")
+        self._own = FileLock(self._shard_file(self.shard.index, self.shard.count))
         self._state: dict[str, Any] = {}
 
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout as error:
-            raise SteerkitError(
-                f"{self.path}: another process is running in this folder; wait for it, or use --out with another one"
-            ) from error
+            if self.shard.count > 1:
+                self._enter_as_shard()
+            else:
+                self._enter_alone()
         except OSError as error:
             raise disk_error(self.path, error) from error
-        self._state = self._read_state()
+        try:
+            with self.held():
+                pass
+            self._check_counts()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._own.release()
         self._lock.release()
+
+    def _shard_file(self, index: int, count: int) -> Path:
+        return self.path / f".shards/{index}-of-{count}.lock"
+
+    def _enter_alone(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise self._busy() from error
+        if self.running():
+            self._lock.release()
+            raise self._busy()
+
+    def _enter_as_shard(self) -> None:
+        path = Path(self._own.lock_file)
+        path.parent.mkdir(exist_ok=True)
+        try:
+            self._own.acquire(timeout=PROBE)  # others look whether it is free, for a moment
+        except Timeout as error:
+            raise SteerkitError(
+                f"{self.path}: shard {self.shard} is running here already ({_who(path)}); give each process a number "
+                "of its own, or this one another folder with --out"
+            ) from error
+        write_json(path.with_suffix(".json"), {"pid": os.getpid(), "host": platform.node()})
+
+    def _busy(self) -> SteerkitError:
+        shards = self.running()
+        who = f"shard {', '.join(sorted(shards))} of a run" if shards else "another process"
+        return SteerkitError(
+            f"{self.path}: {who} is running in this folder; wait for it, or use --out with another one"
+        )
+
+    def running(self) -> dict[str, str]:
+        """Other shards that have a process now: ``i/n`` → which."""
+        found = {}
+        for path in (self.path / ".shards").glob("*-of-*.lock"):
+            lock = FileLock(path)
+            if path == Path(self._own.lock_file):
+                continue
+            try:
+                lock.acquire(timeout=0)
+                lock.release()
+            except Timeout:
+                found[path.stem.replace("-of-", "/")] = _who(path)
+        return found
+
+    def _check_counts(self) -> None:
+        """Raises: SteerkitError when the folder's parts, or other shards in it, are of another number of shards."""
+        counts = {name.count: f"parts/ holds parts of {name.count}" for name in parts_in(self.path).values()}
+        counts |= {int(n): f"{n} are running here" for n in (name.split("/")[1] for name in self.running())}
+        counts.pop(self.shard.count, None)
+        for count, found in counts.items():
+            raise SteerkitError(
+                f"{self.path}: this is one of {self.shard.count} shards, but {found}; go on with "
+                f"{f'--shard i/{count}' if count > 1 else 'a single process'}, or delete {self.path / 'parts'} to do "
+                "what is not finished anew"
+            )
+
+    @contextmanager
+    def held(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """The folder for this process alone, with the state as others left it.
+
+        Args:
+            on_wait: called about once a second while another shard has the folder.
+
+        Raises:
+            SteerkitError: a process that is no shard runs in the folder.
+        """
+        alone = 0
+        while alone < 2:  # a shard may end between the two looks
+            try:
+                self._lock.acquire(timeout=1, poll_interval=0.1)
+                break
+            except Timeout:
+                alone = 0 if self.running() else alone + 1
+                on_wait()
+        else:
+            raise self._busy()
+        try:
+            self._state = read_state(self.path)
+            yield
+        finally:
+            self._lock.release()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -51,7 +150,7 @@ class RunFolder:
         """
         before = self._state.get("recipe")
         if before is not None and before != recipe and not update:
-            different = _differences(before, recipe)
+            different = differences(before, recipe)
             raise SteerkitError(
                 f"{self.path}: holds the run of another recipe ({len(different)} settings differ: "
                 f"{'; '.join(different[:4])}{' ...' if len(different) > 4 else ''}). Choose another folder with --out, "
@@ -77,13 +176,16 @@ class RunFolder:
                 )
         return True
 
-    def finish(self, stage: str, key: str, files: Sequence[str], seconds: float, *, sealed: bool = True) -> None:
+    def finish(
+        self, stage: str, key: str, files: Sequence[str], seconds: float, *, sealed: bool | Collection[str] = True
+    ) -> None:
         """Record that a stage is done and what its files are.
 
         Args:
-            sealed: whether the files must stay as they are; a report may be built again at any time.
+            sealed: whether the files must stay as they are, or which; a report may be built again at any time.
         """
-        digests = {name: file_digest(self.path / name) if sealed else None for name in files}
+        fixed = sealed if not isinstance(sealed, bool) else files if sealed else ()
+        digests = {name: file_digest(self.path / name) if name in fixed else None for name in files}
         stages = self._state.setdefault("stages", {})
         stages[stage] = {
             "key": key,
@@ -93,27 +195,57 @@ class RunFolder:
         }
         self._save()
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The settings of the run that it is claimed for."""
+        return dict(self._state["recipe"])
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """Stages that are done, each with its key and its files' digests."""
+        return dict(self._state.get("stages", {}))
+
+    def adopt(self, stages: Mapping[str, dict[str, Any]]) -> None:
+        """Take stages as done whose files came from another folder; those that are done here stay."""
+        self._state["stages"] = {**stages, **self.finished()}
+        self._save()
+
     def seconds(self) -> dict[str, float]:
         """Seconds that each finished stage took."""
         return {name: record["seconds"] for name, record in self._state.get("stages", {}).items()}
-
-    def _read_state(self) -> dict[str, Any]:
-        path = self.path / STATE
-        if not path.is_file():
-            return {}
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise SteerkitError(f"{path}: is damaged ({error}); delete it: stages are then done again") from error
 
     def _save(self) -> None:
         write_json(self.path / STATE, self._state)
 
 
-def _differences(before: Any, after: Any, name: str = "") -> list[str]:
+def _who(path: Path) -> str:
+    """The process that has a shard's lock, in words."""
+    try:
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return f"process {found['pid']} on {found['host']}"
+    except (OSError, ValueError, KeyError):
+        return "a process that has just begun"
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a run folder says of its run; nothing where none is.
+
+    Raises:
+        SteerkitError: it is damaged.
+    """
+    path = path / STATE
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise SteerkitError(f"{path}: is damaged ({error}); delete it: stages are then done again") from error
+
+
+def differences(before: Any, after: Any, name: str = "") -> list[str]:
+    """Settings that differ, each in words."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [*before, *(key for key in after if key not in before)]
-        return [d for key in keys for d in _differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))]
+        return [d for key in keys for d in differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))]
     return [] if before == after else [f"{name} is {_short(after)} and was {_short(before)}"]
 
 

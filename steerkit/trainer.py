@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,12 +13,15 @@ from steerkit import stages
 from steerkit.arguments import PluginSpec, Recipe, SteeringArguments
 from steerkit.callbacks import CallbackList, JsonlLog, SteeringCallback, Trackers
 from steerkit.engine import Engine
+from steerkit.errors import SteerkitError
 from steerkit.files import digest
 from steerkit.folder import RunFolder
 from steerkit.hub import repo_for
 from steerkit.interfaces import Judge
+from steerkit.merging import take_over
 from steerkit.pair import ModelPair, load_pair
 from steerkit.provenance import settings_of, write_recipe
+from steerkit.shards import Parts, PartsMissing, Shard
 from steerkit.sources import PromptSource, as_prompts
 from steerkit.threads import fastest_thread_count
 from steerkit.trace import Prompt
@@ -44,6 +47,8 @@ class SteeringTrainer:
         name: of the run; names the default folder.
         about: the question, in a sentence; opens the report.
         update: let changed arguments take over a folder; stages whose inputs are the same are kept.
+        shard: this process's share of the run, where several make it together; as torchrun or accelerate launch
+            say when left out, else all of it.
 
     Raises:
         SteerkitError: a plugin is unknown or its options don't fit.
@@ -63,6 +68,7 @@ class SteeringTrainer:
         name: str = "steering",
         about: str = "",
         update: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.args, self.name, self.about = args, name, about
         self.models = (base, reasoning, adapter, dict(id_map or {}))
@@ -74,7 +80,13 @@ class SteeringTrainer:
         else:
             self.given = self.prompts
         self.counts = dict(counts or _default_counts(self.prompts))
-        self.folder = RunFolder(Path(args.output_dir or f"runs/{name}"))
+        self.shard = shard or Shard.of()
+        self.folder = RunFolder(Path(args.output_dir or f"runs/{name}"), self.shard)
+        if args.report_to and self.shard.count > 1:
+            raise SteerkitError(
+                "report_to: trackers follow a run by one process; leave it out (log.jsonl in the run folder has all "
+                "figures, of every shard)"
+            )
         trackers = [Trackers(args.report_to)] if args.report_to else []
         self.events = CallbackList([JsonlLog(), *trackers, *callbacks])
         self.span_judge = self.judge(args.span_judge)
@@ -86,11 +98,17 @@ class SteeringTrainer:
         self.needs = self.fitter.needs | self.baseline_fitter.needs
         self.keys: dict[str, str] = {}  # stage → digest of everything its result depends on
         self._stage = ""
+        self._told = "", 0.0  # what is waited for, and when it was said
         self._update = update
 
     @classmethod
     def from_recipe(
-        cls, recipe: Recipe, *, callbacks: Sequence[SteeringCallback] = (), update: bool = False
+        cls,
+        recipe: Recipe,
+        *,
+        callbacks: Sequence[SteeringCallback] = (),
+        update: bool = False,
+        shard: Shard | None = None,
     ) -> SteeringTrainer:
         """The trainer that a recipe describes."""
         return cls(
@@ -105,12 +123,14 @@ class SteeringTrainer:
             name=recipe.name,
             about=recipe.about,
             update=update,
+            shard=shard,
         )
 
     @cached_property
     def pair(self) -> ModelPair:
         """Both models, loaded when first needed."""
         base, reasoning, adapter, id_map = self.models
+        self.shard.take_devices(self.args.device_map)
         return load_pair(
             base, reasoning, adapter=adapter, id_map=id_map, bf16=self.args.bf16, device_map=self.args.device_map,
             trust_remote_code=self.args.trust_remote_code, attn_implementation=self.args.attn_implementation,
@@ -125,20 +145,27 @@ class SteeringTrainer:
         self._engine.start(self.pair, loaded)
         return self._engine
 
-    def run(self) -> Path:
+    def run(self, merge: Sequence[Path] = ()) -> Path:
         """Do what is not done yet.
+
+        Args:
+            merge: folders in which other shards of this run worked; what they have done is taken over first.
 
         Returns:
             The run folder.
 
         Raises:
+            PartsMissing: this shard has done what it can, and doesn't wait for the others.
             SteerkitError: something is wrong with the input, in words; what is done stays on disk.
         """
         with self.folder, closing(self._engine):
             self._check_layers()
-            self.folder.claim(settings_of(self), self._update)
+            with self.folder.held():
+                self.folder.claim(settings_of(self), self._update)
+                for other in merge:
+                    take_over(self.folder, other)
+                write_recipe(self)
             self.events.on_run_begin(self)
-            write_recipe(self)
             prompts = stages.prompts(self)
             traces = stages.traces(self, [p for p in prompts if p.split == "extract"])
             spans = stages.spans(self, traces)
@@ -152,9 +179,12 @@ class SteeringTrainer:
             stages.results(self, prompts, vectors, chosen, [*choosing, *testing])
             stages.report(self)
             if self.args.push_to_hub:
-                for key, vector in vectors.items():
-                    name = repo_for(str(self.args.hub_model_id), key.file)
-                    vector.push_to_hub(name, private=self.args.hub_private_repo)
+                with self.folder.held():  # the second shard finds the same files there
+                    for key, vector in vectors.items():
+                        name = repo_for(str(self.args.hub_model_id), key.file)
+                        vector.push_to_hub(name, private=self.args.hub_private_repo)
+            with suppress(OSError):
+                (self.folder / "parts").rmdir()
             self.events.on_run_end(self)
         return self.folder.path
 
@@ -165,28 +195,70 @@ class SteeringTrainer:
         make: Callable[[str], tuple[T, list[str]]],
         read: Callable[[], T],
         *,
-        sealed: bool = True,
+        part: Callable[[], None] | None = None,
+        sealed: bool | Collection[str] = True,
     ) -> T:
         """Run a stage, or read what it left when it was done before for the same inputs.
 
+        One process does a stage while the other shards wait, except for its parts, which they make at the same time.
+
         Args:
             inputs: JSON of all that the result depends on; its digest is the stage's key.
-            make: key → (value, names of the files it wrote).
+            make: key → (value, names of the files it wrote); finds all `parts` there.
             read: the value of files that are there already.
-            sealed: whether a file that was changed afterwards is an error.
+            part: fills this process's part, `parts(name).growing`, and goes on with what is there.
+            sealed: whether a file that was changed afterwards is an error; or the names of the files of which it is.
         """
         key = self.keys[name] = digest(inputs)
-        if self.folder.is_done(name, key):
-            value = read()
-            self.events.on_stage_end(self, name, True)
-            return value
-        self._stage = name
-        self.events.on_stage_begin(self, name)
-        began = time.monotonic()
-        value, files = make(key)
-        self.folder.finish(name, key, files, time.monotonic() - began, sealed=sealed)
-        self.events.on_stage_end(self, name, False)
-        return value
+        parts = self.parts(name)
+        began = 0.0
+        while True:
+            with self.folder.held(lambda: self._tell(name, "another shard to do what one does for all")):
+                if self.folder.is_done(name, key):
+                    parts.remove()
+                    value = read()
+                    self.events.on_stage_end(self, name, True)
+                    return value
+                if not began:
+                    began = time.monotonic()
+                    self._stage = name
+                    self.events.on_stage_begin(self, name)
+                missing = parts.missing() if part else []
+                if not missing:
+                    value, files = make(key)
+                    self.folder.finish(name, key, files, time.monotonic() - began, sealed=sealed)
+                    parts.remove()
+                    self.events.on_stage_end(self, name, False)
+                    return value
+            if part and self.shard.index in missing:
+                part()
+                parts.growing.replace(parts.own)
+            else:
+                self._wait_for(name, missing)
+
+    def parts(self, stage: str) -> Parts:
+        """The parts that shards make of a stage whose inputs are known."""
+        return Parts(self.folder.path, stage, self.keys[stage], self.shard)
+
+    def _wait_for(self, stage: str, missing: Sequence[int]) -> None:
+        """Wait a moment for the parts of other shards. Raises: PartsMissing when this one doesn't wait."""
+        names = [f"{index}/{self.shard.count}" for index in missing]
+        if not self.shard.wait:
+            raise PartsMissing(
+                f"shard {self.shard} has done its part of {stage!r}; not there yet: shard {', '.join(names)}. The same "
+                "command goes on when they are (--wait waits for them; --merge FOLDER takes parts from another folder)"
+            )
+        self._tell(stage, f"the part of shard {', '.join(names)}", names)
+        time.sleep(1)
+
+    def _tell(self, stage: str, what: str, names: Sequence[str] = ()) -> None:
+        """Say what is waited for: when it changes, and every minute."""
+        if self._told[0] == what and time.monotonic() < self._told[1] + 60:
+            return
+        running = self.folder.running() if names else {}
+        idle = [name for name in names if name not in running]
+        self._told = what, time.monotonic()
+        self.events.on_wait(self, stage, what + (f" ({', '.join(idle)} is not running now)" if idle else ""))
 
     def log(self, **values: Any) -> None:
         """Send figures to the log, and to whoever listens."""

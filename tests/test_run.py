@@ -182,7 +182,8 @@ def test_killed_in_every_stage_and_resumed(run: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
         if stage == "test":  # and a torn last line
-            with (folder / "generations.jsonl").open("a") as file:
+            (part,) = (folder / "parts").glob("test.*.partial")
+            with part.open("a") as file:
                 file.write('{"stage": "test", "pl')
     done = subprocess.run([sys.executable, "-m", "steerkit", *options(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -203,8 +204,8 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     recipe = load_recipe("backtracking", [f"output_dir={tmp_path}/run", *SMALL])
     with pytest.raises(KeyboardInterrupt):
         SteeringTrainer.from_recipe(recipe, callbacks=[Stop()]).run()
-    kept = (tmp_path / "run/traces.partial.jsonl").read_text().splitlines()
-    assert len(kept) == 32  # the first batch
+    (part,) = (tmp_path / "run/parts").glob("traces.*.0-of-1.partial")
+    assert len(part.read_text().splitlines()) == 32  # the first batch
 
 
 def test_a_folder_of_another_recipe_is_refused(run: Path) -> None:

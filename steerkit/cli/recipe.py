@@ -90,6 +90,28 @@ def run(
         bool,
         typer.Option("--update", help="Let changed settings take over the folder; keep the stages they don't touch."),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Do share I (from 0) of N; N processes make one run. SLURM arrays: "
+            "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT. Left out under torchrun or accelerate launch, whose ranks "
+            "are shards, each on its GPU; with device_map, a shard spreads its models over the GPUs it sees.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With --shard: wait for the others' parts in place of ending without them.")
+    ] = False,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--merge",
+            metavar="FOLDER",
+            help="First take over what other shards of this run did in a folder of their own (a copy of it). "
+            "Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe. The same command goes on where a stopped run was, and does nothing when it is done."""
     from rich.console import Console
@@ -106,12 +128,18 @@ def run(
         return
     from steerkit.callbacks import RichProgress
     from steerkit.report import print_summary
+    from steerkit.shards import PartsMissing, Shard
     from steerkit.trainer import SteeringTrainer
 
     progress = RichProgress()
+    share = Shard.of(shard, wait=wait)
     try:
-        folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update).run()
+        folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update, shard=share).run(merge or ())
+    except PartsMissing as reason:
+        console.print(str(reason), highlight=False)
+        return
     finally:
         progress.close()
-    print_summary(folder, console)
-    console.print(f"report {folder / 'report.html'}", highlight=False)
+    if share.local_index == 0:
+        print_summary(folder, console)
+        console.print(f"report {folder / 'report.html'}", highlight=False)

@@ -1,17 +1,15 @@
-"""Generation in chunks that are kept: the plan is on disk, and a chunk is what a kill can lose."""
+"""Generation in chunks that are kept and dealt to shards: the plan is on disk, a chunk is what a kill can lose."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jsonlines
-
-from steerkit.files import append_jsonl, atomic, read_whole_lines, write_json
+from steerkit.files import append_jsonl, read_whole_lines, write_json, write_jsonl
 from steerkit.generation import Generated, GenerationRow
 from steerkit.threads import use_threads
 
@@ -30,54 +28,49 @@ class Job:
     names: tuple[str, ...]
 
 
-def generate_all(
-    trainer: SteeringTrainer,
-    stage: str,
-    key: str,
-    path: Path,
-    jobs: Sequence[Job],
-    describe: Callable[[Job, Generated], dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Generate the jobs that `path` doesn't hold yet; every chunk is appended and flushed as one block.
-
-    Args:
-        key: digest of all that the texts depend on; rows that were made for another key are made anew.
-
-    Returns:
-        All rows of the stage in `path`, in the order of the plan.
-    """
-    args = trainer.args
-    plan = _plan(trainer, stage, key, jobs)
+def generate_part(
+    trainer: SteeringTrainer, stage: str, jobs: Sequence[Job], describe: Callable[[Job, Generated], dict[str, Any]]
+) -> None:
+    """Generate this process's chunks that its part doesn't hold yet; each is appended and flushed as one block."""
+    args, path, key = trainer.args, trainer.parts(stage).growing, trainer.keys[stage]
+    with trainer.folder.held():
+        plan = _plan(trainer, stage, key, jobs)
+    own = trainer.shard.of_all(range(len(plan.chunks)))
     by_name = {job.names: job for job in jobs}
     rows = read_whole_lines(path)
-    done = _whole_chunks(rows, stage, key, plan)
-    kept = [row for row in rows if row["stage"] != stage or (row["plan"] == key and row["chunk"] in done)]
-    if len(kept) < len(rows):  # half a chunk from a torn write, or another plan's
-        with atomic(path) as temporary, jsonlines.open(temporary, "w") as out:
-            out.write_all(kept)
-    ended = 0
+    done = _whole_chunks(rows, plan)
+    kept = [row for row in rows if row["chunk"] in done]
+    if len(kept) < len(rows) or not path.exists():  # half a chunk from a torn write
+        write_jsonl(path, kept)
+    ended, total = 0, sum(len(plan.chunks[number]) for number in own)
 
     def under_way(before: int, more: int) -> None:
-        trainer.events.on_progress(trainer, stage, before + more, len(jobs))
+        trainer.events.on_progress(trainer, stage, before + more, total)
 
     with use_threads(plan.threads):
-        for number, names in enumerate(plan.chunks):
+        for number in own:
+            chunk = [by_name[name] for name in plan.chunks[number]]
             if number not in done:
-                chunk = [by_name[name] for name in names]
                 texts = trainer.engine.generate(
                     chunk[0].target, [job.row for job in chunk], max_new_tokens=args.max_new_tokens,
                     temperature=args.temperature, batch_size=plan.batch_size,
                     progress=partial(under_way, ended),
                 )  # fmt: skip
-                new = [
-                    {"stage": stage, "plan": key, "chunk": number, **describe(job, text)}
-                    for job, text in zip(chunk, texts, strict=True)
-                ]
-                append_jsonl(path, new)
-                kept += new
-            ended += len(names)
-            trainer.events.on_batch_end(trainer, stage, ended, len(jobs))
-    return [row for row in kept if row["stage"] == stage]
+                append_jsonl(
+                    path,
+                    (
+                        {"stage": stage, "plan": key, "chunk": number, **describe(job, text)}
+                        for job, text in zip(chunk, texts, strict=True)
+                    ),
+                )
+            ended += len(chunk)
+            trainer.events.on_batch_end(trainer, stage, ended, total)
+
+
+def merged_rows(trainer: SteeringTrainer, stage: str) -> list[dict[str, Any]]:
+    """All rows of the stage's parts, in the order of the plan."""
+    rows = [row for path in trainer.parts(stage).files for row in read_whole_lines(path)]
+    return sorted(rows, key=lambda row: int(row["chunk"]))  # a chunk's own rows stay in their order
 
 
 @dataclass(frozen=True)
@@ -112,9 +105,6 @@ def _plan(trainer: SteeringTrainer, stage: str, key: str, jobs: Sequence[Job]) -
     return plan
 
 
-def _whole_chunks(rows: Sequence[dict[str, Any]], stage: str, key: str, plan: Plan) -> set[int]:
-    counts: dict[int, int] = {}
-    for row in rows:
-        if row["stage"] == stage and row["plan"] == key:
-            counts[row["chunk"]] = counts.get(row["chunk"], 0) + 1
-    return {number for number, names in enumerate(plan.chunks) if counts.get(number, 0) == len(names)}
+def _whole_chunks(rows: Sequence[dict[str, Any]], plan: Plan) -> set[int]:
+    counts = Counter(row["chunk"] for row in rows)
+    return {number for number, names in enumerate(plan.chunks) if counts[number] == len(names)}

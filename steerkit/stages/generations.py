@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from steerkit.conditions import Condition, Experiment, Planner, VectorKey, distinct
-from steerkit.files import write_json
+from steerkit.files import read_whole_lines, write_json, write_jsonl
 from steerkit.generation import Generated, GenerationRow
 from steerkit.noise import key_of
 from steerkit.scores import choose_strength
-from steerkit.stages.batches import Job, generate_all
+from steerkit.stages.batches import Job, generate_part, merged_rows
 from steerkit.stages.scoring import score, scoring_inputs
 from steerkit.steering import Edit
 from steerkit.tokens import decode_with_starts, format_prompt
@@ -48,15 +49,19 @@ def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors
         return float("nan"), []
 
     def make(key: str) -> tuple[float, list[str]]:
-        rows = _generate(trainer, "choose", key, experiments, prompts, vectors)
+        rows = _merge(trainer, "choose")
         scores = score(trainer, rows, prompts, planner.label)
         chosen, how = choose_strength(scores, planner)
         write_json(path, {"strength": chosen, "how": how})
         trainer.log(chosen_strength=chosen, how=how)
-        return chosen, ["choice.json"]
+        return chosen, ["choice.json", FILE]
 
     inputs = [*_inputs(trainer, experiments), trainer.args.choose.model_dump(), *scoring_inputs(trainer)]
-    chosen = trainer.stage("choose", inputs, make, lambda: float(json.loads(path.read_text())["strength"]))
+    chosen = trainer.stage(
+        "choose", inputs, make, lambda: float(json.loads(path.read_text())["strength"]),
+        part=partial(_generate, trainer, "choose", experiments, prompts, vectors),
+        sealed=("choice.json",),  # the test's texts join the generations
+    )  # fmt: skip
     return chosen, experiments
 
 
@@ -68,10 +73,11 @@ def test(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors, 
         return []
 
     def make(key: str) -> tuple[None, list[str]]:
-        _generate(trainer, "test", key, experiments, prompts, vectors)
+        _merge(trainer, "test")
         return None, [FILE]
 
-    trainer.stage("test", _inputs(trainer, experiments), make, lambda: None)
+    part = partial(_generate, trainer, "test", experiments, prompts, vectors)
+    trainer.stage("test", _inputs(trainer, experiments), make, lambda: None, part=part)
     return experiments
 
 
@@ -86,12 +92,20 @@ def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list
 
 
 def _generate(
-    trainer: SteeringTrainer, stage: str, key: str, experiments: Sequence[Experiment], prompts: Sequence[Prompt],
+    trainer: SteeringTrainer, stage: str, experiments: Sequence[Experiment], prompts: Sequence[Prompt],
     vectors: Vectors,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> None:  # fmt: skip
+    """Generate this process's part of a stage's texts."""
     wanted = distinct(experiments)
     jobs = steering_jobs(trainer, wanted, prompts, vectors)
-    return generate_all(trainer, stage, key, trainer.folder / FILE, jobs, describe_with(trainer, wanted))
+    generate_part(trainer, stage, jobs, describe_with(trainer, wanted))
+
+
+def _merge(trainer: SteeringTrainer, stage: str) -> list[dict[str, Any]]:
+    """The stage's texts, put in ``generations.jsonl`` in place of earlier ones."""
+    path, rows = trainer.folder / FILE, merged_rows(trainer, stage)
+    write_jsonl(path, [*(row for row in read_whole_lines(path) if row["stage"] != stage), *rows])
+    return rows
 
 
 def steering_jobs(

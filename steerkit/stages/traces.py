@@ -11,7 +11,7 @@ from steerkit.files import input_digest
 from steerkit.generation import Generated, GenerationRow
 from steerkit.importing import read_traces
 from steerkit.noise import key_of
-from steerkit.stages.batches import Job, generate_all
+from steerkit.stages.batches import Job, generate_part, merged_rows
 from steerkit.tokens import encode_trace, format_prompt, make_trace
 from steerkit.trace import Prompt, Trace, from_json, read_rows, write_rows
 
@@ -42,9 +42,9 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
         if args.traces:
             encode = partial(encode_trace, trainer.pair.reasoning.tokenizer, marker=args.think_end, chat=args.chat)
             found = read_traces(Path(args.traces), encode)
-            write_rows(path, found)
         else:
-            found = make_traces(trainer, prompts, key)
+            found = [from_json(Trace, row) for row in merged_rows(trainer, "traces")]
+        write_rows(path, found)
         trainer.log(traces=len(found), mean_tokens=sum(len(t.ids) for t in found) / len(found))
         return found, [FILE]
 
@@ -53,11 +53,12 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
         args.think_end, args.chat, args.per_device_batch_size, args.bf16, args.save_rows,
         args.engine.settings("engines"), input_digest(args.traces),
     ]  # fmt: skip
-    return trainer.stage("traces", inputs, make, lambda: read_rows(path, Trace))
+    part = None if args.traces else partial(make_traces, trainer, prompts)
+    return trainer.stage("traces", inputs, make, lambda: read_rows(path, Trace), part=part)
 
 
-def make_traces(trainer: SteeringTrainer, prompts: list[Prompt], key: str) -> list[Trace]:
-    """Generate a trace on each prompt; `traces.partial.jsonl` grows batch by batch."""
+def make_traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> None:
+    """Generate this process's part of the traces, one on each prompt."""
     by_id = {p.id: p for p in prompts}
     tokenizer, marker = trainer.pair.reasoning.tokenizer, trainer.args.think_end
 
@@ -65,9 +66,4 @@ def make_traces(trainer: SteeringTrainer, prompts: list[Prompt], key: str) -> li
         prompt = by_id[job.names[0]]
         return asdict(make_trace(tokenizer, prompt, job.row.prompt_ids, text.ids, text.finished, marker))
 
-    partial = trainer.folder / "traces.partial.jsonl"
-    rows = generate_all(trainer, "traces", key, partial, trace_jobs(trainer, prompts), describe)
-    found = [from_json(Trace, row) for row in rows]
-    write_rows(trainer.folder / FILE, found)
-    partial.unlink()
-    return found
+    generate_part(trainer, "traces", trace_jobs(trainer, prompts), describe)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from steerkit.conditions import Planner, VectorKey
+from steerkit.errors import SteerkitError
 from steerkit.extraction import Item, batches, extract, made_by
 from steerkit.fitting import fit
 from steerkit.provenance import provenance
@@ -58,8 +59,11 @@ def statistics_of(
     name, lm, args = f"stats/{role}.safetensors", trainer.pair[role], trainer.args
     labels = sorted({*trainer.span_judge.labels(), *(span.label for span in spans)})
 
+    def part() -> None:
+        collect(trainer, role, trainer.pair.items(role, traces, spans), labels)
+
     def make(key: str) -> tuple[ActivationStatistics, list[str]]:
-        found = collect(trainer, role, trainer.pair.items(role, traces, spans), labels, key)
+        found = merge(trainer, role)
         main = found.at(tuple(trainer.fitter.config.window))
         trainer.log(role=role, dropped_windows=main.dropped, counted={k: main.count(k, "span") for k in labels})
         return found, [name]
@@ -68,49 +72,61 @@ def statistics_of(
         trainer.keys["spans"], trainer.keys["traces"], lm.fingerprint, labels, args.extractor.model_dump(),
         sorted(trainer.needs), args.bf16, trainer.pair.mapped(role),
     ]  # fmt: skip
-    return trainer.stage(f"extract {role}", inputs, make, lambda: ActivationStatistics.load(trainer.folder / name))
+    return trainer.stage(
+        f"extract {role}", inputs, make, lambda: ActivationStatistics.load(trainer.folder / name), part=part
+    )
 
 
-def collect(
-    trainer: SteeringTrainer, role: str, items: Sequence[Item], labels: Sequence[str], key: str
-) -> ActivationStatistics:
-    """Statistics of one model over all traces; resumes from ``stats/ROLE.partial.safetensors``."""
+def merge(trainer: SteeringTrainer, role: str) -> ActivationStatistics:
+    """The sum of all parts, in their order, in ``stats/ROLE.safetensors``."""
+    total: ActivationStatistics | None = None
+    for path in trainer.parts(f"extract {role}").files:
+        part = ActivationStatistics.load(path)
+        if part.windows:  # a shard may have no trace
+            total = part if total is None else total + part
+    if total is None:
+        raise SteerkitError("there is no trace to extract from")
+    made = ActivationStatistics(total.windows, {**made_by(trainer.pair[role]), "source": role})
+    made.save(trainer.folder / f"stats/{role}.safetensors")
+    return made
+
+
+def collect(trainer: SteeringTrainer, role: str, items: Sequence[Item], labels: Sequence[str]) -> None:
+    """Statistics of one model over this process's share of the traces, which are dealt by length."""
     folder, args = trainer.folder, trainer.args
     stage = f"extract {role}"
-    path = folder / f"stats/{role}.safetensors"
-    partial = path.with_name(f"{role}.partial.safetensors")
-    before = ActivationStatistics.load(partial) if partial.is_file() else None
-    if before and before.meta["key"] != key:
-        before = None
+    path = trainer.parts(stage).growing
+    items = trainer.shard.of_all(sorted(items, key=lambda item: (len(item.ids), item.trace.id)))
+    before = ActivationStatistics.load(path) if path.is_file() else None
     skip = set(before.meta["done"]) if before else set()
     order = [[i.trace.id for i in b] for b in batches([i for i in items if i.trace.id not in skip], args.batch_tokens)]
-    state: dict[str, Any] = {"total": before, "done": sorted(skip), "saving": 0.0, "begin": time.monotonic()}
+    state: dict[str, Any] = {
+        "total": before or ActivationStatistics({}),
+        "done": sorted(skip),
+        "saving": 0.0,
+        "begin": time.monotonic(),
+    }
 
     def keep() -> None:
         began = time.monotonic()
-        ActivationStatistics(state["total"].windows, {"done": state["done"], "key": key}).save(partial)
+        ActivationStatistics(state["total"].windows, {"done": state["done"]}).save(path)
         state["saving"] += time.monotonic() - began
 
     def on_batch(number: int, count: int, part: ActivationStatistics) -> None:
-        state["total"] = part if state["total"] is None else state["total"] + part
+        state["total"] = state["total"] + part if state["total"].windows else part
         state["done"] = [*state["done"], *order[number - 1]]
         if state["saving"] <= SAVE_SHARE * (time.monotonic() - state["begin"]):
             keep()
         trainer.events.on_batch_end(trainer, stage, number, count)
 
     try:
-        extract(
-            trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
-            raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, on_batch=on_batch, skip=skip,
-        )  # fmt: skip
-    except BaseException:
-        if state["total"] is not None:
-            keep()
-        raise
-    total = ActivationStatistics(state["total"].windows, {**made_by(trainer.pair[role]), "source": role})
-    total.save(path)
-    partial.unlink(missing_ok=True)
-    return total
+        if len(skip) < len(items):
+            extract(
+                trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
+                raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, on_batch=on_batch, skip=skip,
+            )  # fmt: skip
+    finally:
+        keep()
 
 
 def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationStatistics) -> SteeringVector:
