@@ -124,10 +124,10 @@ class SteeringArguments(Config):
     """Of prompts, sampling and noise: the same seed and batch plan give the same texts."""
     engine: Annotated[PluginSpec, Kind("engines")] = PluginSpec(name="hf")
     """What generates texts."""
-    per_device_batch_size: int = Field(default=64, ge=1)
-    """Rows in a generation batch; when one ends, another takes its place."""
+    per_device_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Rows in a generation batch; when one ends, another takes its place. `auto` measures what fits and is fastest."""
     save_rows: int = Field(default=0, ge=0)
-    """Rows that are generated between two saves: what a kill can lose; 0 for eight batches."""
+    """Rows that are generated between two saves: what a kill can lose; 0 for eight batches (512 with `auto`)."""
     bf16: bool = False
     """bfloat16 weights and activations (statistics stay float64)."""
     attn_implementation: str | None = None

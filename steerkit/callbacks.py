@@ -111,6 +111,11 @@ class RichProgress(SteeringCallback):
     def on_progress(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
+    def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
+        if "batch_size" in values:
+            how = "{device}, {dtype}, {attention} attention, CPU threads: {threads}, rows at a time: {batch_size}"
+            self._console.print(f"{values['stage']:<12} {how.format(**values)}", style="dim", highlight=False)
+
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
         if stage in self._tasks:
             self._bars.update(self._tasks[stage], completed=self._bars.tasks[self._tasks[stage]].total)

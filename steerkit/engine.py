@@ -24,6 +24,15 @@ class Engine(Plugin):
             options: how the models were loaded (`bf16`, `device_map`, `trust_remote_code`).
         """
 
+    def batch_size(self, role: str, prompt_ids: Sequence[int], max_new_tokens: int, rows: int) -> int:
+        """Rows at a time, where the recipe leaves it open; all of them for an engine that fills its own batches.
+
+        Args:
+            prompt_ids: the longest prompt.
+            rows: how many there are.
+        """
+        return rows
+
     @abstractmethod
     def generate(
         self,

@@ -52,7 +52,7 @@ def _costs(recipe: Recipe, shape: Any, experiments: list[Experiment]) -> list[st
     once = distinct(experiments)
     steered = sum(_texts(recipe, split) for split, _ in once)
     traces = 0 if recipe.traces else recipe.prompts.extract
-    size = recipe.per_device_batch_size
+    size = 64 if recipe.per_device_batch_size == "auto" else recipe.per_device_batch_size
     by_stage: dict[tuple[str, str], int] = defaultdict(int)
     for split, condition in once:
         by_stage[split, condition.target] += _texts(recipe, split)

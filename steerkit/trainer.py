@@ -275,8 +275,8 @@ class SteeringTrainer:
 
     def thread_count(self) -> int:
         """CPU threads to generate with: as told, else measured."""
-        lm = self.pair.reasoning
-        return self.args.threads or fastest_thread_count(lm.width, self.args.per_device_batch_size)
+        lm, rows = self.pair.reasoning, self.args.per_device_batch_size
+        return self.args.threads or fastest_thread_count(lm.width, 64 if rows == "auto" else rows)
 
     def judge(self, spec: PluginSpec) -> Judge:
         """A judge that keeps what it must in the run folder."""

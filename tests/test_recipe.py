@@ -119,7 +119,9 @@ def test_the_resolved_recipe_is_a_recipe(tmp_path: Path) -> None:
         path.write_text(resolved_yaml(recipe, documented=documented))
         again = load_recipe(str(path))
         assert resolved_yaml(again) == resolved_yaml(recipe)
-    assert "# Rows in a generation batch; when one ends, another takes its place." in path.read_text()
+    assert (
+        "# Rows in a generation batch; when one ends, another takes its place. `auto` measures what" in path.read_text()
+    )
     assert yaml.safe_load(path.read_text())["per_device_batch_size"] == recipe.per_device_batch_size
 
 

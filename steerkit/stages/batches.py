@@ -16,7 +16,8 @@ from steerkit.threads import use_threads
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
 
-CHUNK = 8  # batches
+BATCHES = 8  # a chunk
+CHUNK = 64  # rows of such a batch, where its size is measured
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,18 @@ def _plan(trainer: SteeringTrainer, stage: str, key: str, jobs: Sequence[Job]) -
         if found["key"] == key:
             chunks = [[tuple(name) for name in chunk] for chunk in found["chunks"]]
             return Plan(found["threads"], found["batch_size"], chunks)
-    size = trainer.args.per_device_batch_size
-    plan = Plan(trainer.thread_count(), size, _chunks(jobs, trainer.args.save_rows or CHUNK * size))
+    args, threads = trainer.args, trainer.thread_count()
+    size = args.per_device_batch_size
+    # By the recipe alone: shards that can't see each other deal the same chunks.
+    chunk = args.save_rows or (CHUNK if size == "auto" else size) * BATCHES
+    if size == "auto":
+        longest = max(jobs, key=lambda job: len(job.row.prompt_ids))
+        with use_threads(threads):
+            most = min(chunk, len(jobs))
+            size = trainer.engine.batch_size(longest.target, longest.row.prompt_ids, args.max_new_tokens, most)
+    plan = Plan(threads, size, _chunks(jobs, chunk))
     write_json(path, {"key": key, **asdict(plan)})
+    trainer.log(stage=stage, batch_size=size, threads=threads, **trainer.pair.reasoning.setup)
     return plan
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from steerkit.capacity import best_batch_size
 from steerkit.engine import Engine
 from steerkit.generation import Generated, GenerationRow, generate
 
@@ -17,6 +18,9 @@ class HFEngine(Engine):
 
     def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
         self.pair = pair
+
+    def batch_size(self, role: str, prompt_ids: Sequence[int], max_new_tokens: int, rows: int) -> int:
+        return best_batch_size(self.pair[role], prompt_ids, max_new_tokens, rows)
 
     def generate(
         self,
