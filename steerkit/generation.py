@@ -112,8 +112,8 @@ def generate(
             if len(results) < len(rows):
                 release()
                 log.warning("%s: out of memory; %d rows go on, %d at a time", lm.name, len(rows) - len(results), size)
-        edited = [results[i] for i, row in enumerate(rows) if row.edit and row.edit.norm]
-        steering.excused = all(result.finished and not result.ids for result in edited)
+        with_tokens = {row.edit.layer for i, row in enumerate(rows) if row.edit and results[i].ids}
+        steering.excused = steering.steered_at.keys() - with_tokens
     return [results[i] for i in range(len(rows))]
 
 

@@ -137,7 +137,7 @@ class WholeCache:
         """Its columns are its own."""
 
     def keep(self, lines: Tensor) -> None:
-        self.hf.batch_select_indices(lines)
+        self.hf.reorder_cache(lines)  # states have no batch_select_indices
         self.mask = self.mask[lines]
 
 

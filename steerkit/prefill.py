@@ -74,7 +74,7 @@ def prefill(
     logits, cache = found
     if replaceable(lm):
         return Prefilled(logits[to], mask[of_unit[index]], _prefixes(cache, to))
-    cache.batch_select_indices(to)
+    cache.reorder_cache(to)  # states have no batch_select_indices
     return Prefilled(logits[to], mask[of_unit[index]], [], cache)
 
 
@@ -192,12 +192,12 @@ def _shareable(
     if not replaceable(lm):
         return False
     if lm.decoder not in _trusted:
-        counted, two = steering.steered, of_unit[:2]
+        counted, two = dict(steering.steered_at), of_unit[:2]
         whole, _ = _read(lm, ids[two], mask[two], rows[:2], steering)
         _trusted[lm.decoder] = False
         with suppress(Exception):  # whatever such a model makes of it
             parts, _, _ = _read_shared(lm, ids, mask, two, rows[:2], layer, steering)
             error = float((parts - whole).abs().max() / whole.abs().max())
             _trusted[lm.decoder] = error <= TOLERANCE[str(whole.dtype).removeprefix("torch.")]
-        steering.steered = counted
+        steering.steered_at = counted
     return _trusted[lm.decoder]

@@ -7,7 +7,7 @@ apply the edits. Everything comes off when the block ends, also by an exception.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from inspect import signature
@@ -82,8 +82,8 @@ class Steering:
         for edit in self.edits:
             if edit is not None:
                 lm.check_layer(edit.layer)
-        self.steered = 0  # positions changed so far, over all rows and edits
-        self.excused = False  # set by an engine whose rows all ended before there was a token to steer
+        self.steered_at: dict[int, int] = {}  # layer → positions changed so far, over all rows and edits
+        self.excused: Collection[int] = ()  # layers whose rows all ended before there was a token to steer
         self._rows: Sequence[int | None] | None = None  # which edits the batch's rows have, after `assign`
         self._phase: Phase | None = None
         self._fixed_lengths = prompt_lengths
@@ -96,11 +96,12 @@ class Steering:
         self._groups: dict[int, list[_Group]] = {}
 
     def __enter__(self) -> Self:
-        self.steered = self._calls = 0
+        self._calls = 0
         self._rows = self._lengths = self._prompt = self._call = self._phase = None
         self._regroup(None)
         self._adapter.enter_context(adapter_state(self.lm))
         layers = {edit.layer for edit in self.edits if edit is not None and edit.norm != 0}
+        self.steered_at = dict.fromkeys(sorted(layers), 0)
         if layers:
             self._handles.append(self.lm.decoder.register_forward_pre_hook(self._before, with_kwargs=True))
         for layer in sorted(layers):
@@ -114,11 +115,17 @@ class Steering:
         self._handles.clear()
         self._groups.clear()
         self._adapter.close()
-        if kind is None and self._calls and not self.steered and not self.excused:
+        missed = [layer for layer, count in self.steered_at.items() if not count and layer not in self.excused]
+        if kind is None and self._calls and missed:
             raise SteerkitError(
-                f"steering changed no position in {self._calls} forward passes of {self.lm.name}: "
-                "with tokens: generated nothing was generated, or the hooked block did not run"
+                f"steering changed no position at block {', '.join(map(str, missed))} in {self._calls} forward passes "
+                f"of {self.lm.name}: with tokens: generated nothing was generated, or the block's hook did not run"
             )
+
+    @property
+    def steered(self) -> int:
+        """Positions changed so far, over all layers, rows and edits."""
+        return sum(self.steered_at.values())
 
     def assign(self, rows: Sequence[int | None], phase: Phase) -> None:
         """From an engine that knows: the next forwards' rows have these edits (by number), their tokens this kind."""
@@ -227,9 +234,9 @@ class Steering:
         edited = group.steerer.edit(part, EditContext(layer, norm, direction, position, key))
         keep = self._mask(group, call, rows, hidden.device)
         if keep is None:
-            self.steered += position.numel()
+            self.steered_at[layer] += position.numel()
         else:
-            self.steered += int(keep.sum())
+            self.steered_at[layer] += int(keep.sum())
             edited = torch.where(keep[..., None], edited, part)
         return edited if group.whole else hidden.index_copy(0, state.places, edited)
 

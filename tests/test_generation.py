@@ -135,7 +135,7 @@ def test_end_tokens_of_the_generation_config_and_the_tokenizer() -> None:
 def test_no_position_steered_is_an_error_unless_the_steered_rows_ended_at_once(direction) -> None:
     lm = build("llama")
     edit = Edit(ADD, 1, 3.0, direction, tokens="generated")
-    with pytest.raises(SteerkitError, match="steering changed no position in 1 forward pass"):
+    with pytest.raises(SteerkitError, match="steering changed no position at block 1 in 1 forward pass"):
         generate(lm, [GenerationRow(PROMPTS[0], 0, edit)], max_new_tokens=1, temperature=0)
     first = generate(lm, [GenerationRow(PROMPTS[0], 0)], max_new_tokens=1, temperature=0)[0].ids[0]
     lm.model.generation_config.eos_token_id = first  # now this prompt's answer is empty
