@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from steerkit.checks.forward import distance, each_alone, logits, own_tokens, padded, running
 from steerkit.checks.outcome import Measured
 from steerkit.checks.probe import KINDS, Probe
@@ -60,7 +62,7 @@ def cache_is_no_cache(probe: Probe) -> Measured:
     parts, cache = [], None
     with running(lm), Steering(lm, edits):
         for first, last in [(0, begin), *((at, at + 1) for at in range(begin, begin + STEPS))]:
-            given = {} if cache is None else {"past_key_values": cache}
+            given: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
             out = lm.model(
                 input_ids=ids[:, first:last], attention_mask=mask[:, :last], position_ids=position[:, first:last],
                 use_cache=True, **given,
