@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from steerkit.checks.forward import distance, inputs_of, padded, running
 from steerkit.checks.outcome import Measured
 from steerkit.checks.outside import greedy_by_hf
@@ -53,31 +55,31 @@ def edit_lands(probe: Probe) -> Measured:
     position = inputs["position_ids"].cpu()
     lengths = [len(prompt) // 2 for prompt in probe.prompts]
     is_prompt = position < torch.tensor(lengths)[:, None]
-    worst, seen_layers = 0.0, 0
-    for layer in probe.layers:
-        after = lm.blocks[layer + 1] if layer + 1 < lm.depth else _final_norm(probe)
-        if after is None:
-            continue
-        seen_layers += 1
-        for start in range(len(KINDS)):
-            kinds = [KINDS[(start + row) % len(KINDS)] for row in range(rows)]
-            found = []
-            for edits in ([None] * rows, [probe.edit(layer, 1.0, kind) for kind in kinds]):
-                with inputs_of({0: lm.blocks[layer], 1: after}) as seen, running(lm), Steering(lm, edits, lengths):
-                    lm.model(**inputs, use_cache=False)
-                if len(seen) < 2:
-                    raise SteerkitError(f"hooks on block {layer} or on what follows it do not fire")
-                found.append(dict(seen))
-            wants = {"all": mask > 0, "prompt": (mask > 0) & is_prompt, "generated": (mask > 0) & ~is_prompt}
-            keep = torch.stack([wants[kind][row] for row, kind in enumerate(kinds)])
-            expected = keep[..., None] * probe.norm(layer) * probe.direction(layer)
-            size = found[0][1].norm(dim=-1) + probe.norm(layer)
-            off = (found[1][1] - found[0][1] - expected).norm(dim=-1) / size
-            before = (found[1][0] - found[0][0]).norm(dim=-1) / size
-            worst = max([worst, *torch.nan_to_num(torch.stack([off, before]), nan=float("inf")).flatten().tolist()])
-    if not seen_layers:
+    wants = {"all": mask > 0, "prompt": (mask > 0) & is_prompt, "generated": (mask > 0) & ~is_prompt}
+    after = {layer: lm.blocks[layer + 1] if layer + 1 < lm.depth else _final_norm(probe) for layer in probe.layers}
+    after = {layer: module for layer, module in after.items() if module is not None}
+    if not after:
         raise SteerkitError("nothing follows the last block that steerkit knows of: name other --layers")
-    return Measured(worst, 4 * torch.finfo(probe.dtype).eps, f"{seen_layers} layers, {rows} left-padded rows")
+    watched = {**{-1 - layer: lm.blocks[layer] for layer in after}, **after}
+    worst = 0.0
+    with inputs_of(watched) as bare, running(lm):
+        lm.model(**inputs, use_cache=False)
+    for turn, layer in enumerate(after):
+        kinds = [KINDS[(turn + row) % len(KINDS)] for row in range(rows)]
+        edits = [probe.edit(layer, 1.0, kind) for kind in kinds]
+        with inputs_of(watched) as seen, running(lm), Steering(lm, edits, lengths):
+            lm.model(**inputs, use_cache=False)
+        if not {layer, -1 - layer} <= seen.keys() & bare.keys():
+            raise SteerkitError(f"hooks on block {layer} or on what follows it do not fire")
+        keep = torch.stack([wants[kind][row] for row, kind in enumerate(kinds)])
+        expected = keep[..., None] * probe.norm(layer) * probe.direction(layer)
+        size = bare[layer].norm(dim=-1) + probe.norm(layer)
+        off = (seen[layer] - bare[layer] - expected).norm(dim=-1) / size
+        before = (seen[-1 - layer] - bare[-1 - layer]).norm(dim=-1) / size
+        worst = max([worst, *torch.nan_to_num(torch.stack([off, before]), nan=float("inf")).flatten().tolist()])
+    return Measured(
+        worst, 4 * torch.finfo(probe.dtype).eps, f"{len(after)} of {len(probe.layers)} layers, {rows} left-padded rows"
+    )
 
 
 def positions_counted(probe: Probe) -> Measured:
@@ -116,7 +118,7 @@ def read_padded(probe: Probe) -> Measured:
     return Measured(worst, probe.tolerance, f"{len(probe.items)} traces, {len(probe.layers)} layers")
 
 
-def _final_norm(probe: Probe) -> object:
+def _final_norm(probe: Probe) -> Any:
     try:
         return probe.lm.final_norm
     except SteerkitError:

@@ -40,7 +40,7 @@ def refilled_is_alone(probe: Probe) -> Measured:
     Rows share prompts and differ in their conditions; some end early. The error is a lead, as for greedy texts.
     Failure: what the engine saves (finished rows leave, others enter, prompts are computed once) changes results.
     """
-    prompts = [prompt[: len(prompt) - cut] for cut in (0, 3) for prompt in probe.prompts]
+    prompts = [prompt[: len(prompt) - cut] for cut in (0, 3) for prompt in probe.prompts][: 2 * BATCH]
     edits = [None, *probe.mixed(len(prompts) - 1, ("all", "generated"))]
     rows = [
         GenerationRow(prompt, key_of(probe.seed, number % 3), edit)
