@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Where architectures keep their decoder blocks, below `get_decoder()`.
 BLOCK_NAMES = ("layers", "h", "blocks")
-FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
+FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "embedding_norm", "final_norm")
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,19 @@ def load_model(
         torch_compile: compile the blocks' feed-forward parts.
 
     Raises:
-        SteerkitError: nothing is there under that name, or it can't be fetched offline.
+        SteerkitError: nothing is there under that name, it can't be fetched offline, or it is an encoder-decoder.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from steerkit.supported import refuse_config
 
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     path, options = _locate(name)
     options["trust_remote_code"] = trust_remote_code
+    if "gguf_file" not in options:  # llama.cpp's files hold decoder-only models
+        with _explained(name):
+            refuse_config(name, AutoConfig.from_pretrained(path, **options))
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
     dtype = torch.bfloat16 if bf16 else torch.float32

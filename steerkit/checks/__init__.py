@@ -1,0 +1,1 @@
+"""Invariants that steering and extraction must keep, measured on the user's own model: `steerkit check`."""

@@ -1,0 +1,102 @@
+"""Plain forwards of padded batches, steered row by row, and how far two results lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from steerkit.model import adapter_state
+from steerkit.steering import Edit, Steering
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from steerkit.model import LanguageModel
+
+Side = Literal["left", "right"]
+
+
+@contextmanager
+def running(lm: LanguageModel) -> Iterator[None]:
+    """Without gradients, and with a PEFT adapter on or off as `lm` says."""
+    import torch
+
+    with torch.inference_mode(), adapter_state(lm):
+        yield
+
+
+def padded(lm: LanguageModel, prompts: Sequence[Sequence[int]], side: Side = "left") -> dict[str, Tensor]:
+    """The decoder's inputs [B, T] for prompts of unequal length."""
+    import torch
+
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        place = slice(longest - len(prompt), None) if side == "left" else slice(len(prompt))
+        ids[row, place] = torch.tensor(list(prompt))
+        mask[row, place] = 1
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    return {
+        name: value.to(lm.device)
+        for name, value in (("input_ids", ids), ("attention_mask", mask), ("position_ids", position))
+    }
+
+
+def logits(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    edits: Sequence[Edit | None],
+    *,
+    side: Side = "left",
+    prompt_lengths: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """[T, V] float32 logits of each prompt's own tokens, in one batch without a cache."""
+    inputs = padded(lm, prompts, side)
+    with running(lm), Steering(lm, edits, prompt_lengths):
+        found = lm.model(**inputs, use_cache=False).logits
+    return own_tokens(found, inputs["attention_mask"])
+
+
+def own_tokens(found: Tensor, mask: Tensor) -> list[Tensor]:
+    """[B, T, X] → for each row [its tokens, X] float32 on the CPU, padding left out."""
+    return [row[keep.to(row.device).bool()].float().cpu() for row, keep in zip(found, mask, strict=True)]
+
+
+def each_alone(lm: LanguageModel, prompts: Sequence[Sequence[int]], edits: Sequence[Edit | None]) -> list[Tensor]:
+    """`logits` of one forward a prompt."""
+    return [logits(lm, [prompt], [edit])[0] for prompt, edit in zip(prompts, edits, strict=True)]
+
+
+def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Largest relative L2 difference of a token's vector, over all rows; NaN counts as infinite."""
+    import torch
+
+    worst = 0.0
+    for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        a, b = a.float().cpu(), b.float().cpu()
+        size = (a - b).norm(dim=-1) / b.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+        worst = max(worst, float(torch.nan_to_num(size, nan=float("inf")).max()))
+    return worst
+
+
+@contextmanager
+def inputs_of(modules: dict[int, Any]) -> Iterator[dict[int, Tensor]]:
+    """Inside, the hidden states [B, T, H] that each module is given, under its key."""
+    seen: dict[int, Tensor] = {}
+
+    def keep(key: int) -> Any:
+        def hook(module: Any, args: Any, kwargs: Any) -> None:
+            seen[key] = (args[0] if args else kwargs["hidden_states"]).detach().float().cpu()
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(keep(key), with_kwargs=True) for key, module in modules.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,49 @@
+"""HF's own `generate`, free of what the model's generation config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from steerkit.checks.forward import padded
+from steerkit.generation import end_ids
+
+if TYPE_CHECKING:
+    from steerkit.model import LanguageModel
+
+
+def greedy_by_hf(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], count: int, *, to_the_end: bool = False
+) -> list[list[int]]:
+    """New ids of each prompt from one left-padded `model.generate`; up to the end token, without it.
+
+    Args:
+        count: tokens at most.
+        to_the_end: exactly `count` tokens, whether or not an end token is among them.
+    """
+    import torch
+
+    inputs = padded(lm, prompts)
+    longest = inputs["input_ids"].shape[1]
+    ends = [] if to_the_end else end_ids(lm)
+    with torch.inference_mode(), only_ends(lm, ends):
+        found = lm.model.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=count,
+            do_sample=False,
+        )[:, longest:].tolist()  # fmt: skip
+    return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in found]
+
+
+@contextmanager
+def only_ends(lm: LanguageModel, ends: Sequence[int]) -> Iterator[None]:
+    """Inside, the model's generation config holds these end tokens and nothing else (no penalties, no warpers)."""
+    from transformers import GenerationConfig
+
+    model: Any = lm.model.get_base_model() if lm.model_is_wrapped else lm.model
+    before = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=0)
+    try:
+        yield
+    finally:
+        model.generation_config = before

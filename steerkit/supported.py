@@ -1,0 +1,36 @@
+"""Which models steerkit handles; the others are refused by name, with the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from steerkit.errors import SteerkitError
+
+if TYPE_CHECKING:
+    from steerkit.model import LanguageModel
+
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def refuse_config(name: str, config: Any) -> None:
+    """Raises: SteerkitError when a configuration is an encoder-decoder's (as a causal LM, half of it is lost)."""
+    if getattr(config, "is_encoder_decoder", False):
+        kind = (getattr(config, "architectures", None) or [type(config).__name__])[0]
+        raise SteerkitError(
+            f"{name}: {kind} is an encoder-decoder; steerkit steers decoder-only models, whose prompt and text "
+            "are one sequence"
+        )
+
+
+def refuse(lm: LanguageModel) -> None:
+    """Raises: SteerkitError when the model is an encoder-decoder, keeps recurrent states, or has no known blocks."""
+    model: Any = lm.model.get_base_model() if lm.model_is_wrapped else lm.model
+    refuse_config(lm.name, model.config)
+    other = sorted({str(each) for each in getattr(lm.config, "layer_types", None) or ()} - ATTENTION)
+    if other or getattr(model, "_is_stateful", False):
+        which = f" ({', '.join(other)})" if other else ""
+        raise SteerkitError(
+            f"{lm.name}: {type(model).__name__} has recurrent layers{which}; their states can't be padded or taken "
+            "apart row by row, so a batch would mix its rows: steerkit steers models whose blocks all are attention"
+        )
+    _ = lm.blocks  # says itself under which names it looked
