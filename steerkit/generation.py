@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from steerkit.errors import SteerkitError
-from steerkit.kv import LineCache, WholeCache, replaceable
+from steerkit.kv import LineCache
 from steerkit.memory import NO_ROOM, out_of_memory, release
 from steerkit.prefill import prefill
 from steerkit.sampling import Sampler, leads
 from steerkit.steering import Edit, Steering
+from steerkit.supported import refuse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,12 +85,14 @@ def generate(
     When memory runs out, half as many rows go on; what had ended is kept.
 
     Raises:
-        SteerkitError: rows have edits, and no position was steered; or not even one row fits the memory.
+        SteerkitError: a steered block changed no position, not even one row fits the memory, or the model is of a
+            kind that steerkit doesn't generate with (recurrent layers).
     """
     import torch
 
     if not rows:
         return []
+    refuse(lm)
     # Rows of a prompt enter together, to share it; the longest first, so that later prompts fit before the column
     # that the batch has come to.
     order = sorted(range(len(rows)), key=lambda row: (-len(rows[row].prompt_ids), tuple(rows[row].prompt_ids)))
@@ -154,7 +157,7 @@ class RowBatch:
         self.position = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
         self.live = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
         longest = max(len(row.prompt_ids) for row in rows) + new
-        self.cache: LineCache | WholeCache = LineCache(lines, longest) if replaceable(lm) else WholeCache()
+        self.cache = LineCache(lines, longest)
 
     @property
     def occupied(self) -> int:
@@ -166,16 +169,12 @@ class RowBatch:
 
     def takes(self) -> bool:
         """Whether waiting rows may enter now."""
-        if not self.occupied:
-            return True
-        return isinstance(self.cache, LineCache) and self.free >= max(1, REFILL_AT * len(self.lines))
+        return not self.occupied or self.free >= max(1, REFILL_AT * len(self.lines))
 
     def admit(self, new: Sequence[int]) -> None:
         """Rows take free lines: their prompts are read, and their first tokens drawn."""
         import torch
 
-        if isinstance(self.cache, WholeCache):
-            self._resize(len(new))
         places = [line for line, row in enumerate(self.lines) if row is None][: len(new)]
         rows = [self.rows[row] for row in new]
         read = prefill(self.lm, [row.prompt_ids for row in rows], [row.edit for row in rows], new, self.steering)
@@ -251,12 +250,6 @@ class RowBatch:
             setattr(self, name, [own[line] for line in lines])
         self.ids, self.position = self.ids[keep], self.position[keep]
         self._arrange()
-
-    def _resize(self, count: int) -> None:
-        """As many lines as rows enter, where lines can't be taken over one by one."""
-        self.lines, self.edits = [None] * count, [None] * count
-        self.keys, self.born = [0] * count, [0] * count
-        self.ids, self.position = (x.new_zeros(count, 1) for x in (self.ids, self.position))
 
 
 def end_ids(lm: LanguageModel) -> list[int]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from steerkit.model import LanguageModel
     from steerkit.prefill import Prefilled
 
 SLACK = 0.25  # of the longest row: columns to go before the rest is moved back to the first one
@@ -26,15 +25,6 @@ class Prefix:
     keys: Tensor
     values: Tensor
     index: Tensor
-
-
-def replaceable(lm: LanguageModel) -> bool:
-    """Whether a line's past is keys and values of tokens, and nothing else (state-space layers keep a state)."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    layers = DynamicCache(config=lm.config).layers
-    return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 class LineCache:
@@ -116,29 +106,6 @@ class LineCache:
     def _show(self) -> None:
         for layer in self.hf.layers:
             layer.show(self.start, self.end)
-
-
-class WholeCache:
-    """The cache of a model whose lines can't be taken over: rows enter together, when all others have ended."""
-
-    hf: Any
-    mask: Any
-
-    def put(self, lines: Sequence[int], prompts: Sequence[int], read: Prefilled) -> None:
-        self.hf, self.mask = read.cache, read.mask
-
-    def step(self) -> Tensor:
-        import torch
-
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
-        return self.mask
-
-    def trim(self, occupied: Sequence[int]) -> None:
-        """Its columns are its own."""
-
-    def keep(self, lines: Tensor) -> None:
-        self.hf.reorder_cache(lines)  # states have no batch_select_indices
-        self.mask = self.mask[lines]
 
 
 def _layer(cache: LineCache, like: Prefix) -> Any:

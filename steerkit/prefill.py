@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from steerkit.kv import Prefix, replaceable
+from steerkit.kv import Prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,13 +31,11 @@ class Prefilled:
         logits: [n, V] after each row's last prompt token.
         mask: [n, P] 1 where the left-padded prompts have a token.
         layers: keys and values of every layer.
-        cache: the HF cache with the n rows, where lines can't be replaced (`layers` is empty then).
     """
 
     logits: Tensor
     mask: Tensor
     layers: list[Prefix]
-    cache: Any = None
 
 
 def prefill(
@@ -72,10 +70,7 @@ def prefill(
         layers = _prefixes(lower, of_unit[index])[: len(lower.layers)] + _prefixes(upper, index)[len(lower.layers) :]
         return Prefilled(logits[index], mask[of_unit[index]], layers)
     logits, cache = found
-    if replaceable(lm):
-        return Prefilled(logits[to], mask[of_unit[index]], _prefixes(cache, to))
-    cache.reorder_cache(to)  # states have no batch_select_indices
-    return Prefilled(logits[to], mask[of_unit[index]], [], cache)
+    return Prefilled(logits[to], mask[of_unit[index]], _prefixes(cache, to))
 
 
 def left_pad(prompts: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
@@ -104,7 +99,7 @@ def _read(
     """[n, V] last logits, and the cache."""
     from transformers import DynamicCache
 
-    cache = DynamicCache() if replaceable(lm) else DynamicCache(config=lm.config)
+    cache = DynamicCache()  # whole layers, also where a window slides: the mask cuts it
     steering.assign(rows, "prompt")
     out = lm.model(
         input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0), past_key_values=cache,
@@ -189,8 +184,6 @@ def _shareable(
 
     Models whose later blocks read keys of earlier ones, or more than one stream, fail it and are read in full.
     """
-    if not replaceable(lm):
-        return False
     if lm.decoder not in _trusted:
         counted, two = dict(steering.steered_at), of_unit[:2]
         whole, _ = _read(lm, ids[two], mask[two], rows[:2], steering)

@@ -33,4 +33,15 @@ def refuse(lm: LanguageModel) -> None:
             f"{lm.name}: {type(model).__name__} has recurrent layers{which}; their states can't be padded or taken "
             "apart row by row, so a batch would mix its rows: steerkit steers models whose blocks all are attention"
         )
+    if not _keeps_keys_and_values(lm):
+        raise SteerkitError(f"{lm.name}: {type(model).__name__} caches more than the keys and values of tokens")
     _ = lm.blocks  # says itself under which names it looked
+
+
+def _keeps_keys_and_values(lm: LanguageModel) -> bool:
+    """Whether a row's past is keys and values of its tokens and nothing else, so that it can be moved about."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = DynamicCache(config=lm.config).layers
+    return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

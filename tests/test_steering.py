@@ -139,7 +139,9 @@ def test_an_object_can_be_used_again(llama, direction) -> None:
 
 
 def test_a_run_that_steers_nothing_is_an_error(llama, direction) -> None:
-    message = "steering changed no position at block 1 in 1 forward passes of llama: with tokens: generated nothing was generated"
+    message = (
+        "changed no position at block 1 in 1 forward passes of llama: with tokens: generated nothing was generated"
+    )
     with pytest.raises(SteerkitError, match=message):
         logits(llama, Edit(ADD, 1, 3.0, direction, tokens="generated"))
     with Steering(llama, Edit(ADD, 1, 3.0, direction)):
