@@ -24,8 +24,8 @@ from steerkit.shards import PartsMissing, Shard
 from steerkit.trainer import SteeringTrainer
 
 LITTLE = (
-    *SIZES, "prompts.extract=28", "max_new_tokens=90", "per_device_batch_size=4", "save_rows=6", "strengths=[30]",
-    "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "extractor.sweep=null",
+    *SIZES, "prompts.extract=24", "prompts.choose=2", "max_new_tokens=60", "per_device_batch_size=6", "save_rows=6",
+    "strengths=[30]", "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "extractor.sweep=null",
     "perplexity=true", "batch_tokens=1000",
 )  # fmt: skip
 SAME = (
@@ -87,7 +87,7 @@ def test_two_at_once_one_of_them_killed_and_started_again(single: Path, tmp_path
     folder = tmp_path / "run"
     both = {"stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, *words(folder, "--shard", "0/2", "--wait")], **both) as first:
-        for stage in ("traces", "extract base", "test"):
+        for stage in ("extract base", "test"):
             died = subprocess.run([sys.executable, "-c", KILLED, stage, f"output_dir={folder}", *LITTLE], **both)
             assert died.returncode == -signal.SIGKILL, died.stderr
             assert len(list((folder / "parts").glob("*.1-of-2.partial"))) == 1
@@ -153,7 +153,7 @@ def test_folders_apart_are_merged(single: Path, tmp_path: Path) -> None:
 def test_what_can_not_be_merged(single: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     with pytest.raises(SteerkitError, match=r"gone: no run to merge: there is no state\.json; name the --out of"):
-        run_little(own, merge=(tmp_path / "gone",))
+        run_little(own, Shard(0, 2), "seed=3", merge=(tmp_path / "gone",))
     with pytest.raises(PartsMissing):
         run_little(own, Shard(0, 2), "seed=3")
     message = (
