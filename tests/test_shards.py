@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,6 +30,8 @@ LITTLE = (
     "strengths=[30]", "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "extractor.sweep=null",
     "perplexity=true", "batch_tokens=1000",
 )  # fmt: skip
+SET = [word for setting in LITTLE for word in ("--set", setting)]
+CLUSTER = (Path(__file__).parent.parent / "docs/cluster.md").read_text(encoding="utf-8")
 SAME = (
     "prompts.jsonl", "traces.jsonl", "spans.jsonl", "choice.json", "generations.jsonl", "likelihoods.jsonl",
     "results.csv", "comparisons.csv",
@@ -41,8 +45,7 @@ def run_little(folder: Path, shard: Shard | None = None, *more: str, merge: tupl
 
 def words(folder: Path, *more: str) -> list[str]:
     """Command-line words of a little run into a folder."""
-    settings = [word for setting in LITTLE for word in ("--set", setting)]
-    return ["-m", "steerkit", "recipe", "run", "backtracking", "--out", str(folder), *settings, *more]
+    return ["-m", "steerkit", "recipe", "run", "backtracking", "--out", str(folder), *SET, *more]
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +107,12 @@ def test_two_at_once_one_of_them_killed_and_started_again(single: Path, tmp_path
 
 
 def test_torchrun(single: Path, tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    (command,) = re.findall(r"^torchrun (.*)$", CLUSTER, re.MULTILINE)
+    launcher = command.replace("runs/two", str(tmp_path / "run")).split()
     done = subprocess.run(
-        [sys.executable, *launcher, *words(tmp_path / "run")], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "torch.distributed.run", *launcher, *SET],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report.html") == 1
     assert_same(tmp_path / "run", single)
@@ -299,3 +304,13 @@ def test_ranks_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trackers_follow_one_process(tmp_path: Path) -> None:
     with pytest.raises(SteerkitError, match="report_to: trackers follow a run by one process; leave it out"):
         run_little(tmp_path, Shard(0, 2), "report_to=[tensorboard]")
+
+
+def test_the_guides_commands_are_understood(steerkit: Steerkit) -> None:
+    """Each but for what starts processes on other machines; a plan in place of the run."""
+    text = re.sub(r"\\\n\s*", "", CLUSTER).replace("$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT", "3/8")
+    commands = re.findall(r"steerkit (recipe run .*?)(?:\s&|\s#|`|$)", text, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        done = steerkit(*shlex.split(command), "--dry-run")
+        assert done.returncode == 0, (command, done.stderr)
