@@ -136,6 +136,7 @@ def run(
     try:
         folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update, shard=share).run(merge or ())
     except PartsMissing as reason:
+        progress.close()
         console.print(str(reason), highlight=False)
         return
     finally:
