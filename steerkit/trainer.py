@@ -213,7 +213,7 @@ class SteeringTrainer:
         parts = self.parts(name)
         began = 0.0
         while True:
-            with self.folder.held(lambda: self._tell(name, "another shard to do what one does for all")):
+            with self.folder.held(lambda: self._tell(name, "another shard, which does what is done once for all")):
                 if self.folder.is_done(name, key):
                     parts.remove()
                     value = read()

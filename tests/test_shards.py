@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,10 +26,12 @@ from steerkit.shards import PartsMissing, Shard
 from steerkit.trainer import SteeringTrainer
 
 LITTLE = (
-    *SIZES, "prompts.extract=28", "max_new_tokens=90", "per_device_batch_size=4", "save_rows=6", "strengths=[30]",
-    "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "extractor.sweep=null",
+    *SIZES, "prompts.extract=24", "prompts.choose=2", "max_new_tokens=60", "per_device_batch_size=6", "save_rows=6",
+    "strengths=[30]", "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "extractor.sweep=null",
     "perplexity=true", "batch_tokens=1000",
 )  # fmt: skip
+SET = [word for setting in LITTLE for word in ("--set", setting)]
+CLUSTER = (Path(__file__).parent.parent / "docs/cluster.md").read_text(encoding="utf-8")
 SAME = (
     "prompts.jsonl", "traces.jsonl", "spans.jsonl", "choice.json", "generations.jsonl", "likelihoods.jsonl",
     "results.csv", "comparisons.csv",
@@ -41,8 +45,7 @@ def run_little(folder: Path, shard: Shard | None = None, *more: str, merge: tupl
 
 def words(folder: Path, *more: str) -> list[str]:
     """Command-line words of a little run into a folder."""
-    settings = [word for setting in LITTLE for word in ("--set", setting)]
-    return ["-m", "steerkit", "recipe", "run", "backtracking", "--out", str(folder), *settings, *more]
+    return ["-m", "steerkit", "recipe", "run", "backtracking", "--out", str(folder), *SET, *more]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_two_at_once_one_of_them_killed_and_started_again(single: Path, tmp_path
     folder = tmp_path / "run"
     both = {"stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, *words(folder, "--shard", "0/2", "--wait")], **both) as first:
-        for stage in ("traces", "extract base", "test"):
+        for stage in ("extract base", "test"):
             died = subprocess.run([sys.executable, "-c", KILLED, stage, f"output_dir={folder}", *LITTLE], **both)
             assert died.returncode == -signal.SIGKILL, died.stderr
             assert len(list((folder / "parts").glob("*.1-of-2.partial"))) == 1
@@ -104,10 +107,12 @@ def test_two_at_once_one_of_them_killed_and_started_again(single: Path, tmp_path
 
 
 def test_torchrun(single: Path, tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    (command,) = re.findall(r"^torchrun (.*)$", CLUSTER, re.MULTILINE)
+    launcher = command.replace("runs/two", str(tmp_path / "run")).split()
     done = subprocess.run(
-        [sys.executable, *launcher, *words(tmp_path / "run")], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "torch.distributed.run", *launcher, *SET],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report.html") == 1
     assert_same(tmp_path / "run", single)
@@ -153,7 +158,7 @@ def test_folders_apart_are_merged(single: Path, tmp_path: Path) -> None:
 def test_what_can_not_be_merged(single: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     with pytest.raises(SteerkitError, match=r"gone: no run to merge: there is no state\.json; name the --out of"):
-        run_little(own, merge=(tmp_path / "gone",))
+        run_little(own, Shard(0, 2), "seed=3", merge=(tmp_path / "gone",))
     with pytest.raises(PartsMissing):
         run_little(own, Shard(0, 2), "seed=3")
     message = (
@@ -299,3 +304,13 @@ def test_ranks_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trackers_follow_one_process(tmp_path: Path) -> None:
     with pytest.raises(SteerkitError, match="report_to: trackers follow a run by one process; leave it out"):
         run_little(tmp_path, Shard(0, 2), "report_to=[tensorboard]")
+
+
+def test_the_guides_commands_are_understood(steerkit: Steerkit) -> None:
+    """Each but for what starts processes on other machines; a plan in place of the run."""
+    text = re.sub(r"\\\n\s*", "", CLUSTER).replace("$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT", "3/8")
+    commands = re.findall(r"steerkit (recipe run .*?)(?:\s&|\s#|`|$)", text, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        done = steerkit(*shlex.split(command), "--dry-run")
+        assert done.returncode == 0, (command, done.stderr)

@@ -117,8 +117,10 @@ def run(
     from rich.console import Console
 
     from steerkit.recipe import find_recipe, load_recipe
+    from steerkit.shards import PartsMissing, Shard
 
     console = Console(soft_wrap=True)
+    share = Shard.of(shard, wait=wait)
     console.print(f"recipe {find_recipe(name)}", style="dim", highlight=False)
     recipe = load_recipe(name, [*(changes or ()), *([f"output_dir={out}"] if out else [])], presets or ())
     if dry_run:
@@ -128,14 +130,13 @@ def run(
         return
     from steerkit.callbacks import RichProgress
     from steerkit.report import print_summary
-    from steerkit.shards import PartsMissing, Shard
     from steerkit.trainer import SteeringTrainer
 
     progress = RichProgress()
-    share = Shard.of(shard, wait=wait)
     try:
         folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update, shard=share).run(merge or ())
     except PartsMissing as reason:
+        progress.close()
         console.print(str(reason), highlight=False)
         return
     finally:
