@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from steerkit.model import LanguageModel
 
 
+LONGEST = 256  # tokens of a prompt that are compared
+
+PROMPTS = (
+    "What is 17 times 23?",
+    "Ann has 12 apples. She gives a third of them to Bob and eats one. How many are left? Think step by step.",
+    "A farmer counts his animals. " + "He has 14 hens and 9 cows, sells 3 hens and buys 2 cows. " * 12
+    + "How many legs are there on the farm?",
+)  # fmt: skip
+"""Of unequal length; the last is longer than a block of any engine's prefix cache."""
+
+
 @dataclass(frozen=True)
 class Parity:
     """How one way of steering compares, over its rows.
@@ -27,6 +39,7 @@ class Parity:
         name: of the way of steering.
         rows: number of texts.
         error: largest |Δ ln p| over all tokens, in nats.
+        unsteered: the same over the rows without an edit: what the engines differ by anyhow.
         same: texts that are the same token for token, or first differ where transformers' own choice is a tie.
         ties: of these, the texts with such a tie.
         steered: positions that the engine steered.
@@ -37,6 +50,7 @@ class Parity:
     name: str
     rows: int
     error: float
+    unsteered: float
     same: int
     ties: int
     steered: int
@@ -54,9 +68,10 @@ def check_rows(
     """What is compared, by name: every strength and prompt mixed in one batch, for each way of steering.
 
     The first steerer takes a random direction, on all tokens, the prompt's and the generated ones; the others
-    all tokens. Strengths are shares of the mean length of the block's activations, so that they fit any model.
+    all tokens. The first way comes once more at the end: its rows then find their own prefixes in a cache.
+    Strengths are shares of the mean length of the block's activations, so that they fit any model.
     """
-    ids = [format_prompt(lm.tokenizer, prompt) for prompt in prompts]
+    ids = [format_prompt(lm.tokenizer, prompt)[:LONGEST] for prompt in prompts]
     scale = activation_length(lm, ids, layer)
     direction = random_direction(lm.width)
     ways: list[tuple[str, Steerer, Tokens]] = []
@@ -73,7 +88,8 @@ def check_rows(
                 edit = Edit(steerer, layer, strength * scale, given, tokens, key) if strength else None
                 rows.append(GenerationRow(prompt, key, edit))
         found[label] = rows
-    return found
+    first = next(iter(found))
+    return {**found, f"{first}, again": found[first]}
 
 
 def compare(
@@ -87,9 +103,9 @@ def compare(
         expected = generate(lm, own, max_new_tokens=max_new_tokens, temperature=0)
         log_probs, leads, steered = reference(lm, own, greedy.texts, max_new_tokens)
         same, ties = _same(greedy.texts, expected, leads, tolerance)
-        found.append(
-            Parity(name, len(own), _error(greedy, log_probs), same, ties, greedy.steered, steered, tolerance)
-        )
+        errors = _errors(greedy, log_probs)
+        unsteered = max((e for e, row in zip(errors, own, strict=True) if row.edit is None), default=0.0)
+        found.append(Parity(name, len(own), max(errors), unsteered, same, ties, greedy.steered, steered, tolerance))
     return found
 
 
@@ -148,12 +164,13 @@ def random_direction(width: int) -> Tensor:
     return drawn / drawn.norm()
 
 
-def _error(greedy: Greedy, expected: Sequence[Sequence[float]]) -> float:
-    pairs = [
-        (a, b) for ours, theirs in zip(greedy.log_probs, expected, strict=True)
-        for a, b in zip(ours, theirs, strict=True)
-    ]  # fmt: skip
-    return max((abs(a - b) for a, b in pairs), default=float("nan"))
+def _errors(greedy: Greedy, expected: Sequence[Sequence[float]]) -> list[float]:
+    """For each text, the largest |Δ ln p| of its tokens; infinite where one is missing."""
+    found = []
+    for ours, theirs in zip(greedy.log_probs, expected, strict=True):
+        whole = len(ours) == len(theirs)
+        found.append(max((abs(a - b) for a, b in zip(ours, theirs, strict=True)), default=0.0) if whole else math.inf)
+    return found
 
 
 def _same(

@@ -8,7 +8,7 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -29,7 +29,7 @@ EXTENSION = "steerkit_plugins.engines.vllm_worker.SteeringExtension"
 SAMPLING = "steerkit_plugins.engines.vllm_sampling:PairedNoise"
 SETTINGS = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # the hooks read the batch from the first runner, which all features have
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
 
@@ -115,9 +115,10 @@ class VLLMEngine(Engine):
         progress: Callable[[int], None], *, log_probs: bool = False,
     ) -> tuple[list[Any], int]:  # fmt: skip
         """vLLM's outputs in the rows' order, and how many positions were steered."""
-        from steerkit_plugins.engines.vllm_worker import EDIT
-
         from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        from steerkit_plugins.engines.vllm_worker import EDIT
 
         if not rows:
             return [], 0
@@ -143,12 +144,13 @@ class VLLMEngine(Engine):
                     temperature=0, max_tokens=max_new_tokens, stop_token_ids=ends, ignore_eos=True, detokenize=False,
                     extra_args=extra, logprobs=0 if log_probs else None,
                 )  # fmt: skip
-                prompt = {"prompt_token_ids": list(row.prompt_ids), "cache_salt": salt}
-                engine.add_request(str(number), prompt, params)
+                with self._explained():
+                    engine.add_request(str(number), tokens_input(list(row.prompt_ids), cache_salt=salt), params)
                 open_rows[str(number)] = row
             done = 0
             while open_rows:
-                ended = [output for output in engine.step() if output.finished]
+                with self._explained():
+                    ended = [output for output in engine.step() if output.finished]
                 for output in ended:
                     found[int(output.request_id)] = output
                     del open_rows[output.request_id]
@@ -156,7 +158,7 @@ class VLLMEngine(Engine):
                     done += len(ended)
                     progress(done)
         finally:
-            if open_rows:
+            if open_rows and self._llm is not None:
                 engine.abort_request(list(open_rows))
         # Tensor-parallel workers count the same positions, pipeline stages those of their own blocks.
         counts = self._call(engine, "steerkit_end")
@@ -182,7 +184,8 @@ class VLLMEngine(Engine):
                 async_scheduling=False,  # a step's edits and counts are read when the step before is known
                 gpu_memory_utilization=config.gpu_memory_utilization, max_model_len=config.max_model_len,
                 tensor_parallel_size=config.tensor_parallel_size,
-                pipeline_parallel_size=config.pipeline_parallel_size, disable_log_stats=True, **sizes,
+                pipeline_parallel_size=config.pipeline_parallel_size, disable_log_stats=True, use_tqdm_on_load=False,
+                **sizes,
             )  # fmt: skip
         except (RuntimeError, ValueError, OSError) as error:
             self.close()
@@ -217,10 +220,16 @@ class VLLMEngine(Engine):
             )
 
     def _call(self, engine: Any, method: str, *args: Any) -> Any:
-        try:
+        with self._explained():
             return engine.collective_rpc(method, args=args)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
-            raise SteerkitError(f"vLLM's workers: {error}") from error
+            self.close()
+            raise SteerkitError(f"vLLM stopped: {error}\n  What it printed above says why") from error
 
     def _salt(self, edit: Edit) -> str:
         """Rows whose keys and values may be shared: one edit in all respects, noise included.
