@@ -25,7 +25,7 @@ LONGEST = 256  # tokens of a prompt that are compared
 PROMPTS = (
     "What is 17 times 23?",
     "Ann has 12 apples. She gives a third of them to Bob and eats one. How many are left? Think step by step.",
-    "A farmer counts his animals. " + "He has 14 hens and 9 cows, sells 3 hens and buys 2 cows. " * 12
+    "A farmer counts his animals. " + "He has 14 hens and 9 cows, sells 3 hens and buys 2 cows. " * 6
     + "How many legs are there on the farm?",
 )  # fmt: skip
 """Of unequal length; the last is longer than a block of any engine's prefix cache."""

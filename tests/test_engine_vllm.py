@@ -11,9 +11,7 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytest.importorskip(
-        "vllm", reason="vLLM is not installed here; `make test-vllm` installs it apart and runs these"
-    )
+    pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` installs it apart and runs these")
 
 from steerkit_plugins.engines.vllm import VLLMEngine
 

@@ -78,8 +78,8 @@ def _table(found: list[Parity]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("steered by", "|Δ ln p| at most", "unsteered", "same greedy tokens", "positions steered", ""):
-        table.add_column(heading, overflow="fold")
+    for heading in ("steered by", "largest |Δ ln p|", "unsteered", "same texts", "positions", ""):
+        table.add_column(heading, no_wrap=not heading.startswith("largest"))
     for parity in found:
         ties = f" ({parity.ties} to a tie)" if parity.ties else ""
         counts = f"{parity.steered}" + (f", not {parity.expected}" if parity.steered != parity.expected else "")
