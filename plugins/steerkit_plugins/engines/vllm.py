@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 PACKAGE = "steerkit-hf[vllm]"
 EXTENSION = "steerkit_plugins.engines.vllm_worker.SteeringExtension"
 SAMPLING = "steerkit_plugins.engines.vllm_sampling:PairedNoise"
-SETTINGS = {
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the hooks read the batch from the first runner, which all features have
-    "VLLM_LOGGING_LEVEL": "ERROR",
-}
 
 
 class VLLMConfig(Config):
@@ -68,8 +64,8 @@ class VLLMEngine(Engine):
         self._steerers: list[Steerer] = []  # kept, so that a place in this list names one for good
 
     def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the worker extension reads the first runner's batch
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         need("vllm", PACKAGE, "engine: vllm")
         self.pair, self.options = pair, dict(options)
 
