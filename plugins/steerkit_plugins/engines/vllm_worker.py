@@ -73,7 +73,7 @@ class FlatSteering:
         for number in range(len(keys)):
             members = np.flatnonzero(self._group_of == number)
             self._within[members] = np.arange(len(members))
-            self._groups.append(_Group([edits[i] for i in members]))
+            self._groups.append(_Group([edits[i] for i in members.tolist()]))
         self._now: list[tuple[_Group, np.ndarray, np.ndarray, np.ndarray]] = []
         self._handles: list[Any] = []
 
