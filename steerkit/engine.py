@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from steerkit.errors import SteerkitError
 from steerkit.interfaces import Plugin
 
 if TYPE_CHECKING:
     from steerkit.generation import Generated, GenerationRow
     from steerkit.pair import ModelPair
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Greedy texts with their log-probabilities, for `steerkit engine check`.
+
+    Attributes:
+        texts: as `Engine.generate` returns them at temperature 0.
+        log_probs: ln p of each of a text's ids under the steered model; the end token's is not among them.
+        steered: positions that were edited, over all rows.
+    """
+
+    texts: list[Generated]
+    log_probs: list[list[float]]
+    steered: int
 
 
 class Engine(Plugin):
@@ -54,6 +71,14 @@ class Engine(Plugin):
         Raises:
             SteerkitError: rows have edits, and no position was steered.
         """
+
+    def greedy(self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
+        """Texts at temperature 0, all rows in one batch, with what can be compared with another engine.
+
+        Raises:
+            SteerkitError: the engine gives no log-probabilities.
+        """
+        raise SteerkitError(f"engine {self.name!r} gives no log-probabilities, so it can't be checked")
 
     def close(self) -> None:
         """Called when a run ends, also by an exception."""

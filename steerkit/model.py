@@ -31,12 +31,14 @@ class LanguageModel:
         model: the module on which `generate` is called.
         tokenizer: a fast tokenizer.
         adapter: whether a PEFT adapter on it makes it the reasoning model (off for the base).
+        source: folder or hub id that transformers loaded the weights from; empty when they are nowhere but here.
     """
 
     name: str
     model: Any
     tokenizer: Any
     adapter: bool = False
+    source: str = ""
 
     @cached_property
     def decoder(self) -> nn.Module:
@@ -191,7 +193,8 @@ def load_model(
             model = PeftModel.from_pretrained(model, adapter)
     if device_map is None and torch.cuda.is_available():
         model = model.to("cuda")
-    lm = LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter))
+    source = "" if adapter or "gguf_file" in options else path
+    lm = LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter), source)
     if torch_compile:
         _compile(lm)
     return lm

@@ -15,7 +15,7 @@ BUILT_IN = {
     "fitters": {"dom", "lda"},
     "steerers": {"residual-add", "overall-mean", "gaussian-noise", "self-amplify"},
     "judges": {"keyword", "rules"},
-    "engines": {"hf"},
+    "engines": {"hf", "vllm"},
     "models": {"pocket"},
     "prompts": {"jsonl", "dataset", "pocket"},
 }

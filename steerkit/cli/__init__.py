@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from steerkit import __version__
-from steerkit.cli import judge, plugin, recipe, vector
+from steerkit.cli import engine, judge, plugin, recipe, vector
 from steerkit.cli.annotate import annotate
 from steerkit.cli.check import check
 from steerkit.cli.generate import generate
@@ -27,6 +27,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(judge.app, name="judge")
 app.add_typer(plugin.app, name="plugin")
 app.add_typer(vector.app, name="vector")
+app.add_typer(engine.app, name="engine")
 app.command()(generate)
 app.command()(report)
 app.command()(annotate)
