@@ -10,6 +10,7 @@ import typer
 from steerkit import __version__
 from steerkit.cli import judge, plugin, recipe, vector
 from steerkit.cli.annotate import annotate
+from steerkit.cli.bench import bench
 from steerkit.cli.generate import generate
 from steerkit.cli.report import report
 
@@ -29,6 +30,7 @@ app.add_typer(vector.app, name="vector")
 app.command()(generate)
 app.command()(report)
 app.command()(annotate)
+app.command()(bench)
 
 
 def _version(asked: bool) -> None:
