@@ -1,24 +1,15 @@
-"""The traces on which extraction is measured: random ids, with the lengths and labels of real ones.
-
-The 300 traces of R1-Distill-Llama-8B that the paper's author published have about 500 tokens and 20 labelled
-spans each; lengths are spread here as those of traces that may end when they are done.
-"""
+"""The workload that extraction is measured on: random traces, six labels, one window range of 46 offsets."""
 
 from __future__ import annotations
 
-import math
-import random
 from dataclasses import dataclass
-from statistics import fmean
 
 from steerkit import registry
+from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import Item
 from steerkit.interfaces import Extractor
 from steerkit.model import LanguageModel
-from steerkit.trace import Span, Trace
 
-LABELS = ("initializing", "deduction", "adding-knowledge", "example-testing", "uncertainty-estimation", "backtracking")
-SHARES = (6, 40, 25, 10, 12, 7)  # of the spans, %
 SWEEP = (-40, 5)  # offsets from a span's first token, 46 of them
 
 
@@ -38,44 +29,10 @@ class Workload:
 def workload(
     lm: LanguageModel, traces: int = 64, mean_length: int = 500, labels: int = 6, *, equal: bool = False
 ) -> Workload:
-    """Traces of random ids, about a tenth of them prompt, with a labelled span every 25 tokens or so.
+    """See `random_traces`.
 
     Args:
-        mean_length: of prompt + trace, in tokens; lengths lie between 0.3 and 2.2 times that.
         labels: how many of `LABELS` occur, at most 6.
-        equal: every trace has `mean_length` tokens.
     """
-    draw = random.Random(0)
-    vocabulary = lm.config.vocab_size
-    lengths = [mean_length] * traces if equal else spread(traces, mean_length, draw)
-    items = [make_item(f"t{number}", length, vocabulary, labels, draw) for number, length in enumerate(lengths)]
+    items = random_traces(lm.config.vocab_size, traces, mean_length, LABELS[:labels], equal=equal)
     return Workload(items, LABELS[:labels], registry.get("extractors", "offset-window")(windows=[SWEEP]))
-
-
-def spread(traces: int, mean_length: int, draw: random.Random) -> list[int]:
-    """Log-normal lengths (sigma 0.5) within 0.3 to 2.2 times their mean."""
-    low, high = 0.3 * mean_length, 2.2 * mean_length
-    raw = [math.exp(draw.gauss(0, 0.5)) for _ in range(traces)]
-    scale = mean_length / fmean(raw)
-    for _ in range(20):  # cutting the tails moves the mean, so it is set again
-        lengths = [min(max(scale * value, low), high) for value in raw]
-        scale *= mean_length / fmean(lengths)
-    return [round(length) for length in lengths]
-
-
-def make_item(name: str, length: int, vocabulary: int, labels: int, draw: random.Random) -> Item:
-    """One trace whose spans follow each other without gaps, 8 to 42 tokens each."""
-    ids = tuple(draw.randrange(4, vocabulary) for _ in range(length))
-    prompt = length // 10
-    trace = Trace(
-        id=name, prompt_id=name, prompt="", text="x" * (length - prompt), prompt_ids=ids[:prompt], ids=ids[prompt:],
-        starts=tuple(range(length - prompt)),
-    )  # fmt: skip
-    spans, first = [], prompt
-    while first < length:
-        last = min(first + draw.randrange(8, 42), length - 1)
-        label = draw.choices(LABELS[:labels], SHARES[:labels])[0]
-        place = (first - prompt, last + 1 - prompt)
-        spans.append(Span(trace_id=name, label=label, judge="", start=place[0], end=place[1], first=first, last=last))
-        first = last + 1
-    return Item(trace, spans, ids)

@@ -18,6 +18,9 @@ from statistics import median
 Work = Callable[[], float | None]
 """Does a thing once; returns how many units of it were done (tokens, traces), None for one."""
 
+Tick = Callable[[], None]
+"""Called after each measurement, for a progress bar."""
+
 CONFIDENCE = 0.95
 
 
@@ -69,6 +72,10 @@ class Result:
     machine: str = ""
 
 
+def no_tick() -> None:
+    """Shows nothing."""
+
+
 def result(question: Question, ratios: Sequence[float]) -> Result:
     """A question's answer from the ratios of the rounds."""
     middle = median(ratios)
@@ -118,7 +125,7 @@ def timed(work: Work) -> float:
 
 
 def interleaved(
-    works: Mapping[str, Work], rounds: int, *, warm: bool = True, tick: Callable[[], None] = lambda: None
+    works: Mapping[str, Work], rounds: int, *, warm: bool = True, tick: Tick = no_tick
 ) -> dict[str, list[float]]:
     """Seconds a unit of each work, `rounds` of each: in turns, every other round backwards.
 
@@ -146,7 +153,7 @@ def compare(
     rounds: int,
     *,
     warm: bool = True,
-    tick: Callable[[], None] = lambda: None,
+    tick: Tick = no_tick,
 ) -> list[Result]:
     """Answers to questions about works, measured in turns."""
     seconds = interleaved(works, rounds, warm=warm, tick=tick)

@@ -141,10 +141,8 @@ def make_sweep(
     made = [[draw.randrange(4, vocabulary) for _ in range(draw.randint(low, high))] for _ in range(prompts)]
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(conditions, lm.width, generator=generator), dim=1)
-    edits = [
-        Edit(steerer, third(lm), float(1 + number % STRENGTHS), None if steerer.direction == "none" else directions[number])
-        for number in range(conditions)
-    ]  # fmt: skip
+    own = [None if steerer.direction == "none" else direction for direction in directions]
+    edits = [Edit(steerer, third(lm), float(1 + i % STRENGTHS), direction) for i, direction in enumerate(own)]
     return Sweep(lm, made, edits, new_tokens, temperature)
 
 

@@ -24,13 +24,13 @@ def figure(value: float) -> str:
 
 
 def text_table(results: Sequence[Result]) -> str:
-    """Columns as wide as they need to be, and notes below."""
+    """Columns as wide as they need to be."""
     rows = [HEADS, *map(cells, results)]
     wide = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
-    lines = [
-        "  ".join(cell.ljust(w) if i in (0, 4) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, wide, strict=True)))
-        for row in rows
-    ]  # fmt: skip
+    lines = []
+    for row in rows:
+        columns = enumerate(zip(row, wide, strict=True))
+        lines.append("  ".join(cell.ljust(w) if i in (0, 4) else cell.rjust(w) for i, (cell, w) in columns))
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -17,7 +17,9 @@ def bench(
     ] = "backtracking",
     full: Annotated[
         bool,
-        typer.Option("--full", help="64 traces of 500 tokens; 8 prompts × 48 conditions × 64 tokens. Takes long on a CPU."),
+        typer.Option(
+            "--full", help="64 traces of 500 tokens; 8 prompts × 48 conditions × 64 tokens. Takes long on a CPU."
+        ),
     ] = False,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Rounds of every comparison; 5, with --full 7, when left out.")
@@ -38,8 +40,9 @@ def bench(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from steerkit.bench.costs import FULL, Sizes, run_all, ticks
+    from steerkit.bench.costs import run_all, ticks
     from steerkit.bench.measure import machine, settle, write
+    from steerkit.bench.sizes import FULL, Sizes
     from steerkit.bench.table import text_table
     from steerkit.model import load_model
     from steerkit.recipe import load_recipe
@@ -54,7 +57,9 @@ def bench(
     if rounds:
         sizes = replace(sizes, rounds=rounds)
     settle(threads or fastest_thread_count(lm.width, max(sizes.batch_sizes)))
-    typer.echo(f"{lm.name}: {lm.depth} blocks × {lm.width}, {lm.model.num_parameters() / 1e6:,.1f} M parameters; {machine()}")
+    typer.echo(
+        f"{lm.name}: {lm.depth} blocks × {lm.width}, {lm.model.num_parameters() / 1e6:,.1f} M parameters; {machine()}"
+    )
     columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=ticks(sizes))
