@@ -90,7 +90,6 @@ def run(prompts: int = 24, batch: int = 32) -> list[Result]:
         f"batches of {batch // 2} for {batch}: {len(margins)} rows differ, largest margin {max(margins, default=0):.1e}"
     )
     print(f"    in the others no decision's margin moved by more than {moved:.1e}; the smallest is {smallest:.1e}")
-    worst = max(margins, default=0.0)
     return [
         figure("same plan again: rows that differ", [changed], 0),
         figure("batch size halved: largest margin of a differing row", margins or [0.0], MARGIN),

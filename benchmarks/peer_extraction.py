@@ -106,7 +106,7 @@ def by_recorder(lm: LanguageModel) -> Layers:
 
 
 class Reads:
-    """One read a span and offset by steering-vectors' own `extract_activations`: texts cut after their token, no head."""
+    """One read a span and offset by steering-vectors' `extract_activations`: texts cut after their token, no head."""
 
     def __init__(self, lm: LanguageModel, items: Sequence[Item]) -> None:
         self.lm = lm
