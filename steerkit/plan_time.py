@@ -25,13 +25,15 @@ UNITS = (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 def gpu_lines(shape: ModelShape, load: Load, gpu: Device) -> list[str]:
     """Time and memory on a GPU, from its data sheet."""
     likely, best, worst = (duration(shape, load, gpu, way) for way in (LIKELY, BEST, WORST))
-    rates = f"{gpu.bandwidth / 1e9:,.0f} GB/s, {gpu.flops[load.bytes_each] / 1e12:,.0f} Tflop/s"
+    bandwidth, flops = gpu.bandwidth / 1e9, gpu.flops[load.bytes_each] / 1e12
+    moved = f"{LIKELY.bandwidth:.0%} ({WORST.bandwidth:.0%} to {BEST.bandwidth:.0%})"
+    computed = f"{LIKELY.flops:.0%} ({WORST.flops:.0%} to {BEST.flops:.0%})"
+    launches = f"{LIKELY.launch * 1e3:g} ms ({BEST.launch * 1e3:g} to {WORST.launch * 1e3:g})"
     return [
         _time(gpu.name, likely, best.total, worst.total),
-        f"                from its data sheet ({rates}), assuming that {LIKELY.bandwidth:.0%} and {LIKELY.flops:.0%} of "
-        f"that are reached ({WORST.bandwidth:.0%} to {BEST.bandwidth:.0%}, {WORST.flops:.0%} to {BEST.flops:.0%}) and that "
-        f"a block's launches take {LIKELY.launch * 1e3:g} ms a step ({BEST.launch * 1e3:g} to {WORST.launch * 1e3:g}); "
-        f"decode steps are bound by {likely.bound}; prompts of {load.prompt} tokens",
+        f"                by its data sheet, not measured: assumed are {moved} of {bandwidth:,.0f} GB/s, {computed} of "
+        f"{flops:,.0f} Tflop/s, {launches} a block and step for launches, prompts of {load.prompt} tokens; decode "
+        f"steps are bound by {likely.bound}",
         _fit(shape, load, gpu),
     ]
 
