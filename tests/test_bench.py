@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,16 +171,14 @@ def test_engines_that_differ_are_not_compared(llama: LanguageModel) -> None:
     with ending(llama, None) as endless:
         steerer = registry.get("steerers", "residual-add")()
         sweep = make_sweep(endless, steerer, prompts=2, conditions=1, new_tokens=5, temperature=0, prompt_tokens=4)
-        made: list[int] = []
 
         def turn(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
-            made.append(1)  # every other forward chooses the least likely token
-            return output * (-1) ** len(made)
+            return -output if torch.is_inference_mode_enabled() else output  # steerkit alone runs in that mode
 
         handle = llama.model.get_output_embeddings().register_forward_hook(turn)
         try:
             with pytest.raises(SteerkitError, match="nothing was compared"):
-                check_same_texts(replace(sweep, new_tokens=1))
+                check_same_texts(sweep)
         finally:
             handle.remove()
 
