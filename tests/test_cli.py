@@ -142,7 +142,7 @@ def test_dry_run_prints_the_plan(steerkit: Steerkit, tmp_path: Path) -> None:
 def test_the_plan_for_a_gpu(steerkit: Steerkit) -> None:
     done = steerkit("recipe", "run", "backtracking", "--dry-run", "--gpu", "A100-40GB")
     assert "on NVIDIA A100 40GB SXM, an estimate" in done.stdout
-    assert "fits   " in done.stdout and "measured" not in done.stdout
+    assert "fits   " in done.stdout and "measured: a decode step" not in done.stdout
     wrong = steerkit("recipe", "run", "backtracking", "--dry-run", "--gpu", "h10")
     assert (wrong.returncode, "'h100'" in wrong.stderr) == (2, True)
     assert "--dry-run" in steerkit("recipe", "run", "backtracking", "--gpu", "h100").stderr
