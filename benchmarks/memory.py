@@ -19,6 +19,11 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import torch
+
+from steerkit.bench.measure import Question, Result, result, write
+from steerkit.bench.table import text_table
+
 RESULTS = Path(__file__).parent / "results.json"
 BATCH = 8  # traces
 ROWS = 64  # of a generation batch
@@ -72,6 +77,19 @@ QUESTIONS = (
 )
 
 
+def run(traces: int = 64, layers: int = 30) -> list[Result]:
+    """Measure everything."""
+    names = dict.fromkeys(name for ours, theirs, _ in QUESTIONS for name in (ours, theirs))
+    added = {name: measured(name, traces, layers) for name in names}
+    results = []
+    for ours, theirs, goal in QUESTIONS:
+        what, _, other = theirs.partition(": ")
+        note = f"{added[ours] / MIB:,.0f} and {added[theirs] / MIB:,.0f} MiB above the loaded model"
+        question = Question(f"peak memory, {what}: steerkit / {other}", ours, theirs, goal, note=note)
+        results.append(result(question, [added[ours] / max(added[theirs], 1)]))
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=int, default=64)
@@ -79,29 +97,15 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        import torch
-
         torch.set_num_threads(1)
-        run = work(args.one, args.traces, args.layers)
+        do = work(args.one, args.traces, args.layers)
         before = peak()
-        run()
+        do()
         print(peak() - before)
-        return
-    from steerkit.bench.measure import Question, result, write
-    from steerkit.bench.table import text_table
-
-    names = dict.fromkeys(name for ours, theirs, _ in QUESTIONS for name in (ours, theirs))
-    added = {name: measured(name, args.traces, args.layers) for name in names}
-    for name, size in added.items():
-        print(f"{name:<24} {size / MIB:8,.0f} MiB")
-    results = []
-    for ours, theirs, goal in QUESTIONS:
-        what, _, other = theirs.partition(": ")
-        note = f"{added[ours] / MIB:,.0f} and {added[theirs] / MIB:,.0f} MiB above the loaded model"
-        question = Question(f"peak memory, {what}: steerkit / {other}", ours, theirs, goal, note=note)
-        results.append(result(question, [added[ours] / max(added[theirs], 1)]))
-    print(text_table(results))
-    write(results, RESULTS, keep=True)
+    else:
+        results = run(args.traces, args.layers)
+        print(text_table(results), *(found.note for found in results), sep="\n")
+        write(results, RESULTS, keep=True)
 
 
 if __name__ == "__main__":

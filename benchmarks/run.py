@@ -36,9 +36,11 @@ def main() -> int:
     if missing:
         print(f"not compared with others: {', '.join(missing)} not installed (benchmarks/requirements.txt)")
     elif not args.no_peers:
+        import memory
         import peers
 
         results += peers.run(args.rounds, quick=args.quick)
+        results += memory.run(16, 6) if args.quick else memory.run()
     print()
     print(text_table(results))
     write(results, RESULTS)
