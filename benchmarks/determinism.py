@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 import torch
-from measure import Result, show, write
 
 from steerkit import registry
+from steerkit.bench.measure import Result, machine, write
+from steerkit.bench.table import text_table
 from steerkit.generation import Generated, GenerationRow, generate
 from steerkit.model import LanguageModel, load_model
 from steerkit.noise import key_of
@@ -28,6 +30,7 @@ from steerkit.steering import Edit
 from steerkit.tokens import format_prompt
 
 MARGIN = 1e-5
+RESULTS = Path(__file__).parent / "results.json"
 
 
 def make_rows(lm: LanguageModel, prompts: int) -> tuple[list[GenerationRow], float, int]:
@@ -87,12 +90,18 @@ def run(prompts: int = 24, batch: int = 32) -> list[Result]:
         f"batches of {batch // 2} for {batch}: {len(margins)} rows differ, largest margin {max(margins, default=0):.1e}"
     )
     print(f"    in the others no decision's margin moved by more than {moved:.1e}; the smallest is {smallest:.1e}")
-    worst = max(margins, default=0.0)
     return [
-        Result("same plan again: rows that differ", changed, changed, changed, 0, changed == 0),
-        Result("batch size halved: largest margin of a differing row", worst, min(margins, default=0.0), worst, MARGIN,
-               worst < MARGIN),
-    ]  # fmt: skip
+        figure("same plan again: rows that differ", [changed], 0),
+        figure("batch size halved: largest margin of a differing row", margins or [0.0], MARGIN),
+    ]
+
+
+def figure(name: str, values: list[float], goal: float) -> Result:
+    """The worst of some values, at most a goal."""
+    worst = max(values)
+    return Result(
+        name=name, ratio=worst, low=min(values), high=worst, goal=goal, holds=worst <= goal, machine=machine()
+    )
 
 
 def main() -> None:
@@ -101,8 +110,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
     results = run(args.prompts, args.batch)
-    show(results)
-    write(results, keep=True)
+    print(text_table(results))
+    write(results, RESULTS, keep=True)
 
 
 if __name__ == "__main__":

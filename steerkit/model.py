@@ -229,13 +229,15 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a model, read from its configuration alone."""
+    """Sizes of a model, read from its configuration alone; `body` is the blocks' part of its parameters."""
 
     name: str
     depth: int
     width: int
     kv_width: int
     parameters: int
+    body: int
+    vocabulary: int
 
 
 def load_shape(name: str, *, trust_remote_code: bool = False) -> ModelShape:
@@ -256,7 +258,19 @@ def load_shape(name: str, *, trust_remote_code: bool = False) -> ModelShape:
     heads = lm.config.num_attention_heads
     head = getattr(lm.config, "head_dim", None) or lm.width // heads
     kv_heads = getattr(lm.config, "num_key_value_heads", None) or heads
-    return ModelShape(name, lm.depth, lm.width, head * kv_heads, model.num_parameters())
+    body = sum(p.numel() for block in lm.blocks for p in block.parameters())
+    return ModelShape(
+        name, lm.depth, lm.width, head * kv_heads, model.num_parameters(), body, int(lm.config.vocab_size)
+    )
+
+
+def on_this_disk(name: str) -> bool:
+    """Whether a model is named by a path, or by a source whose models are files here.
+
+    Raises:
+        SteerkitError: nothing is there under that name.
+    """
+    return Path(_locate(name)[0]).exists()
 
 
 def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> LanguageModel:

@@ -1,22 +1,29 @@
-"""What a recipe will do, before it does it: conditions, tokens, forward passes, memory."""
+"""What a recipe will do, before it does it: conditions, tokens, forward passes, memory, time."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
 
 from steerkit.arguments import Recipe
 from steerkit.conditions import Experiment, Planner, distinct
-from steerkit.model import check_layer, load_shape
+from steerkit.duration import Load
+from steerkit.hardware import GIB, Device
+from steerkit.model import ModelShape, check_layer, load_shape
+from steerkit.plan_time import gpu_lines, machine_lines
 from steerkit.statistics import groups_of
 
-GIB = 2**30
 CHARACTERS = 4  # of a token, about, in English
+PROMPT = 100  # tokens of a prompt, about
+AUTO = 64  # rows at a time, where the run will measure how many are best
 
 
-def plan_text(recipe: Recipe) -> str:
-    """The plan in words. Only the model's configuration is read, never its weights.
+def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
+    """The plan in words.
+
+    Args:
+        gpu: whose time and memory are given. Only the model's configuration is read then; when left out, this
+            machine's speed is measured for a moment, and a small local model's own.
 
     Raises:
         SteerkitError: no such model, or a layer out of range.
@@ -40,7 +47,9 @@ def plan_text(recipe: Recipe) -> str:
         f"{e.name:<12}{e.split:<8}{len(e.conditions):>11}{len(e.conditions) * _texts(recipe, e.split):>9}"
         for e in experiments
     ]
-    lines += ["", *_costs(recipe, shape, experiments)]
+    load = _load(recipe, experiments)
+    lines += ["", *_costs(recipe, shape, experiments, load)]
+    lines += gpu_lines(shape, load, gpu) if gpu else machine_lines(shape, load)
     return "\n".join(lines)
 
 
@@ -48,27 +57,40 @@ def _texts(recipe: Recipe, split: str) -> int:
     return recipe.prompts.counts()[split] * recipe.samples
 
 
-def _costs(recipe: Recipe, shape: Any, experiments: list[Experiment]) -> list[str]:
+def _load(recipe: Recipe, experiments: list[Experiment]) -> Load:
+    """What the run asks of its models, every text being as long as it may."""
+    steered = sum(_texts(recipe, split) for split, _ in distinct(experiments))
+    made = 0 if recipe.traces else recipe.prompts.extract
+    return Load(
+        texts=steered + made,
+        new_tokens=recipe.max_new_tokens,
+        prompt=PROMPT,
+        rows=AUTO if recipe.per_device_batch_size == "auto" else recipe.per_device_batch_size,
+        read=2 * recipe.prompts.extract * (PROMPT + recipe.max_new_tokens),
+        bytes_each=2 if recipe.bf16 else 4,
+        models=1 if recipe.adapter or recipe.base == recipe.reasoning else 2,
+    )
+
+
+def _costs(recipe: Recipe, shape: ModelShape, experiments: list[Experiment], load: Load) -> list[str]:
     once = distinct(experiments)
-    steered = sum(_texts(recipe, split) for split, _ in once)
     traces = 0 if recipe.traces else recipe.prompts.extract
-    size = 64 if recipe.per_device_batch_size == "auto" else recipe.per_device_batch_size
+    steered, size = load.texts - traces, load.rows
     by_stage: dict[tuple[str, str], int] = defaultdict(int)
     for split, condition in once:
         by_stage[split, condition.target] += _texts(recipe, split)
     batches = sum(math.ceil(n / size) for n in by_stage.values()) + math.ceil(traces / size)
-    bytes_each = 2 if recipe.bf16 else 4
-    models = 1 if recipe.adapter or recipe.base == recipe.reasoning else 2
-    cache = size * recipe.max_new_tokens * shape.depth * 2 * shape.kv_width * bytes_each
+    cache = size * recipe.max_new_tokens * shape.depth * 2 * shape.kv_width * load.bytes_each
     labels = len(recipe.span_judge.build("judges").labels())
     offsets = sum(max(b - a + 1, 1) for a, b in recipe.extractor.build("extractors").windows())
     sums = 2 * len(groups_of([""] * labels)) * shape.depth * offsets * shape.width * 8
+    weights = load.models * shape.parameters * load.bytes_each
     return [
         f"each condition is generated once: {len(once)} conditions, {steered:,} steered texts and {traces:,} traces",
         f"new tokens      at most {(steered + traces) * recipe.max_new_tokens:,} ({recipe.max_new_tokens} a text)",
         f"forward passes  at most {batches * recipe.max_new_tokens:,} of {size} rows ({batches} batches), and "
         f"{2 * max(traces, 1):,} traces read by two models",
-        f"memory          {models * shape.parameters * bytes_each / GIB:.2f} GiB of weights, about {cache / GIB:.2f} "
+        f"memory          {weights / GIB:.2f} GiB of weights, about {cache / GIB:.2f} "
         f"GiB of KV cache a batch, {sums / GIB:.2f} GiB of statistics",
         *_judging(recipe, 0 if recipe.spans else recipe.prompts.extract, steered),
     ]

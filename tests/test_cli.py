@@ -133,9 +133,19 @@ def test_copy_show_and_validate(steerkit: Steerkit, tmp_path: Path) -> None:
 def test_dry_run_prints_the_plan(steerkit: Steerkit, tmp_path: Path) -> None:
     done = steerkit("recipe", "run", "backtracking", "--dry-run")
     assert done.returncode == 0, done.stderr
-    for word in ("conditions", "new tokens", "forward passes", "memory", "transfer", "baselines", "offsets", "layers"):
+    words = ("conditions", "new tokens", "forward passes", "memory", "transfer", "baselines", "offsets", "layers")
+    for word in (*words, "time  ", "on this machine", "measured: a decode step of 128 rows"):
         assert word in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_for_a_gpu(steerkit: Steerkit) -> None:
+    done = steerkit("recipe", "run", "backtracking", "--dry-run", "--gpu", "A100-40GB")
+    assert "on NVIDIA A100 40GB SXM, an estimate" in done.stdout
+    assert "fits   " in done.stdout and "measured: a decode step" not in done.stdout
+    wrong = steerkit("recipe", "run", "backtracking", "--dry-run", "--gpu", "h10")
+    assert (wrong.returncode, "'h100'" in wrong.stderr) == (2, True)
+    assert "--dry-run" in steerkit("recipe", "run", "backtracking", "--gpu", "h100").stderr
 
 
 def test_plugins_are_listed_with_their_package(steerkit: Steerkit) -> None:

@@ -10,6 +10,7 @@ import typer
 from steerkit import __version__
 from steerkit.cli import engine, judge, plugin, recipe, vector
 from steerkit.cli.annotate import annotate
+from steerkit.cli.bench import bench
 from steerkit.cli.check import check
 from steerkit.cli.generate import generate
 from steerkit.cli.report import report
@@ -32,6 +33,7 @@ app.command()(generate)
 app.command()(report)
 app.command()(annotate)
 app.command()(check)
+app.command()(bench)
 
 
 def _version(asked: bool) -> None:

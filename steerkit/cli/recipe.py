@@ -84,8 +84,12 @@ def run(
         Path | None, typer.Option("--out", help="Run folder; runs/NAME under the current folder when left out.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print the plan: conditions, tokens, forward passes, memory.")
+        bool, typer.Option("--dry-run", help="Only print the plan: conditions, tokens, forward passes, memory, time.")
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: time and memory on this GPU (h100, a100-80gb, rtx4090, ...), not here."),
+    ] = None,
     update: Annotated[
         bool,
         typer.Option("--update", help="Let changed settings take over the folder; keep the stages they don't touch."),
@@ -116,6 +120,7 @@ def run(
     """Run a recipe. The same command goes on where a stopped run was, and does nothing when it is done."""
     from rich.console import Console
 
+    from steerkit.errors import SteerkitError
     from steerkit.recipe import find_recipe, load_recipe
     from steerkit.shards import PartsMissing, Shard
 
@@ -123,10 +128,13 @@ def run(
     share = Shard.of(shard, wait=wait)
     console.print(f"recipe {find_recipe(name)}", style="dim", highlight=False)
     recipe = load_recipe(name, [*(changes or ()), *([f"output_dir={out}"] if out else [])], presets or ())
+    if gpu and not dry_run:
+        raise SteerkitError("--gpu is for the plan: give --dry-run too")
     if dry_run:
+        from steerkit.hardware import find_gpu
         from steerkit.plan import plan_text
 
-        typer.echo(plan_text(recipe))
+        typer.echo(plan_text(recipe, find_gpu(gpu) if gpu else None))
         return
     from steerkit.callbacks import RichProgress
     from steerkit.report import print_summary

@@ -1,0 +1,84 @@
+"""Steered sweeps by others' means: greedy, the same tokens as `steerkit.generate`."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+
+from steerkit.bench.sweep import Sweep
+
+Texts = list[list[int]]  # new ids, condition by condition and prompt by prompt
+
+
+def by_nnsight(sweep: Sweep) -> Texts:
+    """One prompt and condition at a time: a trace of `generate` that edits one block at every step."""
+    import nnsight
+
+    model = nnsight.TransformersModel(sweep.lm.model, tokenizer=sweep.lm.tokenizer)
+    config = sweep.config()
+    found: Texts = []
+    for edit in sweep.edits:
+        block, added = model.model.layers[edit.layer], edit.norm * edit.direction
+        for prompt in sweep.prompts:
+            ids = torch.tensor([prompt])
+            with torch.no_grad(), model.generate(ids, generation_config=config) as tracer:
+                for _ in tracer.iter[0 : sweep.new_tokens]:
+                    block.output[:] = block.output + added
+                made = tracer.result.save()
+            found.append(made[0, len(prompt) :].tolist())
+    return found
+
+
+def by_steering_vectors(sweep: Sweep) -> Texts:
+    """One condition at a time, its prompts in one batch."""
+    from steering_vectors import SteeringVector
+
+    found: Texts = []
+    for edit in sweep.edits:
+        vector = SteeringVector({edit.layer: edit.direction})
+        with vector.apply(sweep.lm.model, multiplier=edit.norm):
+            found += sweep.hf(sweep.prompts)
+    return found
+
+
+def by_repeng(sweep: Sweep) -> Texts:
+    """One condition at a time, its prompts in one batch."""
+    import numpy
+
+    if not hasattr(numpy, "float_"):  # repeng 0.4.0 is older than numpy 2
+        numpy.float_ = numpy.float64  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from repeng import ControlModel, ControlVector
+
+    layers = sorted({edit.layer for edit in sweep.edits})
+    controlled = ControlModel(sweep.lm.model, layers)
+    try:
+        found: Texts = []
+        for edit in sweep.edits:
+            vector = ControlVector(model_type="llama", directions={edit.layer: edit.direction.numpy()})
+            controlled.set_control(vector, edit.norm)
+            found += sweep.hf(sweep.prompts)
+        return found
+    finally:
+        controlled.reset()
+        controlled.unwrap()
+
+
+PEERS = {
+    "nnsight, one prompt at a time": by_nnsight,
+    "steering-vectors, one condition at a time": by_steering_vectors,
+    "repeng, one condition at a time": by_repeng,
+}
+
+
+def check(sweep: Sweep, new_tokens: int) -> None:
+    """Raises: AssertionError when a peer's greedy texts aren't steerkit's."""
+    few = replace(sweep.part(3, 2, new_tokens), temperature=0.0)
+    ours = few.texts(None)
+    unsteered = few.texts(None, steered=False)
+    assert ours != unsteered, "steering changed nothing"
+    for name, run in PEERS.items():
+        assert run(few) == ours, f"{name}: other texts than steerkit's"

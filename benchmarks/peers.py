@@ -1,0 +1,175 @@
+"""steerkit beside other libraries on the same work: same model object, same ids, results equal before they are timed.
+
+    pip install -r of benchmarks/requirements.txt (see there), then
+    python benchmarks/peers.py [--rounds 5] [--only extraction|sweep] [--quick]
+
+A random Llama of SmolLM2-135M's shape, float32, in one process; every round does each side once. Where the whole
+of a peer's work would take hours, a part of it is done and scaled by the number of reads or of tokens: the note
+beside each figure says so.
+
+extraction, 64 traces of about 500 tokens, all layers × 46 offsets × 6 labels, against
+- steering-vectors as its API reads: one text for each span and offset (a part of them);
+- the best that a single pass gives: nnsight's trace, or steering-vectors' recorder, saving every block's output of
+  batches sorted by length, then one gather and one product a layer.
+
+sweep, 8 prompts × 48 conditions × 64 new tokens, greedy, against
+- nnsight, one prompt and condition at a time (the way of the code behind the paper);
+- steering-vectors and repeng, one condition at a time, its prompts in one batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import peer_extraction as px
+import peer_sweep as ps
+import torch
+from models import smollm2_shaped
+
+from steerkit import registry
+from steerkit.bench.measure import Question, Result, Work, compare, machine, quickest, settle, write
+from steerkit.bench.sizes import FULL, Sizes
+from steerkit.bench.sweep import ending, make_sweep
+from steerkit.bench.sweep_costs import best_sizes
+from steerkit.bench.table import text_table
+from steerkit.bench.traces import LABELS, random_traces
+from steerkit.extraction import extract
+from steerkit.model import LanguageModel
+from steerkit.threads import fastest_thread_count
+
+RESULTS = Path(__file__).parent / "results.json"
+ALONE = 4  # prompts that a peer does in a round that takes one at a time
+CONDITIONS = 6  # those that a peer does in a round that takes one at a time
+READS = 32  # spans × offsets that steering-vectors' API reads in a round
+CLOSE = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other shapes
+
+
+def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
+    """Ratios of a whole extraction."""
+    items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
+    extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
+    reads = px.Reads(lm, items)
+    nnsight, recorder = px.by_nnsight(lm), px.by_recorder(lm)
+
+    few = items[:8]
+    ours = extract(lm, few, extractor, LABELS).windows[px.FIRST, px.LAST].sums
+    for layers_of in (nnsight, recorder):
+        torch.testing.assert_close(px.sums_in_one_pass(layers_of, few, 4), ours, **CLOSE)
+    check_reads(lm, reads)
+    print(
+        f"  {len(items)} traces, {sum(len(i.ids) for i in items)} tokens, {len(reads.texts)} spans × offsets; same sums"
+    )
+
+    trial = items[: max(len(items) // 4, 8)]
+    best = {
+        name: quickest(lambda size, f=f: lambda: tokens_of(px.sums_in_one_pass(f, trial, size)), (2, 4, 8, 16))  # type: ignore[misc]
+        for name, f in (("nnsight", nnsight), ("recorder", recorder))
+    }
+    per_read = quickest(lambda size: lambda: tokens_of(reads.run(READS, size)), (1, 4, 16))
+    whole = len(reads.texts)
+
+    def some_reads() -> float:
+        reads.run(READS, per_read)
+        return READS / whole
+
+    works: dict[str, Work] = {
+        "steerkit": lambda: tokens_of(extract(lm, items, extractor, LABELS)),
+        "reads": some_reads,
+        "nnsight": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, best["nnsight"])),
+        "recorder": lambda: tokens_of(px.sums_in_one_pass(recorder, items, best["recorder"])),
+    }
+    what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than"
+    size = f"{len(items)} traces"
+    questions = [
+        Question(f"{what} steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
+                 f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch"),
+        Question(f"{what} nnsight's single pass saving every layer", "steerkit", "nnsight", 1.3, True,
+                 f"{size}; decoder alone, sorted by length, {best['nnsight']} a batch"),
+        Question(f"{what} steering-vectors' recorder in a single pass", "steerkit", "recorder", 1.0, True,
+                 f"{size}; decoder alone, sorted by length, {best['recorder']} a batch"),
+    ]  # fmt: skip
+    return compare(works, questions, rounds, warm=False)
+
+
+def tokens_of(_: object) -> None:
+    """The whole of a work counts as one unit."""
+
+
+def check_reads(lm: LanguageModel, reads: px.Reads) -> None:
+    """Raises: AssertionError when steering-vectors' reads aren't the blocks' outputs."""
+    chosen, found = reads.run(4, 2)
+    for place, number in enumerate(chosen):
+        with torch.inference_mode():
+            ids = torch.tensor([reads.texts[number]])
+            hidden = lm.model(ids, output_hidden_states=True, use_cache=False).hidden_states
+        for layer in (0, lm.depth // 2):
+            torch.testing.assert_close(torch.cat(found[layer])[place], hidden[layer + 1][0, -1], **CLOSE)
+
+
+def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
+    """Ratios of tokens a second."""
+    steerer = registry.get("steerers", "residual-add")()
+    with ending(lm, None) as endless:
+        made = make_sweep(
+            endless, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
+            temperature=0, prompt_tokens=sizes.prompt_tokens,
+        )  # fmt: skip
+        ps.check(made, min(sizes.new_tokens, 12))
+        print("  all give the same greedy tokens")
+        best, _ = best_sizes(made, sizes)
+        parts = {
+            "steerkit": made,
+            "nnsight, one prompt at a time": made.part(1, ALONE),
+            "steering-vectors, one condition at a time": made.part(CONDITIONS),
+            "repeng, one condition at a time": made.part(CONDITIONS),
+        }
+        works: dict[str, Work] = {
+            name: (lambda run=run, part=parts[name]: sum(map(len, run(part))))  # type: ignore[misc]
+            for name, run in ps.PEERS.items()
+        }
+        works = {"steerkit": lambda: made.by_steerkit(best), **works}
+        shape = f"{sizes.prompts} prompts × {sizes.conditions} conditions × {sizes.new_tokens} new tokens, greedy"
+        questions = []
+        for name in ps.PEERS:
+            note = f"{shape}; batches of {best}; {len(parts[name].rows)} of {len(made.rows)} rows, scaled by tokens"
+            goal = 8 if "prompt" in name else 1.8
+            questions.append(
+                Question(f"{lm.name}: steered sweep, times faster than {name}", "steerkit", name, goal, True, note)
+            )
+        return compare(works, questions, rounds, warm=False)
+
+
+def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: int = 0) -> list[Result]:
+    """Measure everything."""
+    lm = smollm2_shaped(6 if quick else 30)
+    settle(os.cpu_count() or 1)
+    settle(threads or fastest_thread_count(lm.width, max(FULL.batch_sizes)))
+    print(f"{lm.name}: {machine()}", flush=True)
+    sizes = replace(FULL, traces=16, conditions=12, new_tokens=16) if quick else FULL
+    results: list[Result] = []
+    if only != "sweep":
+        results += extraction(lm, sizes, rounds)
+    if only != "extraction":
+        results += sweep(lm, sizes, rounds)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="6 of 30 blocks, 16 traces, 8 × 12 × 16 tokens")
+    parser.add_argument("--only", choices=("extraction", "sweep"))
+    parser.add_argument("--threads", type=int, default=0, help="0 measures which count is fastest")
+    args = parser.parse_args()
+    results = run(args.rounds, quick=args.quick, only=args.only, threads=args.threads)
+    print(text_table(results))
+    write(results, RESULTS, keep=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What extraction and steering cost beside a plain forward and an unsteered `model.generate`, on any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from steerkit.bench.hook import hook_costs
+from steerkit.bench.measure import Question, Result, Tick, compare, no_tick, quickest
+from steerkit.bench.sizes import Sizes
+from steerkit.bench.sweep_costs import sweep_costs, unequal_costs
+from steerkit.bench.traces import LABELS, random_traces
+from steerkit.extraction import Item, extract
+from steerkit.interfaces import Extractor, Steerer
+from steerkit.model import LanguageModel
+
+
+def padded_forward(lm: LanguageModel, items: Sequence[Item], batch: int) -> Callable[[], int]:
+    """A decoder forward of all traces as they come, `batch` at a time, padded on the right; returns their tokens.
+
+    No LM head, no mask (causal attention never sees padding on the right) and no cache: the least that a user
+    of transformers can do.
+    """
+    import torch
+
+    padded = []
+    for begin in range(0, len(items), batch):
+        part = [item.ids for item in items[begin : begin + batch]]
+        ids = torch.zeros(len(part), max(map(len, part)), dtype=torch.long)
+        for row, own in enumerate(part):
+            ids[row, : len(own)] = torch.tensor(own)
+        padded.append(ids.to(lm.device))
+
+    def forward() -> int:
+        with torch.inference_mode():
+            for ids in padded:
+                lm.decoder(input_ids=ids, use_cache=False)
+        return sum(len(item.ids) for item in items)
+
+    return forward
+
+
+def extraction_costs(lm: LanguageModel, extractor: Extractor, sizes: Sizes, tick: Tick = no_tick) -> list[Result]:
+    """Extraction of all layers, offsets and labels against the padded forward at its best batch size."""
+    items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
+    tokens = sum(len(item.ids) for item in items)
+
+    def extraction() -> int:
+        extract(lm, items, extractor, LABELS)
+        return tokens
+
+    few = items[: max(len(items) // 4, max(sizes.trace_batches))]
+    best = quickest(lambda size: padded_forward(lm, few, size), sizes.trace_batches)
+    offsets = max(last - first + 1 for first, last in extractor.windows())
+    question = Question(
+        f"{lm.name}: extraction, {lm.depth} layers × {offsets} offsets × {len(LABELS)} labels / padded forward",
+        "extraction", "forward", 1.0, note=f"{len(items)} traces, {tokens} tokens; forward of {best} traces at a time",
+    )  # fmt: skip
+    works = {"extraction": extraction, "forward": padded_forward(lm, items, best)}
+    return compare(works, [question], sizes.rounds, tick=tick)
+
+
+def run_all(
+    lm: LanguageModel, extractor: Extractor, steerer: Steerer, temperature: float, sizes: Sizes, tick: Tick
+) -> list[Result]:
+    """Everything above."""
+    return [
+        *extraction_costs(lm, extractor, sizes, tick),
+        *sweep_costs(lm, steerer, temperature, sizes, tick),
+        *unequal_costs(lm, steerer, temperature, sizes, tick),
+        *hook_costs(lm, steerer, sizes, tick),
+    ]
+
+
+def ticks(sizes: Sizes) -> int:
+    """How often `run_all` calls its tick: two, four and two works and the hook, each once more to warm up."""
+    return (2 + 4 + 2 + 1) * (sizes.rounds + 1)

@@ -1,0 +1,71 @@
+"""What this machine does in a moment: a few products and copies, or a small model's own steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from steerkit.duration import Steps
+from steerkit.hardware import Device
+from steerkit.model import ModelShape, load_model, on_this_disk
+
+SECONDS = 0.4  # of each measurement
+SMALL = 1e9  # bytes of weights that are loaded to be measured
+COPIED = 2**27  # bytes; more than caches hold
+CONTEXT = 32  # tokens a row has when its decode step is measured
+ROWS = 256  # of traces' tokens, in the product that arithmetic is measured by
+
+
+def measured_device(width: int, bytes_each: int) -> Device:
+    """This machine's rates, as they are reached: of a copy, and of a product of [256, H] and [H, 4 H]."""
+    import torch
+
+    from steerkit.bench.measure import machine
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if bytes_each == 2 else torch.float32
+    source = torch.zeros(COPIED // bytes_each, dtype=dtype, device=device)
+    target = torch.zeros_like(source)
+    hidden = torch.randn(ROWS, width, dtype=dtype, device=device)
+    weight = torch.randn(4 * width, width, dtype=dtype, device=device)
+    copy = seconds(lambda: target.copy_(source))
+    product = seconds(lambda: torch.nn.functional.linear(hidden, weight))
+    memory = torch.cuda.mem_get_info()[1] if device == "cuda" else 0
+    return Device(machine(), memory, 2 * COPIED / copy, {bytes_each: 8 * ROWS * width**2 / product})
+
+
+def measured_steps(shape: ModelShape, rows: int, bandwidth: float, bytes_each: int) -> Steps | None:
+    """A small local model's own decode step and forward; None when it is large, or not on this disk."""
+    import torch
+
+    if shape.parameters * bytes_each > SMALL or not on_this_disk(shape.name):
+        return None
+    lm = load_model(shape.name, bf16=bytes_each == 2)
+    ids = torch.zeros(rows, CONTEXT, dtype=torch.long, device=lm.device)
+    with torch.inference_mode():
+        cache = lm.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        # The cache grows by a token a step, which is part of what a step costs.
+        step = seconds(lambda: lm.model(input_ids=ids[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1))
+        forward = seconds(lambda: lm.decoder(input_ids=ids, use_cache=False))
+    return Steps(step, forward / ids.numel(), rows, CONTEXT, bandwidth)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Median time of a work, done for a moment, at least three times."""
+    import torch
+
+    def synchronize() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    work()
+    synchronize()
+    taken: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while len(taken) < 3 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        work()
+        synchronize()
+        taken.append(time.perf_counter() - begin)
+    return median(taken)

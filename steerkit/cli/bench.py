@@ -1,0 +1,73 @@
+"""`steerkit bench`: what steering costs on this machine and model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    model: Annotated[
+        str | None, typer.Argument(help="Model to measure on; the recipe's reasoning model when left out.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Recipe whose extractor, steerer and temperature are measured.")
+    ] = "backtracking",
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="64 traces of 500 tokens; 8 prompts × 48 conditions × 64 tokens. Takes long on a CPU."
+        ),
+    ] = False,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of every comparison; 5, with --full 7, when left out.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 measures which count is fastest.")] = 0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights.")] = False,
+    device_map: Annotated[str | None, typer.Option(help="accelerate's placement: auto, cpu, ...")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the results to this JSON file.")] = None,
+) -> None:
+    """Measure steerkit against the model's own arithmetic, in turns: ratios with their intervals.
+
+    Extraction against a padded forward, a steered sweep against unsteered `model.generate` at its best batch size
+    (rows of equal and of unequal length) and against one prompt at a time, and the steering hook's cost a decode
+    step. Exit code 0 also where a goal isn't met.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from steerkit.bench.costs import run_all, ticks
+    from steerkit.bench.measure import machine, settle, write
+    from steerkit.bench.sizes import FULL, Sizes
+    from steerkit.bench.table import text_table
+    from steerkit.model import load_model
+    from steerkit.recipe import load_recipe
+    from steerkit.threads import fastest_thread_count
+
+    args = load_recipe(recipe)
+    lm = load_model(
+        model or args.reasoning or args.base, adapter=None if model else args.adapter, bf16=bf16, device_map=device_map,
+        trust_remote_code=args.trust_remote_code,
+    )  # fmt: skip
+    sizes = FULL if full else Sizes()
+    if rounds:
+        sizes = replace(sizes, rounds=rounds)
+    settle(threads or fastest_thread_count(lm.width, max(sizes.batch_sizes)))
+    typer.echo(
+        f"{lm.name}: {lm.depth} blocks × {lm.width}, {lm.model.num_parameters() / 1e6:,.1f} M parameters; {machine()}"
+    )
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=ticks(sizes))
+        results = run_all(
+            lm, args.extractor.build("extractors"), args.steerer.build("steerers"), args.temperature, sizes,
+            lambda: bar.advance(task),
+        )  # fmt: skip
+    typer.echo(text_table(results))
+    if out:
+        write(results, out)
+        typer.echo(f"results {out}")
