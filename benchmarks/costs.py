@@ -24,7 +24,8 @@ import torch
 from measure import Result, compare, settle, show, write
 
 from steerkit import registry
-from steerkit.extraction import Item, batches, extract
+from steerkit.batching import batches
+from steerkit.extraction import Item, extract
 from steerkit.generation import GenerationRow, generate
 from steerkit.model import LanguageModel, load_model
 from steerkit.noise import key_of

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steerkit.conditions import Planner, VectorKey
-from steerkit.extraction import Item, batches, extract, made_by
+from steerkit.extraction import Item, extract
 from steerkit.fitting import fit
 from steerkit.provenance import provenance
 from steerkit.statistics import ActivationStatistics
@@ -16,8 +15,6 @@ from steerkit.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
-
-SAVE_SHARE = 0.05  # of the extraction's time that may go into keeping what it has
 
 
 def vectors(
@@ -82,32 +79,17 @@ def collect(
     before = ActivationStatistics.load(partial) if partial.is_file() else None
     if before and before.meta["key"] != key:
         before = None
-    skip = set(before.meta["done"]) if before else set()
-    order = [[i.trace.id for i in b] for b in batches([i for i in items if i.trace.id not in skip], args.batch_tokens)]
-    state: dict[str, Any] = {"total": before, "done": sorted(skip), "saving": 0.0, "begin": time.monotonic()}
+    done = before.meta["done"] if before else []
 
-    def keep() -> None:
-        began = time.monotonic()
-        ActivationStatistics(state["total"].windows, {"done": state["done"], "key": key}).save(partial)
-        state["saving"] += time.monotonic() - began
+    def keep(so_far: ActivationStatistics, traces: list[str]) -> None:
+        ActivationStatistics(so_far.windows, {"done": [*done, *traces], "key": key}).save(partial)
 
-    def on_batch(number: int, count: int, part: ActivationStatistics) -> None:
-        state["total"] = part if state["total"] is None else state["total"] + part
-        state["done"] = [*state["done"], *order[number - 1]]
-        if state["saving"] <= SAVE_SHARE * (time.monotonic() - state["begin"]):
-            keep()
-        trainer.events.on_batch_end(trainer, stage, number, count)
-
-    try:
-        extract(
-            trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
-            raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, on_batch=on_batch, skip=skip,
-        )  # fmt: skip
-    except BaseException:
-        if state["total"] is not None:
-            keep()
-        raise
-    total = ActivationStatistics(state["total"].windows, {**made_by(trainer.pair[role]), "source": role})
+    found = extract(
+        trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
+        raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, before=before, skip=done, on_part=keep,
+        on_batch=lambda number, count: trainer.events.on_batch_end(trainer, stage, number, count),
+    )  # fmt: skip
+    total = ActivationStatistics(found.windows, {**found.meta, "source": role})
     total.save(path)
     partial.unlink(missing_ok=True)
     return total
