@@ -11,7 +11,7 @@ from steerkit.statistics import RawWindows
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARD_BYTES = 64 * 2**20
+SHARD_BYTES = 8 * 2**20
 
 
 class RawWriter:
