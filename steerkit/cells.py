@@ -60,13 +60,18 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The cells of a group's traces, by key: a label's code or, where positions count once, a span group's number."""
+class Entries:
+    """What goes to which cell: N windows (or, where each counts once, positions), by trace, then by key.
 
-    of: list[dict[int, np.ndarray]]  # for each trace: key → positions [n, O]
-    sizes: np.ndarray  # [traces, G] what each group counts in a trace
-    shared: np.ndarray | None  # [traces, 2 * G]
-    own: np.ndarray  # [traces, keys, 2 * G] weights beyond `shared`
+    A cell's key is its label's code or, where positions count once, its span group's number.
+    """
+
+    positions: np.ndarray  # [N, O]
+    rows: np.ndarray  # [N] traces
+    keys: np.ndarray  # [N]
+    sizes: np.ndarray  # [traces, G] what each span group counts in a trace
+    shared: np.ndarray | None  # [traces, 2 * G] weights of all of a trace's cells
+    own: np.ndarray  # [traces, keys, 2 * G] what a cell's weights have beyond `shared`
 
 
 def plan(
@@ -76,93 +81,102 @@ def plan(
     import torch
 
     items = [item for batch in group for item in batch]
-    names = list(dict.fromkeys([*labels, *(span.label for item in items for span in item.spans)]))
-    codes = {name: code for code, name in enumerate(names)}
-    eligible: list[np.ndarray] = []  # of each trace's eligible spans: positions [n, O]
-    found: list[np.ndarray] = []  # and label codes [n]
-    dropped = np.zeros(len(names), np.int64)
-    for item in items:
-        positions = extractor.positions(item.trace, item.spans, window)
-        own = np.fromiter((codes[span.label] for span in item.spans), np.int64, len(item.spans))
-        inside = positions[:, 0] >= 0 if positions.size else np.zeros(len(own), bool)
-        dropped += np.bincount(own[~inside], minlength=len(names))
-        eligible.append(positions[inside] if len(positions) else positions)
-        found.append(own[inside])
+    found = [extractor.positions(item.trace, item.spans, window) for item in items]
+    spans = [span.label for item in items for span in item.spans]
+    names = list(dict.fromkeys([*labels, *spans]))
+    places = {name: code for code, name in enumerate(names)}
+    inside = np.concatenate([own[:, 0] >= 0 if own.size else np.zeros(len(own), bool) for own in found])
+    codes = np.array([places[label] for label in spans], np.int64)
+    rows = np.repeat(np.arange(len(items)), [len(item.spans) for item in items])
+    dropped = np.bincount(codes[~inside], minlength=len(names))
+    codes, rows = codes[inside], rows[inside]
+    eligible = [own[own[:, 0] >= 0] for own in found if own.size]
     once = extractor.once(window)
-    cells = (_once if once else _each)(items, eligible, found, names, labels)
+    entries = (_once if once else _each)(items, eligible, rows, codes, names, labels)
     offsets = 1 if once else window[1] - window[0] + 1
-    run = offsets if all((np.diff(own, axis=1) == 1).all() for own in eligible) else 1
-    order = sorted((key, row) for row, own in enumerate(cells.of) for key in own)
-    numbers = {place: number for number, place in enumerate(order)}
-    keep = raw and window != OWN_TOKENS  # spans differ in length
+    run = offsets if (np.diff(entries.positions, axis=1) == 1).all() else 1
+    keep = raw and window != OWN_TOKENS and len(rows) > 0  # a span's own tokens differ in number
+    # cells are numbered by key, then by trace
+    order, cells = np.unique(entries.keys * len(items) + entries.rows, return_inverse=True)
     reads, first = [], 0
     for batch in group:
-        rows = range(first, first + len(batch))
-        longest = max(len(item.ids) for item in batch)
-        begins, counts, own_cells, by_trace = [], [], [], []
-        for row in rows:
-            by_trace.append(len(own_cells))
-            for key, positions in cells.of[row].items():
-                taken = positions[:, 0] if run > 1 else positions.T.reshape(-1)
-                begins.append(taken + (row - first) * longest)
-                counts += [len(positions)] * (offsets // run)
-                own_cells.append(numbers[key, row])
-        singles = [eligible[row] + (row - first) * longest for row in rows if len(eligible[row])]
+        last, longest = first + len(batch), max(len(item.ids) for item in batch)
+        part = slice(*np.searchsorted(entries.rows, [first, last]))
+        shift = (entries.rows[part] - first) * longest
+        begins = entries.positions[part, ::run] + shift[:, None]
+        new = np.flatnonzero(np.diff(cells[part], prepend=-1))  # where another cell begins
+        counts = np.diff(new, append=len(begins))
+        if run < offsets:  # a cell's positions offset by offset
+            begins = np.concatenate([own.T.reshape(-1) for own in np.split(begins, new[1:])])
+            counts = np.repeat(counts, offsets)
+        singles = None
+        if keep:
+            mine = slice(*np.searchsorted(rows, [first, last]))
+            singles = np.concatenate(eligible)[mine] + (rows[mine, None] - first) * longest
         reads.append(
             Read(
-                begins=_longs(np.concatenate(begins) if begins else []),
+                begins=_longs(begins.reshape(-1)),
                 bags=_longs(np.cumsum(counts) - counts),
-                cells=_longs(own_cells),
-                by_trace=_longs(by_trace),
-                traces=slice(first, first + len(batch)),
-                singles=_longs(np.concatenate(singles)) if keep and singles else None,
+                cells=_longs(cells[part][new]),
+                by_trace=_longs(np.searchsorted(entries.rows[part][new], np.arange(first, last))),
+                traces=slice(first, last),
+                singles=None if singles is None or not len(singles) else _longs(singles),
             )
         )
-        first += len(batch)
+        first = last
     return Pool(
         range=(window[0], window[1]),
         offsets=offsets,
         run=run,
         reads=reads,
         size=len(order),
-        shared=None if cells.shared is None else torch.from_numpy(cells.shared.T.copy()),
-        extra=_extra(cells.own, order),
-        counts=torch.from_numpy(np.stack([(cells.sizes > 0).sum(0), cells.sizes.sum(0)]).astype(np.float64)),
+        shared=None if entries.shared is None else torch.from_numpy(entries.shared.T.copy()),
+        extra=_extra(entries.own, *np.divmod(order, len(items))),
+        counts=torch.from_numpy(np.stack([(entries.sizes > 0).sum(0), entries.sizes.sum(0)]).astype(np.float64)),
         dropped={names[code]: int(count) for code, count in enumerate(dropped) if count},
-        raw_labels=[names[code] for own in found for code in own] if keep else [],
-        raw_traces=[item.trace.id for item, own in zip(items, found, strict=True) for _ in own] if keep else [],
+        raw_labels=[names[code] for code in codes] if keep else [],
+        raw_traces=[items[row].trace.id for row in rows] if keep else [],
     )
 
 
 def _each(
-    items: Sequence[Item], eligible: list[np.ndarray], found: list[np.ndarray], names: list[str],
+    items: Sequence[Item], eligible: list[np.ndarray], rows: np.ndarray, codes: np.ndarray, names: list[str],
     labels: tuple[str, ...],
-) -> Cells:  # fmt: skip
+) -> Entries:  # fmt: skip
     """A cell for each label of a trace; every span counts."""
-    of = [
-        {int(code): positions[own == code] for code in np.unique(own)}
-        for positions, own in zip(eligible, found, strict=True)
-    ]
-    numbers = np.stack([np.bincount(own, minlength=len(names)) for own in found])
+    order = np.lexsort((codes, rows))
+    positions = np.concatenate(eligible)[order] if len(order) else np.zeros((0, 1), np.int64)
+    numbers = np.bincount(rows * len(names) + codes, minlength=len(items) * len(names)).reshape(len(items), -1)
     belongs, usual = _belongs(items, names, labels)
     sizes = (belongs * numbers[:, :, None]).sum(1)
     shared = _weights(usual, sizes)
-    return Cells(of, sizes, shared, _weights(belongs, sizes[:, None]) - shared[:, None])
+    own = _weights(belongs, sizes[:, None]) - shared[:, None]
+    return Entries(positions, rows[order], codes[order], sizes, shared, own)
 
 
 def _once(
-    items: Sequence[Item], eligible: list[np.ndarray], found: list[np.ndarray], names: list[str],
+    items: Sequence[Item], eligible: list[np.ndarray], rows: np.ndarray, codes: np.ndarray, names: list[str],
     labels: tuple[str, ...],
-) -> Cells:  # fmt: skip
+) -> Entries:  # fmt: skip
     """A cell for each span group of a trace, which takes every position that its spans share once."""
     belongs, usual = _belongs(items, names, labels)
-    of: list[dict[int, np.ndarray]] = []
-    for row, (positions, own) in enumerate(zip(eligible, found, strict=True)):
-        members = belongs[row, own]  # [n, G]
-        of.append({g: np.unique(positions[inside])[:, None] for g, inside in enumerate(members.T) if inside.any()})
     groups = usual.shape[1]
-    sizes = np.array([[len(own.get(g, ())) for g in range(groups)] for own in of])
-    return Cells(of, sizes, None, _weights(np.eye(groups, dtype=bool), sizes[:, None]))
+    sizes = np.zeros((len(items), groups), np.int64)
+    taken: list[np.ndarray] = []
+    for row, positions in zip(np.unique(rows), (own for own in eligible if len(own)), strict=True):
+        members = belongs[row, codes[rows == row]]  # [n, G]
+        for g in range(groups):
+            taken.append(np.unique(positions[members[:, g]]))
+            sizes[row, g] = len(taken[-1])
+    keys = np.tile(np.arange(groups), len(items))
+    return Entries(
+        positions=np.concatenate([np.zeros(0, np.int64), *taken])[:, None],
+        rows=np.repeat(np.arange(len(items)), sizes.sum(1)),
+        keys=np.repeat(keys, sizes.reshape(-1)),
+        sizes=sizes,
+        shared=None,
+        own=_weights(np.eye(groups, dtype=bool), sizes[:, None]),
+    )
 
 
 def _belongs(items: Sequence[Item], names: list[str], labels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -189,11 +203,10 @@ def _weights(inside: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([taken / np.maximum(sizes, 1), taken], -1)
 
 
-def _extra(own: np.ndarray, order: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor, slice]]:
-    """For each key, of the cells in `order` (by key, then trace): the weights that are not all zero."""
+def _extra(own: np.ndarray, keys: np.ndarray, traces: np.ndarray) -> list[tuple[Tensor, Tensor, slice]]:
+    """For each key, of cells in order of their keys: the weights that are not all zero."""
     import torch
 
-    keys, traces = np.array(order, dtype=np.int64).reshape(-1, 2).T
     found = []
     for key in np.unique(keys):
         begin, end = np.searchsorted(keys, [key, key + 1])
