@@ -1,21 +1,25 @@
 """One forward over the traces: every layer, window and label at once, in memory that doesn't grow.
 
-The decoder runs without its LM head, right-padded (causal attention never sees the padding), and stops after
-the deepest requested block. Each block's output is summed as it passes (`steerkit.collector`) and then dropped.
+The decoder runs without its LM head on traces of like length (`steerkit.batching`), right-padded (causal attention
+never sees the padding), and stops after the deepest requested block. Each block's output is summed as it passes
+(`steerkit.collector`) and then dropped.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerkit.batching import BATCH_TOKENS, Queue
 from steerkit.collector import Collector
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Extractor, Need
 from steerkit.model import adapter_state
-from steerkit.statistics import ActivationStatistics
+from steerkit.statistics import ActivationStatistics, groups_of
 from steerkit.trace import Span, Trace
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
     from steerkit.model import LanguageModel
 
-BATCH_TOKENS = 8192
+PART_SHARE = 0.05  # of an extraction's time that may go into handing over what it has so far
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,6 @@ class Item:
     trace: Trace
     spans: Sequence[Span]
     ids: Sequence[int]
-
-
-def batches(items: Sequence[Item], batch_tokens: int = BATCH_TOKENS) -> list[list[Item]]:
-    """Whole traces sorted by length, at most `batch_tokens` padded tokens a batch (or one trace)."""
-    found: list[list[Item]] = []
-    for item in sorted(items, key=lambda i: (len(i.ids), i.trace.id)):
-        length = len(item.ids)
-        if found and (len(found[-1]) + 1) * length <= batch_tokens:
-            found[-1].append(item)
-        else:
-            found.append([item])
-    return found
 
 
 def extract(
@@ -57,7 +49,9 @@ def extract(
     needs: Collection[Need] = frozenset({"means"}),
     raw_folder: Path | None = None,
     batch_tokens: int = BATCH_TOKENS,
-    on_batch: Callable[[int, int, ActivationStatistics], None] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+    on_part: Callable[[ActivationStatistics, list[str]], None] | None = None,
+    before: ActivationStatistics | None = None,
     skip: Collection[str] = (),
 ) -> ActivationStatistics:
     """Sum a model's activations before and around the spans of traces.
@@ -68,14 +62,20 @@ def extract(
         layers: 0-based blocks to read, all by default. Nothing runs after the deepest one.
         needs: what the fitters declared.
         raw_folder: where single spans' window means stream to, when `raw` is needed.
-        on_batch: called as (batches done, batches in all, statistics of this batch).
-        skip: trace ids that an earlier, interrupted extraction already counted.
+        batch_tokens: padded tokens that share a forward, at most; fewer on a CPU, whose caches are faster than its
+            memory, and where memory runs out.
+        on_batch: called as (batches done, batches in all).
+        on_part: called now and then, and when an error ends the extraction, as (statistics so far, ids of the traces
+            in them that were not in `before`).
+        before: statistics of an earlier, interrupted extraction, to which the new ones are added.
+        skip: trace ids that are in `before`.
 
     Returns:
         Float64 sums on the CPU, additive over disjoint sets of traces.
 
     Raises:
-        SteerkitError: a layer out of range, no traces, or a non-finite activation (layer and trace named).
+        SteerkitError: a layer out of range, no traces, a non-finite activation (layer and trace named), or a trace
+            that memory doesn't hold even alone.
     """
     import torch
 
@@ -86,18 +86,48 @@ def extract(
         lm.check_layer(layer)
     if "raw" in needs and raw_folder is None:
         raise SteerkitError("a fitter needs raw windows: give extract() a raw_folder to stream them to")
-    plan = batches([item for item in items if item.trace.id not in set(skip)], batch_tokens)
-    if not plan and not skip:
+    done = set(skip)
+    left = [item for item in items if item.trace.id not in done]
+    if not left and not skip:
         raise SteerkitError("there is no trace to extract from")
-    total: ActivationStatistics | None = None
-    with torch.inference_mode(), adapter_state(lm):
-        for number, batch in enumerate(plan):
-            collector = Collector(lm, batch, extractor, tuple(labels), layers, frozenset(needs))
-            _forward(lm, batch, layers, collector.add)
-            part = collector.finish(raw_folder)
-            total = part if total is None else total + part
+    collector = Collector(lm, extractor, tuple(labels), layers, frozenset(needs), raw_folder)
+    total, traces = before, list[str]()
+    begin, spent = time.monotonic(), 0.0
+
+    def hand_over() -> None:
+        nonlocal total, spent
+        began = time.monotonic()
+        traces.extend(collector.traces)
+        part = collector.statistics()
+        collector.reset()
+        total = part if total is None else total + part
+        if on_part:
+            on_part(total, traces)
+        spent += time.monotonic() - began
+
+    queue = Queue(lm, left, batch_tokens, most=2 * len(groups_of(labels)))  # cells need no more room than the sums
+    try:
+        while queue.left:
+            with queue.next() as group, torch.inference_mode(), adapter_state(lm):
+                collector.begin(group)
+                for number, batch in enumerate(group):
+                    _forward(lm, batch, layers, partial(collector.add, number))
+                    if on_batch and number + 1 < len(group):
+                        on_batch(queue.done + number + 1, queue.count)
+                collector.commit()
+            if queue.ran_out:
+                continue
             if on_batch:
-                on_batch(number + 1, len(plan), part)
+                on_batch(queue.done, queue.count)
+            if on_part and spent <= PART_SHARE * (time.monotonic() - begin):
+                hand_over()
+    except BaseException:
+        if on_part and collector.traces:
+            hand_over()
+        raise
+    on_part = None
+    if collector.traces:
+        hand_over()
     return ActivationStatistics(total.windows if total else {}, made_by(lm))
 
 
@@ -107,16 +137,18 @@ def read_layer(
     """Batches of items, each with one block's output [B, T, H], padded on the right.
 
     Raises:
-        SteerkitError: a layer out of range.
+        SteerkitError: a layer out of range, or a trace that memory doesn't hold even alone.
     """
     import torch
 
     lm.check_layer(layer)
-    for batch in batches(items, batch_tokens):
+    queue = Queue(lm, items, batch_tokens)
+    while queue.left:
         seen: list[Tensor] = []
-        with torch.inference_mode(), adapter_state(lm):
+        with queue.next() as [batch], torch.inference_mode(), adapter_state(lm):
             _forward(lm, batch, (layer,), lambda _, hidden: seen.append(hidden))  # noqa: B023  (called before the next)
-        yield batch, seen[0]
+        if not queue.ran_out:
+            yield batch, seen[0]
 
 
 def made_by(lm: LanguageModel) -> dict[str, Any]:
@@ -139,8 +171,11 @@ def _forward(
     for row, item in enumerate(batch):
         ids[row, : len(item.ids)] = torch.tensor(item.ids)
 
+    seen: set[int] = set()
+
     def hook(layer: int) -> Callable[..., None]:
         def read(module: Any, args: Any, output: Any) -> None:
+            seen.add(layer)
             see(layer, output[0] if isinstance(output, tuple) else output)
             if layer == layers[-1]:
                 raise _Stop
@@ -155,3 +190,5 @@ def _forward(
     finally:
         for handle in handles:
             handle.remove()
+    if missed := sorted(set(layers) - seen):
+        raise SteerkitError(f"{lm.name}: block {', '.join(map(str, missed))} ran without its hooks: nothing was read")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory")
 NO_ROOM = "use fewer max_new_tokens, bf16: true, or device_map: auto over more devices"
 
 
@@ -16,9 +17,7 @@ def out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("not enough memory", "can't allocate memory", "out of memory")
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_MESSAGES)
 
 
 def release() -> None:

@@ -126,7 +126,8 @@ def reference(
         if not text.finished:
             read = read[:-1]  # the last token was never fed back
         with torch.inference_mode(), Steering(lm, [row.edit], [len(row.prompt_ids)]) as steering:
-            steering.excused = not text.ids or len(text.ids) == max_new_tokens == 1
+            if not text.ids or len(text.ids) == max_new_tokens == 1:
+                steering.excused = steering.steered_at.keys()
             out = lm.model(input_ids=torch.tensor([read], device=lm.device), use_cache=False).logits[0]
             scores = out[len(row.prompt_ids) - 1 :].float().log_softmax(-1)
         steered += steering.steered

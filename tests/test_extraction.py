@@ -113,6 +113,24 @@ def test_once_leaves_the_sweep_alone(llama, items) -> None:
         OffsetWindow(windows=(WINDOW,), overlap="once", sweep=WINDOW)
 
 
+def test_a_plugins_positions_need_not_follow_each_other(llama, items) -> None:
+    class EverySecond(OffsetWindow):
+        def positions(self, trace, spans, window):
+            found = np.array([s.first for s in spans]).reshape(-1, 1) + 2 * np.arange(window[0], window[1] + 1)
+            inside = (found[:, 0] >= 1) & (found[:, -1] < len(trace.tokens))
+            return np.where(inside[:, None], found, -1)
+
+    found = extract(llama, items, EverySecond(windows=((-3, 1),)), LABELS, batch_tokens=200).at((-3, 1))
+    each = []
+    for item, hidden in zip(items, states_of(llama, items), strict=True):
+        firsts = [s.first for s in item.spans if s.first - 6 >= 1 and s.first + 2 < len(item.ids)]
+        each += [np.stack([hidden[:, [first + 2 * o for first in firsts]].mean(1) for o in range(-3, 2)], 1)] * bool(
+            firsts
+        )
+    sums = found.sums[0, found.group("all")] / found.count("all")
+    np.testing.assert_allclose(sums, np.mean(each, 0), rtol=1e-4, atol=1e-6)
+
+
 def test_some_windows_of_the_test_data_do_run_off(items) -> None:
     firsts = [(s.first, len(i.ids)) for i in items for s in i.spans]
     assert any(first - 13 < 1 for first, _ in firsts)

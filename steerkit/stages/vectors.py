@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steerkit.conditions import Planner, VectorKey
 from steerkit.errors import SteerkitError
-from steerkit.extraction import Item, batches, extract, made_by
+from steerkit.extraction import Item, extract, made_by
 from steerkit.fitting import fit
 from steerkit.provenance import provenance
 from steerkit.statistics import ActivationStatistics
@@ -17,8 +16,6 @@ from steerkit.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
-
-SAVE_SHARE = 0.05  # of the extraction's time that may go into keeping what it has
 
 
 def vectors(
@@ -98,35 +95,21 @@ def collect(trainer: SteeringTrainer, role: str, items: Sequence[Item], labels: 
     path = trainer.parts(stage).growing
     items = trainer.shard.of_all(sorted(items, key=lambda item: (len(item.ids), item.trace.id)))
     before = ActivationStatistics.load(path) if path.is_file() else None
-    skip = set(before.meta["done"]) if before else set()
-    order = [[i.trace.id for i in b] for b in batches([i for i in items if i.trace.id not in skip], args.batch_tokens)]
-    state: dict[str, Any] = {
-        "total": before or ActivationStatistics({}),
-        "done": sorted(skip),
-        "saving": 0.0,
-        "begin": time.monotonic(),
-    }
+    done = before.meta["done"] if before else []
 
-    def keep() -> None:
-        began = time.monotonic()
-        ActivationStatistics(state["total"].windows, {"done": state["done"]}).save(path)
-        state["saving"] += time.monotonic() - began
+    def keep(so_far: ActivationStatistics, traces: Sequence[str] = ()) -> None:
+        ActivationStatistics(so_far.windows, {"done": [*done, *traces]}).save(path)
 
-    def on_batch(number: int, count: int, part: ActivationStatistics) -> None:
-        state["total"] = state["total"] + part if state["total"].windows else part
-        state["done"] = [*state["done"], *order[number - 1]]
-        if state["saving"] <= SAVE_SHARE * (time.monotonic() - state["begin"]):
-            keep()
-        trainer.events.on_batch_end(trainer, stage, number, count)
-
-    try:
-        if len(skip) < len(items):
-            extract(
-                trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
-                raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, on_batch=on_batch, skip=skip,
-            )  # fmt: skip
-    finally:
-        keep()
+    if len(done) == len(items):  # also a shard that none was dealt to
+        keep(before or ActivationStatistics({}))
+        return
+    own = [item.trace.id for item in items]
+    found = extract(
+        trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
+        raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, before=before, skip=done, on_part=keep,
+        on_batch=lambda number, count: trainer.events.on_batch_end(trainer, stage, number, count),
+    )  # fmt: skip
+    keep(found, [name for name in own if name not in set(done)])
 
 
 def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationStatistics) -> SteeringVector:

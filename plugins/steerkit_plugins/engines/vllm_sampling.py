@@ -9,8 +9,8 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from steerkit.generation import STREAM
 from steerkit.noise import gumbel
+from steerkit.sampling import STREAM
 
 NOISE = "steerkit_noise"  # a request's entry in SamplingParams.extra_args: (row key, temperature)
 
