@@ -13,7 +13,8 @@ mask, and get their ids padded beforehand:
 - the layer at a third of the depth alone, against one trace at a time: at most 0.45 × (the last block of that
   third, so a third of the blocks run: 0.33 or, of four blocks, 0.25).
 
-Memory is what extraction adds to a process that has the model and the traces: 1,024 traces against 64.
+Memory is the peak that extraction adds to a process that has the model and the traces: 1,024 traces against 64. Full
+batches and a shard of raw windows that waits to be written come with more traces; nothing comes after that.
 """
 
 from __future__ import annotations
