@@ -1,4 +1,4 @@
-"""steerkit beside other libraries on the same work: same model object, same ids, results equal before they are timed.
+"""steerkit beside the floor and other libraries: same model object, same ids, results equal before they are timed.
 
     pip install -r of benchmarks/requirements.txt (see there), then
     python benchmarks/peers.py [--rounds 5] [--only extraction|sweep] [--quick]
@@ -8,11 +8,14 @@ of a peer's work would take hours, a part of it is done and scaled by the number
 beside each figure says so.
 
 extraction, 64 traces of about 500 tokens, all layers × 46 offsets × 6 labels, against
+- the floor: a decoder forward of the traces as they come, right-padded in batches of the best size, without LM head,
+  cache and mask; and of one trace at a time, which pads nothing;
 - steering-vectors as its API reads: one text for each span and offset (a part of them);
 - the best that a single pass gives: nnsight's trace, or steering-vectors' recorder, saving every block's output of
   batches sorted by length, then one gather and one product a layer.
 
 sweep, 8 prompts × 48 conditions × 64 new tokens, greedy, against
+- the floor: an unsteered `model.generate` of the same prompts, at its best batch size;
 - nnsight, one prompt and condition at a time (the way of the code behind the paper);
 - steering-vectors and repeng, one condition at a time, its prompts in one batch.
 """
@@ -32,6 +35,7 @@ import torch
 from models import smollm2_shaped
 
 from steerkit import registry
+from steerkit.bench.costs import padded_forward
 from steerkit.bench.measure import Question, Result, Work, compare, machine, quickest, settle, write
 from steerkit.bench.sizes import FULL, Sizes
 from steerkit.bench.sweep import ending, make_sweep
@@ -70,6 +74,7 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         name: quickest(lambda size, f=f: lambda: tokens_of(px.sums_in_one_pass(f, trial, size)), (2, 4, 8, 16))  # type: ignore[misc]
         for name, f in (("nnsight", nnsight), ("recorder", recorder))
     }
+    padded = quickest(lambda size: padded_forward(lm, trial, size), (2, 4, 8))
     per_read = quickest(lambda size: lambda: tokens_of(reads.run(READS, size)), (1, 4, 16))
     whole = len(reads.texts)
 
@@ -79,13 +84,18 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
 
     works: dict[str, Work] = {
         "steerkit": lambda: tokens_of(extract(lm, items, extractor, LABELS)),
+        "padded": lambda: tokens_of(padded_forward(lm, items, padded)()),
+        "single": lambda: tokens_of(padded_forward(lm, items, 1)()),
         "reads": some_reads,
         "nnsight": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, best["nnsight"])),
         "recorder": lambda: tokens_of(px.sums_in_one_pass(recorder, items, best["recorder"])),
     }
+    floor = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels /"
     what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than"
     size = f"{len(items)} traces"
     questions = [
+        Question(f"{floor} padded forward", "steerkit", "padded", 1.0, note=f"{size}, as they come, {padded} a batch"),
+        Question(f"{floor} forward of one trace at a time", "steerkit", "single", 1.05, note=f"{size}; no padding"),
         Question(f"{what} steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
                  f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch"),
         Question(f"{what} nnsight's single pass saving every layer", "steerkit", "nnsight", 1.3, True,
@@ -121,7 +131,7 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         )  # fmt: skip
         ps.check(made, min(sizes.new_tokens, 12))
         print("  all give the same greedy tokens")
-        best, _ = best_sizes(made, sizes)
+        best, theirs = best_sizes(made, sizes)
         parts = {
             "steerkit": made,
             "nnsight, one prompt at a time": made.part(1, ALONE),
@@ -132,9 +142,11 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
             name: (lambda run=run, part=parts[name]: sum(map(len, run(part))))  # type: ignore[misc]
             for name, run in ps.PEERS.items()
         }
-        works = {"steerkit": lambda: made.by_steerkit(best), **works}
+        works = {"steerkit": lambda: made.by_steerkit(best), "generate": lambda: made.by_transformers(theirs), **works}
         shape = f"{sizes.prompts} prompts × {sizes.conditions} conditions × {sizes.new_tokens} new tokens, greedy"
-        questions = []
+        batches = f"{shape}; batches of {best} and {theirs}"
+        what = f"{lm.name}: steered sweep, tokens/s / unsteered model.generate"
+        questions = [Question(what, "steerkit", "generate", 0.98, True, batches)]
         for name in ps.PEERS:
             note = f"{shape}; batches of {best}; {len(parts[name].rows)} of {len(made.rows)} rows, scaled by tokens"
             goal = 8 if "prompt" in name else 1.8
