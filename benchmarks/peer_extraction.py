@@ -90,21 +90,6 @@ def by_nnsight(lm: LanguageModel) -> Layers:
     return layers_of
 
 
-def by_recorder(lm: LanguageModel) -> Layers:
-    """Every block's output by steering-vectors' recorder, in one forward of the decoder, without its clones."""
-    from steering_vectors import record_activations
-
-    def layers_of(ids: Tensor) -> Sequence[Tensor]:
-        with (
-            torch.inference_mode(),
-            record_activations(lm.decoder, layer_config=DECODER_BLOCKS, clone_activations=False) as seen,
-        ):
-            lm.decoder(input_ids=ids, use_cache=False)
-        return [seen[layer][0] for layer in range(lm.depth)]
-
-    return layers_of
-
-
 class Reads:
     """One read a span and offset by steering-vectors' `extract_activations`: texts cut after their token, no head."""
 

@@ -9,15 +9,17 @@ beside each figure says so.
 
 extraction, 64 traces of about 500 tokens, all layers × 46 offsets × 6 labels, against
 - the floor: a decoder forward of the traces as they come, right-padded in batches of the best size, without LM head,
-  cache and mask; and of one trace at a time, which pads nothing;
+  cache and mask;
 - steering-vectors as its API reads: one text for each span and offset (a part of them);
-- the best that a single pass gives: nnsight's trace, or steering-vectors' recorder, saving every block's output of
-  batches sorted by length, then one gather and one product a layer.
+- the best that a single pass gives: nnsight's trace saving every block's output of batches sorted by length, then
+  one gather and one product a layer.
 
 sweep, 8 prompts × 48 conditions × 64 new tokens, greedy, against
 - the floor: an unsteered `model.generate` of the same prompts, at its best batch size;
 - nnsight, one prompt and condition at a time (the way of the code behind the paper);
-- steering-vectors and repeng, one condition at a time, its prompts in one batch.
+- steering-vectors and repeng, one condition at a time, its prompts in one batch;
+and with prompts and texts of unequal length, against `model.generate` again. Last, what a steered decode step costs
+beside an unsteered one.
 """
 
 from __future__ import annotations
@@ -36,10 +38,11 @@ from models import smollm2_shaped
 
 from steerkit import registry
 from steerkit.bench.costs import padded_forward
+from steerkit.bench.hook import hook_costs
 from steerkit.bench.measure import Question, Result, Work, compare, machine, quickest, settle, write
 from steerkit.bench.sizes import FULL, Sizes
 from steerkit.bench.sweep import ending, make_sweep
-from steerkit.bench.sweep_costs import best_sizes
+from steerkit.bench.sweep_costs import best_sizes, unequal_costs
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import extract
@@ -58,22 +61,18 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
     extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
     reads = px.Reads(lm, items)
-    nnsight, recorder = px.by_nnsight(lm), px.by_recorder(lm)
+    nnsight = px.by_nnsight(lm)
 
     few = items[:8]
     ours = extract(lm, few, extractor, LABELS).windows[px.FIRST, px.LAST].sums
-    for layers_of in (nnsight, recorder):
-        torch.testing.assert_close(px.sums_in_one_pass(layers_of, few, 4), ours, **CLOSE)
+    torch.testing.assert_close(px.sums_in_one_pass(nnsight, few, 4), ours, **CLOSE)
     check_reads(lm, reads)
     print(
         f"  {len(items)} traces, {sum(len(i.ids) for i in items)} tokens, {len(reads.texts)} spans × offsets; same sums"
     )
 
-    trial = items[: max(len(items) // 4, 8)]
-    best = {
-        name: quickest(lambda size, f=f: lambda: tokens_of(px.sums_in_one_pass(f, trial, size)), (2, 4, 8, 16))  # type: ignore[misc]
-        for name, f in (("nnsight", nnsight), ("recorder", recorder))
-    }
+    trial = items[: max(len(items) // 8, 8)]
+    alone = quickest(lambda size: lambda: tokens_of(px.sums_in_one_pass(nnsight, trial, size)), (2, 4, 8))
     padded = quickest(lambda size: padded_forward(lm, trial, size), (2, 4, 8))
     per_read = quickest(lambda size: lambda: tokens_of(reads.run(READS, size)), (1, 4, 16))
     whole = len(reads.texts)
@@ -85,23 +84,18 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     works: dict[str, Work] = {
         "steerkit": lambda: tokens_of(extract(lm, items, extractor, LABELS)),
         "padded": lambda: tokens_of(padded_forward(lm, items, padded)()),
-        "single": lambda: tokens_of(padded_forward(lm, items, 1)()),
         "reads": some_reads,
-        "nnsight": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, best["nnsight"])),
-        "recorder": lambda: tokens_of(px.sums_in_one_pass(recorder, items, best["recorder"])),
+        "nnsight": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, alone)),
     }
     floor = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels /"
     what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than"
     size = f"{len(items)} traces"
     questions = [
         Question(f"{floor} padded forward", "steerkit", "padded", 1.0, note=f"{size}, as they come, {padded} a batch"),
-        Question(f"{floor} forward of one trace at a time", "steerkit", "single", 1.05, note=f"{size}; no padding"),
         Question(f"{what} steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
                  f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch"),
         Question(f"{what} nnsight's single pass saving every layer", "steerkit", "nnsight", 1.3, True,
-                 f"{size}; decoder alone, sorted by length, {best['nnsight']} a batch"),
-        Question(f"{what} steering-vectors' recorder in a single pass", "steerkit", "recorder", 1.0, True,
-                 f"{size}; decoder alone, sorted by length, {best['recorder']} a batch"),
+                 f"{size}; decoder alone, sorted by length, {alone} a batch"),
     ]  # fmt: skip
     return compare(works, questions, rounds, warm=False)
 
@@ -167,7 +161,9 @@ def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: i
     if only != "sweep":
         results += extraction(lm, sizes, rounds)
     if only != "extraction":
+        steerer, few = registry.get("steerers", "residual-add")(), replace(sizes, rounds=rounds)
         results += sweep(lm, sizes, rounds)
+        results += unequal_costs(lm, steerer, 0.7, few) + hook_costs(lm, steerer, few)
     return results
 
 
