@@ -53,6 +53,29 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own digest, whole or not at all."""
+    write_json(path, {**value, "digest": digest(json.loads(json.dumps(value)))})
+
+
+def read_sealed(path: Path, cure: str) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Args:
+        cure: what the user can do where it is damaged.
+
+    Raises:
+        SteerkitError: it is not as it was written.
+    """
+    try:
+        value = dict(json.loads(path.read_text(encoding="utf-8")))
+        if value.pop("digest", None) != digest(value):
+            raise ValueError("it is not as it was written")
+    except (ValueError, TypeError) as error:
+        raise SteerkitError(f"{path}: is damaged ({error}); {cure}") from error
+    return value
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, whole or not at all; the same values give the same bytes.
 
