@@ -39,6 +39,7 @@ class Collector:
         self.moments = ("sums", "squares") if "squares" in needs else ("sums",)
         self.raw_folder = raw_folder if "raw" in needs else None
         self.rooms: dict[Key, Tensor] = {}  # kept from group to group
+        self.whole = True  # false while sums change: they are of no use after an exception there
         self.reset()
 
     def reset(self) -> None:
@@ -55,6 +56,7 @@ class Collector:
         self.with_tokens = 0
         folder = self.raw_folder
         self.raw = [RawWriter(folder, window, self.lm.fingerprint) for window in self.windows] if folder else []
+        self.whole = True
 
     def begin(self, group: Sequence[Sequence[Item]]) -> None:
         """Make ready for a group of batches; what of an earlier one was not committed is forgotten."""
@@ -95,6 +97,7 @@ class Collector:
         import torch
 
         own = {layer: self._checked(layer) for layer in self.layers}
+        self.whole = False
         for place, pool in enumerate(self.pools):
             for moment in self.moments:
                 for layer in self.layers:
@@ -111,9 +114,11 @@ class Collector:
         for batch in self.group:
             self.traces += [item.trace.id for item in batch]
             self.with_tokens += sum(item.trace.thinking > 0 for item in batch)
+        self.whole = True
 
     def statistics(self) -> ActivationStatistics:
         """What was committed since the last `reset`, which must follow: the sums are handed over."""
+        self.whole = False
         windows = {}
         for place, window in enumerate(self.windows):
             windows[window] = WindowStatistics(

@@ -122,7 +122,7 @@ def extract(
             if on_part and spent <= PART_SHARE * (time.monotonic() - begin):
                 hand_over()
     except BaseException:
-        if on_part and collector.traces:
+        if on_part and collector.traces and collector.whole:
             hand_over()
         raise
     on_part = None
