@@ -3,7 +3,7 @@
     python trials/crashes.py --points 200 --seed 0
     python trials/crashes.py --points 20 --kinds kill,sigint --out /tmp/crashes.json
 
-A run of the embedded pair at its smallest is hit once to three times, and then given the same command until it ends.
+A run of the embedded pair at its smallest is hit one to four times, and then given the same command until it ends.
 Its artifacts must be those of a run that was left alone, byte for byte, and what a failed run said must be in words.
 """
 
@@ -25,7 +25,8 @@ from records import Record, put
 from runs import STAGES, run, set_environment, warm_up, words_for
 from same import differences
 
-AGAIN = 1 / 3  # the chance that a run which goes on is hit again, twice at most
+AGAIN = 3 / 4  # the chance that a run which goes on is hit again
+MOST = 4  # times that a run is hit
 
 
 def main() -> int:
@@ -94,10 +95,11 @@ def crash(
             if problem := wrong(point, ended):
                 lost[place] += 1
                 failures.append(f"{points}: {problem}: {ended.errors[-3000:]}")
-            if len(points) == 3 or chance.random() > AGAIN:
+            if len(points) == MOST or chance.random() > AGAIN:
                 ended = run(words_for(target), figures=draws)
                 break
-            point = draw(chance.choice(kinds), chance.choice(STAGES), operations, chance)
+            later = STAGES[STAGES.index(ended.stage) :]
+            point = draw(chance.choice(kinds), chance.choice(later), operations, chance)
         if points:
             print(f"{tried.total()}/{options.points}", *(f"{p.kind} in {p.stage!r}" for p in points), file=sys.stderr)
             found = differences(folder / "whole", target) if not ended.code else ended.errors[-3000:]
