@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from steerkit.errors import SteerkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -50,14 +53,56 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own digest, whole or not at all."""
+    write_json(path, {**value, "digest": digest(json.loads(json.dumps(value)))})
+
+
+def read_sealed(path: Path, cure: str) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Args:
+        cure: what the user can do where it is damaged.
+
+    Raises:
+        SteerkitError: it is not as it was written.
+    """
+    try:
+        value = dict(json.loads(path.read_text(encoding="utf-8")))
+        if value.pop("digest", None) != digest(value):
+            raise ValueError("it is not as it was written")
+    except (ValueError, TypeError) as error:
+        raise SteerkitError(f"{path}: is damaged ({error}); {cure}") from error
+    return value
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; the same values give the same bytes.
+
+    safetensors itself writes the metadata's keys in an order that changes from call to call.
+    """
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        save_file(dict(tensors), temporary, dict(metadata))
+        with temporary.open("r+b") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(length))
+            head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+            file.seek(8)
+            file.write(json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode().ljust(length))
+
+
 def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows in one write and flush them to the disk."""
+    """Append rows in one write and flush them to the disk; a torn last line, left by a kill, is cut off first."""
     text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
     block = memoryview(text.encode())
     try:
-        size = path.stat().st_size if path.exists() else 0
+        size = _whole_size(path)
         with path.open("ab", buffering=0) as file:  # a buffer would write its rest when closed, after the cut
             try:
+                if size < file.seek(0, os.SEEK_END):
+                    file.truncate(size)
                 while block:
                     block = block[file.write(block) :]
                 os.fsync(file.fileno())
@@ -66,6 +111,16 @@ def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
                 raise
     except OSError as error:
         raise disk_error(path, error) from error
+
+
+def _whole_size(path: Path) -> int:
+    """Bytes of a file's whole lines."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        return size if file.read() in (b"", b"\n") else path.read_bytes().rfind(b"\n") + 1
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

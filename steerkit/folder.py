@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +16,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from steerkit.errors import SteerkitError
-from steerkit.files import disk_error, file_digest, write_json
+from steerkit.files import disk_error, file_digest, read_sealed, write_json, write_sealed
 from steerkit.shards import Shard, parts_in
 
 STATE = "state.json"
+HOLDER = ".holder.json"  # who has the folder's lock; stale when it is free
 PROBE = 2.0  # seconds that a shard's own lock may be held by one that looks whether it runs
 
 
@@ -53,6 +56,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.shard.count == 1 and self._lock.is_locked:
+            (self.path / HOLDER).unlink(missing_ok=True)
         self._own.release()
         self._lock.release()
 
@@ -67,6 +72,7 @@ class RunFolder:
         if self.running():
             self._lock.release()
             raise self._busy()
+        _say_who(self.path / HOLDER)
 
     def _enter_as_shard(self) -> None:
         path = Path(self._own.lock_file)
@@ -74,17 +80,19 @@ class RunFolder:
         try:
             self._own.acquire(timeout=PROBE)  # others look whether it is free, for a moment
         except Timeout as error:
+            who = _who(path.with_suffix(".json"))
             raise SteerkitError(
-                f"{self.path}: shard {self.shard} is running here already ({_who(path)}); give each process a number "
+                f"{self.path}: shard {self.shard} is running here already ({who}); give each process a number "
                 "of its own, or this one another folder with --out"
             ) from error
-        write_json(path.with_suffix(".json"), {"pid": os.getpid(), "host": platform.node()})
+        _say_who(path.with_suffix(".json"))
 
     def _busy(self) -> SteerkitError:
         shards = self.running()
         who = f"shard {', '.join(sorted(shards))} of a run" if shards else "another process"
+        which = "; ".join(shards[name] for name in sorted(shards)) if shards else _who(self.path / HOLDER)
         return SteerkitError(
-            f"{self.path}: {who} is running in this folder; wait for it, or use --out with another one"
+            f"{self.path}: {who} is running in this folder ({which}); wait for it, or use --out with another one"
         )
 
     def running(self) -> dict[str, str]:
@@ -98,7 +106,7 @@ class RunFolder:
                 lock.acquire(timeout=0)
                 lock.release()
             except Timeout:
-                found[path.stem.replace("-of-", "/")] = _who(path)
+                found[path.stem.replace("-of-", "/")] = _who(path.with_suffix(".json"))
         return found
 
     def _check_counts(self) -> None:
@@ -214,15 +222,22 @@ class RunFolder:
         return {name: record["seconds"] for name, record in self._state.get("stages", {}).items()}
 
     def _save(self) -> None:
-        write_json(self.path / STATE, self._state)
+        write_sealed(self.path / STATE, self._state)
+
+
+def _say_who(path: Path) -> None:
+    """Write down who this is, for `_who`."""
+    who = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T UTC", time.gmtime())}
+    write_json(path, {**who, "command": shlex.join(sys.argv)})
 
 
 def _who(path: Path) -> str:
-    """The process that has a shard's lock, in words."""
+    """The process that has a lock, in words."""
     try:
-        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return f"process {found['pid']} on {found['host']}"
-    except (OSError, ValueError, KeyError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        who = f"process {found['pid']} on {found['host']} since {found['since']}"
+        return f"{who}: {_cut(str(found['command']), 200)}"
+    except (OSError, ValueError, KeyError, TypeError):
         return "a process that has just begun"
 
 
@@ -235,10 +250,7 @@ def read_state(path: Path) -> dict[str, Any]:
     path = path / STATE
     if not path.is_file():
         return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise SteerkitError(f"{path}: is damaged ({error}); delete it: stages are then done again") from error
+    return read_sealed(path, "delete it: stages are then done again")
 
 
 def differences(before: Any, after: Any, name: str = "") -> list[str]:
@@ -250,5 +262,8 @@ def differences(before: Any, after: Any, name: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _cut(json.dumps(value, ensure_ascii=False), 60)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

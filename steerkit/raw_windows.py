@@ -35,16 +35,14 @@ class RawWriter:
     def flush(self) -> RawWindows:
         """Write what waits; the shards of all that was added. A shard is named after its model and traces."""
         import torch
-        from safetensors.torch import save_file
 
-        from steerkit.files import atomic, digest
+        from steerkit.files import digest, save_tensors
 
         if self.means:
             name = digest([self.fingerprint, list(dict.fromkeys(self.traces))])
             path = self.folder / f"raw_{self.window[0]}..{self.window[1]}_{name}.safetensors"
             head = {"labels": json.dumps(self.labels), "traces": json.dumps(self.traces)}
-            with atomic(path) as temporary:
-                save_file({"windows": torch.cat(self.means)}, temporary, head)
+            save_tensors(path, {"windows": torch.cat(self.means)}, head)
             self.files.append(path)
             self.means, self.labels, self.traces = [], [], []
         return RawWindows(tuple(self.files))

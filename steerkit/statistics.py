@@ -199,9 +199,7 @@ class ActivationStatistics:
 
     def save(self, path: Path) -> None:
         """One safetensors file, whole or not at all; raw windows stay in their own shards."""
-        from safetensors.torch import save_file
-
-        from steerkit.files import atomic
+        from steerkit.files import save_tensors
 
         tensors, heads = {}, []
         for index, (key, item) in enumerate(self.windows.items()):
@@ -214,8 +212,7 @@ class ActivationStatistics:
                 {"range": key, "layers": item.layers, "labels": item.labels, "dropped": item.dropped,
                  "traces": item.traces, "raw": raw}
             )  # fmt: skip
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, {"windows": json.dumps(heads), "meta": json.dumps(self.meta)})
+        save_tensors(path, tensors, {"windows": json.dumps(heads), "meta": json.dumps(self.meta)})
 
     @classmethod
     def load(cls, path: Path) -> ActivationStatistics:

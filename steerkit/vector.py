@@ -12,7 +12,7 @@ from huggingface_hub import ModelHubMixin
 
 from steerkit.card import card_of
 from steerkit.errors import SteerkitError
-from steerkit.files import atomic, write_json
+from steerkit.files import save_tensors, write_json
 from steerkit.hub import explained
 
 if TYPE_CHECKING:
@@ -227,13 +227,10 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; `save_pretrained(folder)` adds a model card and the hub."""
-        from safetensors.torch import save_file
-
         tensors = {f"direction.{layer}": value.contiguous() for layer, value in self.directions.items()}
         tensors |= {f"mean.{layer}": value.contiguous() for layer, value in self.means.items()}
         head = {"format": FORMAT, "info": json.dumps(asdict(self.info)), "norms": json.dumps(self.norms)}
-        with atomic(Path(path)) as temporary:
-            save_file(tensors, temporary, head)
+        save_tensors(Path(path), tensors, head)
 
     @classmethod
     def load(cls, path: Path | str) -> SteeringVector:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+from typing import Any
+
 import pytest
 import torch
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 from tiny import ARCHITECTURES, LABELS, UNUSED, build, tiny
 
+from steerkit.collector import Collector
 from steerkit.errors import SteerkitError
 from steerkit.extraction import Item, extract
 from steerkit.model import LanguageModel
@@ -128,3 +132,39 @@ def test_no_batch_is_longer_than_asked_and_each_trace_is_in_one(llama, items) ->
     assert all(len(batch) == 1 or len(batch) * max(len(i.ids) for i in batch) <= 120 for batch in found)
     assert any(len(batch) > 1 for batch in found)
     assert batches(items[::-1], 120) == found
+
+
+@pytest.mark.parametrize(("inside", "share"), [("_spread", -1.0), ("_stacked", 1e9)])
+def test_an_interrupt_while_sums_change_leaves_no_half_sums(
+    llama, items, monkeypatch: pytest.MonkeyPatch, inside: str, share: float
+) -> None:
+    """Ctrl-C within a commit, or while what there is so far is handed over: going on gives the whole sums."""
+    options = {"labels": LABELS, "batch_tokens": 60}
+    whole = extract(llama, items, EXTRACTOR, **options).at(WINDOW)
+    plain = getattr(Collector, inside)
+    stopped = 0
+    for moment in (1, 2, 3, 5, 9, 14):
+        calls = count(1)
+        parts: list[tuple[ActivationStatistics | None, list[str]]] = [(None, [])]
+
+        def stop(*args: Any, calls: Any = calls, moment: int = moment) -> Any:
+            found = plain(*args)
+            if next(calls) == moment:
+                raise KeyboardInterrupt
+            return found
+
+        def keep(so_far: ActivationStatistics, traces: list[str], parts: Any = parts) -> None:
+            parts.append((so_far, list(traces)))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Collector, inside, stop)
+            patch.setattr("steerkit.extraction.PART_SHARE", share)  # never, or always hands over
+            try:
+                extract(llama, items, EXTRACTOR, **options, on_part=keep)
+            except KeyboardInterrupt:
+                stopped += 1
+        before, done = parts[-1]
+        found = extract(llama, items, EXTRACTOR, **options, before=before, skip=done).at(WINDOW)
+        assert torch.equal(found.counts, whole.counts), moment
+        assert torch.allclose(found.sums, whole.sums, rtol=1e-9, atol=1e-9), moment
+    assert stopped >= 2

@@ -10,9 +10,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from steerkit.errors import SteerkitError
-from steerkit.files import append_jsonl, atomic, digest, file_digest, read_whole_lines, write_json
+from steerkit.files import append_jsonl, atomic, digest, file_digest, read_whole_lines, save_tensors, write_json
 
 ROWS = [{"id": i, "text": "wait “hmm” \u2028" * 3} for i in range(5)]
 
@@ -36,6 +38,29 @@ def test_a_torn_last_line_is_removed_and_appending_goes_on(tmp_path: Path, cut: 
     assert path.read_bytes() == whole
     append_jsonl(path, ROWS[3:])
     assert read_whole_lines(path) == ROWS
+
+
+def test_a_torn_last_line_is_cut_off_before_appending(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_jsonl(path, ROWS[:3])
+    with path.open("a") as file:
+        file.write('{"id": 3, "te')
+    append_jsonl(path, ROWS[3:])
+    assert read_whole_lines(path) == ROWS
+    path.write_text('{"id": 3, "te')
+    append_jsonl(path, ROWS)
+    assert read_whole_lines(path) == ROWS
+
+
+def test_equal_tensors_are_equal_files(tmp_path: Path) -> None:
+    tensors = {f"x{i}": torch.arange(4.0) + i for i in range(3)}
+    head = {name: f'é "quoted" \x01\x7f\u2028 {name}' for name in "abcdefgh"}
+    for number in range(4):
+        save_tensors(tmp_path / str(number), tensors, head)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert file.metadata() == head
+        assert all(torch.equal(file.get_tensor(name), value) for name, value in tensors.items())
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +30,10 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout and other.stdin
         assert other.stdout.readline() == b"held\n"
-        message = r"run: another process is running in this folder; wait for it, or use --out"
+        message = (
+            rf"run: another process is running in this folder \(process {other.pid} on {platform.node()} since "
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: -c .*run\); wait for it, or use --out"
+        )
         with pytest.raises(SteerkitError, match=message), RunFolder(tmp_path / "run"):
             pass
         other.kill()
@@ -81,6 +86,17 @@ def test_a_damaged_state_file(tmp_path: Path) -> None:
     (tmp_path / "state.json").unlink()
     with RunFolder(tmp_path) as folder:  # the lock of the failed try is gone
         assert folder.seconds() == {}
+
+
+def test_a_state_file_that_is_json_but_not_as_it_was_written(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.claim(RECIPE, update=False)
+        folder.finish("traces", "k1", [], 1.5)
+    state = tmp_path / "state.json"
+    json.loads(state.read_text())  # it is JSON
+    state.write_text(state.read_text().replace("k1", "k2"))
+    with pytest.raises(SteerkitError, match=r"state\.json: is damaged \(it is not as it was written\); delete it"):
+        RunFolder(tmp_path).__enter__()
 
 
 def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:

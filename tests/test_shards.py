@@ -225,7 +225,9 @@ def test_who_may_be_in_a_folder(tmp_path: Path) -> None:
             SteerkitError, match=r"run: shard 1/2 is running here already \(process \d+ on .*of its own"
         ):
             RunFolder(folder, Shard(1, 2)).__enter__()
-        with pytest.raises(SteerkitError, match=r"run: shard 1/2 of a run is running in this folder; wait for it, or"):
+        with pytest.raises(
+            SteerkitError, match=r"run: shard 1/2 of a run is running in this folder \(process \d+ .*; wait for"
+        ):
             RunFolder(folder).__enter__()
         with pytest.raises(
             SteerkitError, match=r"this is one of 3 shards, but 2 are running here; go on with --shard i/2"
@@ -247,7 +249,7 @@ def test_who_may_be_in_a_folder(tmp_path: Path) -> None:
             with pytest.raises(Stop), own.held(on_wait):
                 pass
     with held_by(folder, 0, 1):
-        message = r"run: another process is running in this folder; wait for it"
+        message = r"run: another process is running in this folder \(process \d+ on .*: -c .*\); wait for it"
         with pytest.raises(SteerkitError, match=message), RunFolder(folder, Shard(0, 2)):
             pass
     with RunFolder(folder, Shard(0, 2)) as own:  # killed processes leave nothing behind that is in the way

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from steerkit.files import append_jsonl, read_whole_lines, write_json, write_jsonl
+from steerkit.files import append_jsonl, read_sealed, read_whole_lines, write_jsonl, write_sealed
 from steerkit.generation import Generated, GenerationRow
 from steerkit.threads import use_threads
 
@@ -96,7 +95,7 @@ def _plan(trainer: SteeringTrainer, stage: str, key: str, jobs: Sequence[Job]) -
     """The stage's plan: as the folder has it, else a new one."""
     path = trainer.folder / f"plans/{stage}.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_sealed(path, "delete it: it is made again, as the recipe says")
         if found["key"] == key:
             chunks = [[tuple(name) for name in chunk] for chunk in found["chunks"]]
             return Plan(found["threads"], found["batch_size"], chunks)
@@ -110,7 +109,7 @@ def _plan(trainer: SteeringTrainer, stage: str, key: str, jobs: Sequence[Job]) -
             most = min(chunk, len(jobs))
             size = trainer.engine.batch_size(longest.target, longest.row.prompt_ids, args.max_new_tokens, most)
     plan = Plan(threads, size, _chunks(jobs, chunk))
-    write_json(path, {"key": key, **asdict(plan)})
+    write_sealed(path, {"key": key, **asdict(plan)})
     trainer.log(stage=stage, batch_size=size, threads=threads, **trainer.pair.reasoning.setup)
     return plan
 

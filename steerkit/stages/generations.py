@@ -10,7 +10,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from steerkit.conditions import Condition, Experiment, Planner, VectorKey, distinct
-from steerkit.files import read_whole_lines, write_json, write_jsonl
+from steerkit.errors import SteerkitError
+from steerkit.files import digest, read_whole_lines, write_json, write_jsonl
 from steerkit.generation import Generated, GenerationRow
 from steerkit.noise import key_of
 from steerkit.scores import choose_strength
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
 
 FILE = "generations.jsonl"
+CHOICE = "choice.json"
 Vectors = Mapping[VectorKey, SteeringVector]
 
 
@@ -42,7 +44,7 @@ def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors
 
     NaN where no experiment steers.
     """
-    path, planner = trainer.folder / "choice.json", planner_for(trainer, vectors)
+    path, planner = trainer.folder / CHOICE, planner_for(trainer, vectors)
     experiments = planner.choose()
     if not experiments:
         trainer.keys["choose"] = ""
@@ -52,15 +54,15 @@ def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors
         rows = _merge(trainer, "choose")
         scores = score(trainer, rows, prompts, planner.label)
         chosen, how = choose_strength(scores, planner)
-        write_json(path, {"strength": chosen, "how": how})
+        write_json(path, {"strength": chosen, "how": how, "texts": digest(rows)})
         trainer.log(chosen_strength=chosen, how=how)
-        return chosen, ["choice.json", FILE]
+        return chosen, [CHOICE, FILE]
 
     inputs = [*_inputs(trainer, experiments), trainer.args.choose.model_dump(), *scoring_inputs(trainer)]
     chosen = trainer.stage(
         "choose", inputs, make, lambda: float(json.loads(path.read_text())["strength"]),
         part=partial(_generate, trainer, "choose", experiments, prompts, vectors),
-        sealed=("choice.json",),  # the test's texts join the generations
+        sealed=(CHOICE,),  # the test's texts join the generations
     )  # fmt: skip
     return chosen, experiments
 
@@ -102,10 +104,26 @@ def _generate(
 
 
 def _merge(trainer: SteeringTrainer, stage: str) -> list[dict[str, Any]]:
-    """The stage's texts, put in ``generations.jsonl`` in place of earlier ones."""
+    """The stage's texts, put in ``generations.jsonl`` in place of earlier ones.
+
+    Raises:
+        SteerkitError: the other texts there are not as they were written.
+    """
     path, rows = trainer.folder / FILE, merged_rows(trainer, stage)
-    write_jsonl(path, [*(row for row in read_whole_lines(path) if row["stage"] != stage), *rows])
+    others = [row for row in read_whole_lines(path) if row["stage"] != stage]
+    if stage == "test" and others and trainer.keys["choose"]:
+        _check_chosen(trainer, others)
+    write_jsonl(path, sorted([*others, *rows], key=lambda row: str(row["stage"])))  # choose, then test
     return rows
+
+
+def _check_chosen(trainer: SteeringTrainer, rows: Sequence[dict[str, Any]]) -> None:
+    """The file has no seal of its own until the test's texts are in it."""
+    if json.loads((trainer.folder / CHOICE).read_text(encoding="utf-8"))["texts"] != digest(rows):
+        raise SteerkitError(
+            f"{trainer.folder / FILE}: was changed after stage 'choose' wrote it; delete it to have it made again "
+            "(or put the original back)"
+        )
 
 
 def steering_jobs(

@@ -1,0 +1,135 @@
+"""Crashes runs at random points of all stages and goes on with them: nothing may be lost, nothing may differ.
+
+    python trials/crashes.py --points 200 --seed 0
+    python trials/crashes.py --points 20 --kinds kill,sigint --out /tmp/crashes.json
+
+A run of the embedded pair at its smallest is hit one to four times, and then given the same command until it ends.
+Its artifacts must be those of a run that was left alone, byte for byte, and what a failed run said must be in words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from damage import DAMAGES
+from disk import give_room, small_disk
+from points import KINDS, Point, count_operations, draw, hit, wrong
+from records import Record, put
+from runs import STAGES, run, set_environment, warm_up, words_for
+from same import differences
+
+AGAIN = 3 / 4  # the chance that a run which goes on is hit again
+MOST = 4  # times that a run is hit
+
+
+def main() -> int:
+    options = _options()
+    set_environment()
+    began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="crashes-"))
+    whole = folder / "whole"
+    warm_up(whole, figures=not options.few)
+    alone = run(words_for(folder / "alone"), figures=False)
+    if found := differences(whole, folder / "alone"):
+        print(f"two runs that were left alone differ: {found}", file=sys.stderr)
+        return 1
+    failures: list[str] = []
+    records: list[Record] = []
+    with small_disk(folder / "disk") as disk:
+        kinds = [kind for kind in options.kinds.split(",") if kind in KINDS and (kind != "enospc" or disk)]
+        if "enospc" in options.kinds and not disk:
+            print("enospc: left out, no small disk can be mounted here (that takes root)", file=sys.stderr)
+        if kinds and options.points:
+            records += crash(options, kinds, folder, disk or folder, alone.seconds, failures)
+    for name, damage in DAMAGES.items():
+        if name in options.kinds.split(","):
+            records += damage(whole, folder, random.Random(options.seed), options.few, failures)
+    for record in records:
+        print(f"{record.what}: {record.tried} tried, {record.lost} lost, {record.seconds:.0f} s")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if options.out:
+        put(options.out, records)
+    print(f"{sum(r.tried for r in records)} tried, {len(failures)} failures, {time.monotonic() - began:.0f} s")
+    if failures:
+        print(f"kept: {folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder)
+    return 1 if failures else 0
+
+
+def crash(
+    options: argparse.Namespace, kinds: list[str], folder: Path, disk: Path, seconds: dict[str, float],
+    failures: list[str],
+) -> list[Record]:  # fmt: skip
+    """Hit runs until there are `points`; a record a kind and stage."""
+    chance = random.Random(options.seed)
+    operations = count_operations(folder / "counted") if "kill-operation" in kinds else 0
+    plan = [(kinds[i % len(kinds)], STAGES[i // len(kinds) % len(STAGES)]) for i in range(options.points * 9)]
+    tried: Counter[tuple[str, str]] = Counter()
+    lost: Counter[tuple[str, str]] = Counter()
+    spent: Counter[tuple[str, str]] = Counter()
+    number = 0
+    while tried.total() < options.points and number < len(plan):
+        kind, stage = plan[number]
+        number += 1
+        began, draws = time.monotonic(), stage == "report" and not options.few
+        target = disk / f"run-{number}"
+        points: list[Point] = []
+        point = draw(kind, stage, operations, chance)
+        while True:
+            ended = hit(point, target, seconds, figures=draws)
+            give_room(disk)
+            if ended.code == 0:  # it ended before the point, or nothing was left to write
+                break
+            points.append(point)
+            place = (point.kind, ended.stage)
+            tried[place] += 1
+            if problem := wrong(point, ended):
+                lost[place] += 1
+                failures.append(f"{points}: {problem}: {ended.errors[-3000:]}")
+            if len(points) == MOST or chance.random() > AGAIN:
+                ended = run(words_for(target), figures=draws)
+                break
+            later = STAGES[STAGES.index(ended.stage) :]
+            point = draw(chance.choice(kinds), chance.choice(later), operations, chance)
+        if points:
+            print(f"{tried.total()}/{options.points}", *(f"{p.kind} in {p.stage!r}" for p in points), file=sys.stderr)
+            found = differences(folder / "whole", target) if not ended.code else ended.errors[-3000:]
+            if found:
+                lost[points[-1].kind, points[-1].stage] += 1
+                failures.append(f"{target} {points}: {found}")
+                shutil.copytree(target, folder / f"failed-{number}")
+            spent[points[0].kind, points[0].stage] += time.monotonic() - began
+        shutil.rmtree(target)
+    return [
+        Record(f"{KINDS[kind]}: {stage}", tried[kind, stage], lost[kind, stage], spent[kind, stage])
+        for kind in kinds
+        for stage in STAGES
+        if tried[kind, stage]
+    ]
+
+
+def _options() -> argparse.Namespace:
+    known = [*KINDS, *DAMAGES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=200, help="crashes in all, over all kinds and stages")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--kinds", default=",".join(known), help=f"some of {', '.join(known)}")
+    parser.add_argument("--few", action="store_true", help="a short form: few kinds of damage, and no figures")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json", help="where records go")
+    options = parser.parse_args()
+    if unknown := set(options.kinds.split(",")) - set(known):
+        parser.error(f"--kinds: no {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

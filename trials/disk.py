@@ -1,0 +1,37 @@
+"""A small disk that can be filled to the last page and given room again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SIZE = 32 * 2**20  # bytes; a run takes under 4 MB
+PAGE = 4096
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """A tmpfs mounted on a new folder; None where that can't be done (it takes root on Linux)."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path, pages: int) -> None:
+    """Leave so many free pages."""
+    there = os.statvfs(disk)
+    with (disk / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(there.f_bavail - pages, 1) * there.f_frsize)
+
+
+def give_room(disk: Path) -> None:
+    (disk / "filler").unlink(missing_ok=True)
