@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from steerkit.errors import SteerkitError
 from steerkit.files import disk_error, file_digest, write_json
 from steerkit.shards import Shard, parts_in
+from steerkit.strict_json import loads
 
 STATE = "state.json"
 PROBE = 2.0  # seconds that a shard's own lock may be held by one that looks whether it runs
@@ -236,9 +237,24 @@ def read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return check_state(loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise SteerkitError(f"{path}: is damaged ({error}); delete it: stages are then done again") from error
+
+
+def check_state(state: Any) -> dict[str, Any]:
+    """The state of a run folder, as it may be a stranger's. Raises: ValueError for other types, or files elsewhere."""
+    try:
+        for record in state.get("stages", {}).values():
+            names = {"key": record["key"], **record["files"]}
+            if not all(isinstance(v, str | None) for v in names.values()) or not 0 <= record["seconds"] < 1e12:
+                raise ValueError("a stage's record is of other types")
+            outside = [name for name in record["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
+            if outside:
+                raise ValueError(f"{outside[0]!r} is not in the folder")
+        return dict(state)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the state of a run: {error}") from error
 
 
 def differences(before: Any, after: Any, name: str = "") -> list[str]:
