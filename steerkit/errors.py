@@ -14,7 +14,7 @@ _SECRET = re.compile(
     r"(?<=://)[^/\s@'\"]*:[^/\s@'\"]*(?=@)|\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|(?<=Bearer )[^\s'\"]+"
 )
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)$")
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class SteerkitError(Exception):
@@ -34,7 +34,7 @@ def redacted(text: str) -> str:
 
 def printable(text: str) -> str:
     """A text that can't steer a terminal: control characters (line breaks and tabs aside) as escapes."""
-    return _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
+    return UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,7 @@ TARGETS: dict[str, Target] = {
 
 FORBIDDEN = frozenset({
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "socket.getaddrinfo",
-    "pickle.find_class", "webbrowser.open", "ctypes.dlopen",
+    "pickle.find_class", "webbrowser.open",
 })  # fmt: skip
 _watched: list[tuple[str, list[str]]] = []  # the folder that may be written to, and what was done elsewhere
 
