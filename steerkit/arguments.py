@@ -119,7 +119,8 @@ class Projection(Config):
 
 class SteeringArguments(Config):
     output_dir: str | None = None
-    """Run folder; runs/NAME under the current folder when left out."""
+    """Run folder; runs/NAME under the current folder when left out. A recipe file's must lie below the current folder;
+    any other is named on the command line (--out)."""
     seed: int = Field(default=0, ge=0)
     """Of prompts, sampling and noise: the same seed and batch plan give the same texts."""
     engine: Annotated[PluginSpec, Kind("engines")] = PluginSpec(name="hf")
@@ -139,11 +140,11 @@ class SteeringArguments(Config):
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0 measures which count is fastest."""
     trust_remote_code: bool = False
-    """Run Python code that a model repository brings along."""
+    """Run Python code that a model repository brings along; a recipe's needs --trust-remote-code, too."""
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "aim", "comet_ml", "trackio"], ...] = ()
     """Experiment trackers that the log also goes to (through accelerate; the package must be installed)."""
     push_to_hub: bool = False
-    """Upload the run's vectors when it is done."""
+    """Upload the run's vectors when it is done; a recipe file's needs `--allow push`."""
     hub_model_id: str | None = None
     """Where to: USER/NAME; each vector gets a repository of its own, whose name begins with this."""
     hub_private_repo: bool | None = None
@@ -245,7 +246,7 @@ class SteeringArguments(Config):
         """
         from steerkit.recipe import load_recipe
 
-        recipe = load_recipe(str(name))
+        recipe = load_recipe(str(name), own=tuple(changes), trust_remote_code="trust_remote_code" in changes)
         data = {**recipe.model_dump(), **changes}
         return cls(**{key: data[key] for key in cls.model_fields})
 
@@ -265,12 +266,13 @@ class Prompts(Config):
 
 
 class Recipe(SteeringArguments):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the run; letters, digits, dots, dashes."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """Name of the run; letters, digits, dots, dashes; at most 100."""
     about: str = ""
     """What the recipe asks, in a sentence; opens the report."""
     plugins: tuple[str, ...] = ()
-    """Local Python files whose plugins the recipe uses, relative to the recipe."""
+    """Local Python files whose plugins the recipe uses, relative to the recipe and inside its folder; others need
+    `--allow plugins`."""
     base: str
     """Model before reasoning training: `source:name`, a folder, a .gguf file or a hub id."""
     reasoning: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -25,7 +26,14 @@ class VectorKey:
     def file(self) -> str:
         """File name in the run folder's ``vectors/``."""
         sweep = ".sweep" if self.pool == "sweep" else ""
-        return f"{self.source}.{self.label}.{self.window[0]}..{self.window[1]}{sweep}.safetensors"
+        return f"{self.source}.{_for_files(self.label)}.{self.window[0]}..{self.window[1]}{sweep}.safetensors"
+
+
+def _for_files(label: str) -> str:
+    """A label as a part of a file's name; one that can't be that (``../x``, ``a/b``, an emoji) has its digest in it."""
+    if re.fullmatch(r"[A-Za-z0-9 _-]{1,80}", label):
+        return label
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', label)[:60]}-{digest(label)[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+_SECRET = re.compile(
+    r"(?<=://)[^/\s@'\"]*:[^/\s@'\"]*(?=@)|\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|(?<=Bearer )[^\s'\"]+"
+)
+_SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)$")
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class SteerkitError(Exception):
-    """What was wrong, where, and what to do about it, in words."""
+    """What was wrong, where, and what to do about it, in words; without secrets, and safe to print."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(redacted(message)))
+
+
+def redacted(text: str) -> str:
+    """A text without passwords in addresses, keys of known forms, and the values of variables such as HF_TOKEN."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_NAME.search(name):
+            text = text.replace(value, "[secret]")
+    return _SECRET.sub("[secret]", text)
+
+
+def printable(text: str) -> str:
+    """A text that can't steer a terminal: control characters (line breaks and tabs aside) as escapes."""
+    return UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +63,26 @@ class InputError(SteerkitError):
         count = len(self.problems)
         head = f"{what}: {count} problem{'s' if count != 1 else ''}"
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+
+
+@contextmanager
+def readable(folder: object) -> Iterator[None]:
+    """Turn what goes wrong in files that don't fit together (edited, cut off, someone else's) into a plain message.
+
+    Raises:
+        SteerkitError: which folder, and what was run into.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
+        trace = error.__traceback__
+        while trace and trace.tb_next:
+            trace = trace.tb_next
+        at = f", {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+        raise SteerkitError(
+            f"{folder}: its files are damaged, or not of one run ({type(error).__name__}: {str(error)[:200]}{at}); if "
+            "nobody changed them, that is a mistake of steerkit's: please report it"
+        ) from error
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from steerkit.errors import SteerkitError
+from steerkit.strict_json import loads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,7 @@ def read_sealed(path: Path, cure: str) -> dict[str, Any]:
         SteerkitError: it is not as it was written.
     """
     try:
-        value = dict(json.loads(path.read_text(encoding="utf-8")))
+        value = dict(loads(path.read_text(encoding="utf-8")))
         if value.pop("digest", None) != digest(value):
             raise ValueError("it is not as it was written")
     except (ValueError, TypeError) as error:

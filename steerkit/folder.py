@@ -250,7 +250,26 @@ def read_state(path: Path) -> dict[str, Any]:
     path = path / STATE
     if not path.is_file():
         return {}
-    return read_sealed(path, "delete it: stages are then done again")
+    cure = "delete it: stages are then done again"
+    try:
+        return check_state(read_sealed(path, cure))
+    except ValueError as error:
+        raise SteerkitError(f"{path}: is damaged ({error}); {cure}") from error
+
+
+def check_state(state: Any) -> dict[str, Any]:
+    """The state of a run folder, as it may be a stranger's. Raises: ValueError for other types, or files elsewhere."""
+    try:
+        for record in state.get("stages", {}).values():
+            names = {"key": record["key"], **record["files"]}
+            if not all(isinstance(v, str | None) for v in names.values()) or not 0 <= record["seconds"] < 1e12:
+                raise ValueError("a stage's record is of other types")
+            outside = [name for name in record["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
+            if outside:
+                raise ValueError(f"{outside[0]!r} is not in the folder")
+        return dict(state)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the state of a run: {error}") from error
 
 
 def differences(before: Any, after: Any, name: str = "") -> list[str]:

@@ -37,10 +37,18 @@ Window = Annotated[tuple[int, int], Field(description="first and last token offs
 class Config(BaseModel):
     """A plugin's options. Every field has a docstring (with its unit): `recipe show` prints it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     how: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how a result is come by and not what it is (retries, prices): a run may go on with others."""
+    writes: ClassVar[frozenset[str]] = frozenset()
+    """Fields that name a folder which the plugin writes to: a recipe's must lie below the current folder."""
+    outward: ClassVar[frozenset[str]] = frozenset()
+    """Fields that decide which server is asked, and what it is sent; `asks` says it in words."""
+
+    def asks(self) -> str:
+        """Which server is sent what, to be allowed; empty for none, this computer, or the plugin's usual one."""
+        return ""
 
 
 class Plugin(ABC):  # noqa: B024  (the kinds below have the abstract methods)

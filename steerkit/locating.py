@@ -77,7 +77,9 @@ def locate(text: str, pieces: Sequence[str]) -> Located:
     _fill(places, quoted, len(plain), frequent, exact=True)
     _fill(places, quoted, len(plain), edited.candidates, exact=False)
     lost = [everywhere[piece] for piece, place in zip(quoted, places, strict=True) if not place]
-    free = [_any_free(found, [p for p in places if p]) for found in lost if found]
+    taken = [place for place in places if place]
+    ends = [place.end for place in taken]
+    free = [_any_free(found, taken, ends) for found in lost if found]
     return Located(
         [p and Place(origin[p.start], origin[p.end - 1] + 1, p.exact) for p in places],
         overlapping=free.count(False),
@@ -100,9 +102,8 @@ def _occurrences(text: str, part: str, start: int, end: int) -> list[tuple[int, 
     return found
 
 
-def _any_free(found: Sequence[tuple[int, int]], taken: Sequence[Place]) -> bool:
-    """Whether one of the places overlaps none that is taken (in order)."""
-    ends = [place.end for place in taken]
+def _any_free(found: Sequence[tuple[int, int]], taken: Sequence[Place], ends: Sequence[int]) -> bool:
+    """Whether one of the places overlaps none that is taken (in order, with their `ends`)."""
     for start, end in found:
         at = bisect_right(ends, start)
         if at == len(taken) or end <= taken[at].start:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from steerkit import registry
+from steerkit import registry, trust
 from steerkit.arguments import PluginSpec, Recipe, plugin_fields
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.recipe_yaml import Document, Key, read_yaml
@@ -35,12 +36,19 @@ def find_recipe(name: str) -> Path:
     """
     places = [Path(name), Path(f"{name}.yaml"), shipped_folder() / name, shipped_folder() / f"{name}.yaml"]
     for path in places:
-        if path.is_file():
+        if _is_file(path):
             return path
     raise SteerkitError(
         f"{name}: no such recipe, neither a file here nor a shipped one; "
         + nearest(name.removesuffix(".yaml"), [path.stem for path in shipped()])
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def find_preset(name: str) -> Path:
@@ -55,17 +63,29 @@ def find_preset(name: str) -> Path:
         return find_recipe(name)
 
 
-def load_recipe(name: str, overrides: Sequence[str] = (), presets: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name: str,
+    overrides: Sequence[str] = (),
+    presets: Sequence[str] = (),
+    *,
+    allow: Collection[str] = (),
+    trust_remote_code: bool = False,
+    own: Collection[str] = (),
+) -> Recipe:
     """Read, extend, override and check a recipe.
 
     Args:
         name: a file, or a shipped recipe's name.
         overrides: ``key.subkey=value`` strings, each value read as YAML.
         presets: recipes whose own settings (without name, question and what they extend) are laid over it, in order.
+        allow: what a recipe may do only with the user's word: `plugins`, `servers`, `push` (see `steerkit.trust`).
+        trust_remote_code: confirms that a recipe which says so may run code of its models' repositories.
+        own: keys whose value the caller sets afterwards: what the recipe says of them needs nobody's word.
 
     Raises:
-        InputError: all problems, each with file:line:column.
+        InputError: all problems, each with file:line:column; among them what the recipe may not do without a word.
     """
+    trust.check_allowed(allow)
     document, folder = read_extended(name)
     for preset in presets:
         over = read_yaml(find_preset(preset))
@@ -74,9 +94,10 @@ def load_recipe(name: str, overrides: Sequence[str] = (), presets: Sequence[str]
         document = document.merged(over)
     for assignment in overrides:
         document.set(assignment)
-    problems = list(document.problems)
-    problems += _load_plugin_files(document, folder)
-    problems += _check_plugins(document)
+    document.given |= {(key,) for key in own}
+    problems = [*document.problems, *trust.secrets(document), *trust.unconfirmed(document, allow, trust_remote_code)]
+    problems += trust.load_plugin_files(document, folder, allow)
+    problems += _check_plugins(document, allow)
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
@@ -104,23 +125,12 @@ def read_extended(name: str) -> tuple[Document, Path]:
     while "extends" in document.data:
         parent_name = str(document.data.pop("extends"))
         near = [current.parent / parent_name, current.parent / f"{parent_name}.yaml"]
-        parent = next((p for p in near if p.is_file()), None) or find_recipe(parent_name)
+        parent = next((p for p in near if _is_file(p)), None) or find_recipe(parent_name)
         if parent.resolve() in seen:
             raise InputError(name, [Problem(document.place(("extends",)), f"{parent_name} extends itself")])
         seen.append(parent.resolve())
         document, current = read_yaml(parent).merged(document), parent
     return document, folder
-
-
-def _load_plugin_files(document: Document, folder: Path) -> list[Problem]:
-    problems = []
-    files = document.data.get("plugins")
-    for index, file in enumerate(files if isinstance(files, list) else []):
-        try:
-            registry.load_file(folder / str(file))
-        except SteerkitError as error:
-            problems.append(Problem(document.place(("plugins", index)), str(error)))
-    return problems
 
 
 def _slots(document: Document) -> Iterator[tuple[Key, str, Any]]:
@@ -136,8 +146,8 @@ def _slots(document: Document) -> Iterator[tuple[Key, str, Any]]:
             yield path, kind, value
 
 
-def _check_plugins(document: Document) -> list[Problem]:
-    """Names and options of all plugins that the recipe names."""
+def _check_plugins(document: Document, allow: Collection[str]) -> list[Problem]:
+    """Names and options of all plugins that the recipe names, and what they would do that needs the user's word."""
     problems = []
     for path, kind, value in _slots(document):
         spec = {"name": value} if isinstance(value, str) else value
@@ -150,9 +160,11 @@ def _check_plugins(document: Document) -> list[Problem]:
             continue
         options = {k: v for k, v in spec.items() if k != "name"}
         try:
-            cls.Config.model_validate_json(json.dumps(options), strict=True)
+            config = cls.Config.model_validate_json(json.dumps(options), strict=True)
         except ValidationError as error:
             problems += [p for e in error.errors() for p in _explain(e, document, path, cls.Config)]
+        else:
+            problems += trust.unconfirmed_options(document, path, options, config, allow)
     return problems
 
 
@@ -254,7 +266,7 @@ def _about(model: type[BaseModel], location: Sequence[Any]) -> str:
 
 def _by_place(problem: Problem) -> tuple[str, list[int]]:
     name, *numbers = problem.where.rsplit(":", 2)
-    return name, [int(n) for n in numbers if n.isdigit()]
+    return name, [int(n) for n in numbers if re.fullmatch("[0-9]{1,9}", n)]
 
 
 def resolved_yaml(recipe: Recipe, *, documented: bool = False) -> str:

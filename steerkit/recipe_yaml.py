@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from steerkit.errors import InputError, Problem, SteerkitError
+from steerkit.bounded_yaml import compose, read_text
+from steerkit.errors import InputError, Problem, redacted
 
 Key = tuple[str | int, ...]
 
@@ -29,6 +30,8 @@ for tag, pattern, first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^$"), [""])
+_PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass
@@ -39,11 +42,15 @@ class Document:
         data: nested dicts, lists and scalars; keys are strings.
         places: path of keys and indices → ``file:line:column``.
         problems: what is wrong with it as YAML.
+        folders: key at the top → folder of the file that sets it.
+        given: what the user set on the command line, or in code.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
     places: dict[Key, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
+    given: set[Key] = field(default_factory=set)
 
     def place(self, key: Key) -> str:
         """Where a key stands, or the nearest thing above it."""
@@ -51,24 +58,28 @@ class Document:
             key = key[:-1]
         return self.places.get(key, "recipe")
 
+    def is_given(self, key: Key) -> bool:
+        """Whether the user named this value, or a whole that it is a part of."""
+        return any(key[:length] in self.given for length in range(1, len(key) + 1))
+
     def merged(self, child: Document) -> Document:
         """This document with another's values over it, mapping by mapping."""
         places = dict(self.places)
         for key, place in child.places.items():
             places[key] = place
         data = {**self.data, **{k: _merge(self.data.get(k), v) for k, v in child.data.items()}}
-        return Document(data, places, [*self.problems, *child.problems])
+        return Document(data, places, [*self.problems, *child.problems], {**self.folders, **child.folders}, self.given)
 
     def set(self, assignment: str) -> None:
         """Apply one ``a.b=value`` override, the value read as YAML."""
         name, equals, text = assignment.partition("=")
-        where = f"--set {assignment}"
+        where = f"--set {redacted(assignment)}"
         if not equals or not name.strip():
             self.problems.append(Problem(where, "an override is written key.subkey=value"))
             return
-        key: Key = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+        key: Key = tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in name.strip().split("."))
         try:
-            node = yaml.compose(text, Loader=_Loader)
+            node = compose(text, _Loader)
         except yaml.YAMLError as error:
             self.problems.append(Problem(where, f"the value is not YAML: {_short(error)}"))
             return
@@ -81,6 +92,7 @@ class Document:
             del self.places[old]
         self.places |= inner.places | {key: where}
         self.problems += inner.problems
+        self.given.add(key)
 
 
 def read_yaml(path: Path, shown: str | None = None) -> Document:
@@ -91,13 +103,9 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
         InputError: it is not YAML, or not a mapping.
     """
     name = shown or str(path)
+    text = read_text(path, name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 ({error})"
-        raise SteerkitError(f"{name}: can't be read: {reason}") from error
-    try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = compose(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
@@ -108,6 +116,7 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
         raise InputError(name, [Problem(f"{name}:1:1", "a recipe is a mapping of keys to values")])
     document = Document()
     document.data = _value(node, (), document, lambda n: f"{name}:{n.start_mark.line + 1}:{n.start_mark.column + 1}")
+    document.folders = dict.fromkeys(document.data, path.parent)
     return document
 
 
@@ -136,9 +145,13 @@ def _value(node: yaml.Node, key: Key, document: Document, place: Any) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*key, index), document, place) for index, item in enumerate(node.value)]
     try:
-        loader = _Loader("")
-        return loader.construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
+        if node.tag not in _PLAIN:
+            raise ValueError(f"a recipe has no values of the kind {node.tag.removeprefix('tag:yaml.org,2002:')!r}")
+        value = _Loader("").construct_object(node)
+        if isinstance(value, str) and _NO_TEXT.search(value):
+            raise ValueError("a text with a NUL or half of a surrogate pair")
+        return value
+    except (yaml.YAMLError, ValueError, LookupError, OverflowError) as error:
         document.problems.append(Problem(place(node), f"can't be read: {str(error).splitlines()[0]}"))
         return None
 

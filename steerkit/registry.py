@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,7 +104,7 @@ def _line_in(error: BaseException, path: Path) -> str:
 def entries(kind: str) -> dict[str, list[Entry]]:
     """Every known plugin of a kind by name, nothing imported. Two entries of one name are a conflict."""
     found: dict[str, list[Entry]] = {}
-    for point in importlib.metadata.entry_points(group=GROUP.format(kind=kind)):
+    for point in _points(GROUP.format(kind=kind), tuple(map(_changed, sys.path))):
         dist = point.dist
         entry = Entry(
             kind,
@@ -121,6 +122,20 @@ def entries(kind: str) -> dict[str, list[Entry]]:
         if local_kind == kind:
             found.setdefault(name, []).append(entry)
     return found
+
+
+@lru_cache(maxsize=2 * len(KINDS))
+def _points(group: str, path: tuple[tuple[str, float], ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """A group's entry points; reading every distribution's file takes long, so that it is done once a `path`."""
+    return tuple(importlib.metadata.entry_points(group=group))
+
+
+def _changed(folder: str) -> tuple[str, float]:
+    """A folder of the import path, and when something was installed there or removed last."""
+    try:
+        return folder, Path(folder or ".").stat().st_mtime
+    except (OSError, ValueError):
+        return folder, 0.0
 
 
 def get(kind: str, name: str) -> type[Any]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from steerkit.errors import SteerkitError, nearest
+from steerkit.strict_json import loads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,20 +128,25 @@ class RawWindows:
         """[S, H] float32 window means at one layer, each span's label, and each span's trace id.
 
         Raises:
-            SteerkitError: no span was eligible, so there is none to read.
+            SteerkitError: no span was eligible, so there is none to read; or a file is damaged.
         """
         import torch
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if not self.files:
             raise SteerkitError("no span has a whole window: there are no raw windows to read")
         parts, labels, traces = [], [], []
         for path in self.files:
-            with safe_open(path, "pt") as file:
-                parts.append(file.get_slice("windows")[:, layer_index])
-                meta = file.metadata()
-            labels += json.loads(meta["labels"])
-            traces += json.loads(meta["traces"])
+            try:
+                with safe_open(path, "pt") as file:
+                    parts.append(file.get_slice("windows")[:, layer_index])
+                    meta = file.metadata()
+                labels += loads(meta["labels"])
+                traces += loads(meta["traces"])
+                if not len(labels) == len(traces) == sum(map(len, parts)):
+                    raise ValueError("not a label and a trace for each window")
+            except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+                raise SteerkitError(f"{path}: not a file of raw windows ({error}); delete it and run again") from error
         return torch.cat(parts), labels, traces
 
 
@@ -223,29 +229,44 @@ class ActivationStatistics:
         """
         from safetensors import SafetensorError, safe_open
 
+        windows = {}
         try:
             with safe_open(path, "pt") as file:
-                heads = json.loads(file.metadata()["windows"])
-                meta = json.loads(file.metadata()["meta"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+                heads, meta = (loads(file.metadata()[name]) for name in ("windows", "meta"))
+                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                for index, head in enumerate(heads):
+                    _check_shapes(_named(shapes, index), head)
+                tensors = {key: file.get_tensor(key) for key in shapes}
+            for index, head in enumerate(heads):
+                key = (head["range"][0], head["range"][1])
+                windows[key] = WindowStatistics(
+                    range=key,
+                    window=key,
+                    layers=tuple(head["layers"]),
+                    labels=tuple(head["labels"]),
+                    dropped=head["dropped"],
+                    traces=head["traces"],
+                    raw=None if head["raw"] is None else RawWindows(tuple(path.parent / name for name in head["raw"])),
+                    **_named(tensors, index),
+                )
+        except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise SteerkitError(f"{path}: not a statistics file ({error}); delete it and run again") from error
-        windows = {}
-        for index, head in enumerate(heads):
-            key = (head["range"][0], head["range"][1])
-            windows[key] = WindowStatistics(
-                range=key,
-                window=key,
-                layers=tuple(head["layers"]),
-                labels=tuple(head["labels"]),
-                dropped=head["dropped"],
-                traces=head["traces"],
-                raw=None if head["raw"] is None else RawWindows(tuple(path.parent / name for name in head["raw"])),
-                **_named(tensors, index),
-            )
         return cls(windows, meta)
 
 
-def _named(tensors: Mapping[str, Tensor], index: int) -> dict[str, Any]:
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], head: Mapping[str, Any]) -> None:
+    """Raises: ValueError when a window's tensors aren't of its layers, groups and offsets."""
+    layers, groups, width = len(head["layers"]), len(groups_of(head["labels"])), shapes["tokens"][-1]
+    offsets = shapes["sums"][3:4]
+    if offsets not in ((1,), (head["range"][1] - head["range"][0] + 1,)):
+        raise ValueError(f"sums of {offsets} offsets for the window {head['range']}")
+    sums = (len(WEIGHTINGS), groups, layers, *offsets, width)
+    wanted = {"sums": sums, "squares": sums, "counts": sums[:2], "tokens": (layers, width), "norms": (layers,)}
+    for name, shape in shapes.items():
+        if wanted.get(name) != shape:
+            raise ValueError(f"{name} has the shape {shape}, not {wanted.get(name)}")
+
+
+def _named(tensors: Mapping[str, Any], index: int) -> dict[str, Any]:
     prefix = f"{index}."
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

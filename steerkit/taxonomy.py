@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
+from steerkit.bounded_yaml import load
 from steerkit.errors import InputError, Problem, SteerkitError
 
 _SHIPPED = Path(__file__).parent / "taxonomies"
@@ -30,10 +29,7 @@ def load_taxonomy(name: str = DEFAULT) -> Mapping[str, str]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.yaml")))
         raise SteerkitError(f"taxonomy {name!r} is neither a file nor a shipped one ({known})")
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SteerkitError(f"{path}: is not YAML ({error})") from error
+    rows = load(path)
     if not isinstance(rows, list) or not rows:
         raise SteerkitError(f"{path}: must be a list of `- label: gloss` lines")
     found: dict[str, str] = {}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import jsonlines
 
 from steerkit.errors import InputError, Problem, SteerkitError
+from steerkit.strict_json import loads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,8 @@ class Span:
 
 
 Row = TypeVar("Row", Prompt, Trace, Span)
+LONGEST = 16 * 2**20  # characters of a line
+_INTEGERS = range(-(2**31), 2**31)
 
 
 def write_rows(path: Path, rows: Iterable[Prompt | Trace | Span]) -> None:
@@ -143,7 +147,7 @@ def read_jsonl(path: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            reader = jsonlines.Reader(file)
+            reader = jsonlines.Reader(_lines(file, path), loads=loads)
             found = []
             number = 0
             while True:
@@ -158,6 +162,13 @@ def read_jsonl(path: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 ({error})"
         raise SteerkitError(f"{path}: can't be read: {reason}") from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    while line := file.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise SteerkitError(f"{path}: has a line of more than {LONGEST // 2**20} MiB, which no row of text takes")
+        yield line
 
 
 def _required(kind: type) -> str:
@@ -184,6 +195,20 @@ def _wrong(value: Any, kind: type) -> str:
         wanted = types.get(known[name], (list, tuple))
         if not isinstance(item, wanted) or (known[name] == "int" and isinstance(item, bool)):
             return f"{name!r} must be {known[name]}, not {type(item).__name__}"
+        numbers = item if wanted == (list, tuple) else [item] if known[name] == "int" else ()
+        if not all(type(number) is int and number in _INTEGERS for number in numbers):
+            return f"{name!r} must hold whole numbers of at most 31 bits"
+    return _misplaced(value) if kind is Trace else ""
+
+
+def _misplaced(value: Mapping[str, Any]) -> str:
+    """What is wrong with a trace's tokens, or an empty string."""
+    ids, starts = value.get("ids", ()), value.get("starts", ())
+    if len(starts) != len(ids):
+        return f"'starts' must have a place for each of the {len(ids)} 'ids'; it has {len(starts)}"
+    end = len(value["text"]) + len(value.get("answer_text", ""))
+    if starts and (starts[0] < 0 or starts[-1] > end or any(a > b for a, b in pairwise(starts))):
+        return f"'starts' must be places in the text's {end} characters, in order"
     return ""
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub import ModelHubMixin
+from pydantic import TypeAdapter
 
 from steerkit.card import card_of
 from steerkit.errors import SteerkitError
 from steerkit.files import save_tensors, write_json
 from steerkit.hub import explained
+from steerkit.strict_json import loads
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 
 FILE = "steering_vector.safetensors"
 FORMAT = "steerkit-vector-1"
+
+WIDEST = 2**20  # numbers of a direction
+DTYPES = ("F32", "F16", "BF16", "F64")
 
 Scale = Literal["unit", "raw", "mean-norm", "residual-norm"]
 
@@ -60,6 +67,24 @@ class VectorInfo:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+def info_from_json(text: str) -> VectorInfo:
+    """What a file says of its vector. Raises: ValueError when that isn't all, or is of other types."""
+    unknown = sorted(set(loads(text)) - {f.name for f in fields(VectorInfo)})
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r}")
+    return TypeAdapter(VectorInfo).validate_json(text, strict=True)
+
+
+def _place_of(key: str, tensor: Any) -> tuple[str, int]:
+    """What a file's tensor is of (`direction` or `mean`), and its layer, before anything of it is read."""
+    found = re.fullmatch(r"(direction|mean)\.([0-9]{1,5})", key)
+    if not found:
+        raise ValueError(f"tensor {key!r} is none of a steering vector's")
+    if math.prod(tensor.get_shape()) > WIDEST or tensor.get_dtype() not in DTYPES:
+        raise ValueError(f"tensor {key!r} is {tensor.get_dtype()} {tensor.get_shape()}, which no direction is")
+    return found[1], int(found[2])
+
+
 class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vector"]):
     """One direction [H] a layer, float32, as fitted (not normalised).
 
@@ -85,7 +110,7 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
         shapes = {tuple(value.shape) for value in (*directions.values(), *(means or {}).values())}
         if len(shapes) > 1 or len(next(iter(shapes))) != 1:
             raise SteerkitError(f"directions and means are of one width [H]; these have the shapes {sorted(shapes)}")
-        bad = [layer for layer, value in directions.items() if not torch.isfinite(value).all()]
+        bad = [layer for layer, value in directions.items() if not torch.isfinite(value.float()).all()]
         if bad:
             raise SteerkitError(f"the direction is not finite at layer {', '.join(map(str, bad))}")
         self.directions = {int(k): v.detach().float().clone() for k, v in sorted(directions.items())}
@@ -243,24 +268,22 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
 
         path = Path(path)
         file_path = path / FILE if path.is_dir() else path
+        if not file_path.is_file():
+            raise SteerkitError(f"{file_path}: no such vector file")
+        split: dict[str, dict[int, Any]] = {"direction": {}, "mean": {}}
         try:
             with safe_open(file_path, "pt") as file:
                 head = file.metadata() or {}
                 if head.get("format") != FORMAT:
                     raise SteerkitError(f"{file_path}: a safetensors file, but no steerkit vector (format {FORMAT})")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            info = json.loads(head["info"])
-            norms = {int(k): tuple(v) for k, v in json.loads(head["norms"]).items()}
-            parsed = VectorInfo(**{**info, "window": tuple(info["window"]) if info["window"] else None})
-            split: dict[str, dict[int, Any]] = {"direction": {}, "mean": {}}
-            for key, value in tensors.items():
-                kind, _, layer = key.partition(".")
-                split[kind][int(layer)] = value
-        except FileNotFoundError as error:
-            raise SteerkitError(f"{file_path}: no such vector file") from error
+                for key in file.keys():  # noqa: SIM118
+                    kind, layer = _place_of(key, file.get_slice(key))
+                    split[kind][layer] = file.get_tensor(key)
+            info = info_from_json(head["info"])
+            norms = TypeAdapter(dict[int, tuple[float, float]]).validate_json(head["norms"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerkitError(f"{file_path}: not a steerkit vector ({error})") from error
-        return cls(split["direction"], parsed, means=split["mean"], norms=norms)
+        return cls(split["direction"], info, means=split["mean"], norms=norms)
 
     @classmethod
     def from_pretrained(

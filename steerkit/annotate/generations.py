@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from steerkit.annotate.tasks import Task, Text, tasks_of
+from steerkit.bounded_yaml import load
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.files import digest, file_digest, write_json
 from steerkit.tokens import split_answer
 from steerkit.trace import Prompt, Span, generation_id, read_jsonl, read_rows, write_rows
+from steerkit.trust import refuse_asking
 
 FILE = "generations.jsonl"
 JUDGED = "annotations/judges/generations.jsonl"
@@ -71,17 +73,20 @@ def judged_generations(run: Path, recipe: dict[str, Any]) -> list[Span]:
     notes, path = run / NOTES, run / JUDGED
     if notes.is_file() and path.is_file() and key in notes.read_text(encoding="utf-8"):
         return read_rows(path, Span)
-    spans = _judge(texts, recipe)
+    spans = _judge(run, texts, recipe)
     write_rows(path, spans)
     counts = Counter(f"{span.judge}: {span.label}" for span in spans)
     write_json(notes, {"key": key, "labels": dict(counts.most_common())})
     return spans
 
 
-def _judge(texts: dict[str, Text], recipe: dict[str, Any]) -> list[Span]:
+def _judge(run: Path, texts: dict[str, Text], recipe: dict[str, Any]) -> list[Span]:
     from steerkit.arguments import PluginSpec
 
     judges = [PluginSpec.model_validate(recipe[name]).build("judges") for name in ("span_judge", "score_judge")]
+    for judge in judges:
+        judge.open(run / "judges" / judge.name, lambda done, total: None)  # the answers that the run paid for
+        refuse_asking(judge, [text.text for text in texts.values()], run)
     names, label = _names(recipe), recipe["fitter"]["label"]
     found: list[Span] = []
     with _progress(len(texts)) as advance:
@@ -108,12 +113,13 @@ def _names(recipe: dict[str, Any]) -> dict[Flag, str]:
 
 def read_recipe(run: Path) -> dict[str, Any]:
     """The recipe that a run was made by. Raises: SteerkitError when it isn't there."""
-    import yaml
-
     path = run / "recipe.yaml"
     if not path.is_file():
         raise SteerkitError(f"{path}: is not there: give the folder of a run that has made its generations")
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    recipe = load(path)
+    if not isinstance(recipe, dict):
+        raise SteerkitError(f"{path}: is no recipe: a mapping of keys to values")
+    return recipe
 
 
 def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from steerkit.annotate.exchange import as_jsonl
 from steerkit.annotate.session import Session
 from steerkit.errors import SteerkitError
+from steerkit.strict_json import loads
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
@@ -88,10 +89,13 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60  # seconds that a silent connection may keep a thread
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        token = parse_qs(url.query).get("token")
         if not self._from_here():
             return None
+        try:
+            url = urlsplit(self.path)
+            token = parse_qs(url.query, max_num_fields=10).get("token")
+        except ValueError as error:
+            return self._refuse(400, f"The address can't be read ({error}).")
         if token and url.path == "/" and self.server.spend(token[0]):
             kept = f"{self.server.cookie}={self.server.secret}; HttpOnly; SameSite=Lax; Path=/"
             return self._send(303, b"", "text/plain", {"Location": "/", "Set-Cookie": kept})
@@ -121,10 +125,10 @@ class Handler(BaseHTTPRequestHandler):
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
         if self.path not in ("/act", "/stop") or kind != "application/json":
             return self._refuse(404, "There is nothing to post there.")
-        if not size.isdecimal() or int(size) > LONGEST:
+        if not size.isdecimal() or len(size) > 9 or int(size) > LONGEST:
             return self._refuse(413, "The request's length is missing, or too large.")
         try:
-            asked = json.loads(self.rfile.read(int(size)))
+            asked = loads(self.rfile.read(int(size)))
             known = {"action": str, "task": str, "label": str, "version": int}
             if not isinstance(asked, dict) or any(type(v) is not known.get(k) for k, v in asked.items()):
                 raise ValueError("not the fields of a request")

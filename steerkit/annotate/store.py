@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from steerkit.annotate.tasks import Place, Task
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.files import append_jsonl, disk_error
+from steerkit.strict_json import loads
 from steerkit.trace import Span, from_json
 
 ADJUDICATED = "adjudicated"
@@ -70,7 +70,7 @@ def read_log(path: Path, *, repair: bool = False) -> list[Row]:
     rows, problems = [], []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = loads(line)
         except ValueError as error:
             problems.append(Problem(f"{path}:{number}", f"not a JSON line ({error})", "mend or delete it"))
             continue

@@ -55,7 +55,7 @@ def annotate(
     ] = True,
 ) -> None:
     """Label spans by hand on a page of this computer's own: blinded, shuffled, one key a label, kept at every key."""
-    from steerkit.errors import SteerkitError, nearest
+    from steerkit.errors import SteerkitError, nearest, readable
 
     if not run.is_dir():
         raise SteerkitError(f"{run}: no such run folder; give the one that `recipe run` printed")
@@ -63,24 +63,25 @@ def annotate(
         raise SteerkitError("--export, --import and --adjudicate: one at a time")
     if what not in WHAT:
         raise SteerkitError(f"--what {what}: {nearest(what, WHAT)}")
-    if export:
-        return _export(run, export, annotator, with_field)
-    from steerkit.annotate.serving import labels_for, serve
-    from steerkit.annotate.store import ADJUDICATED, check_name
+    with readable(run):
+        if export:
+            return _export(run, export, annotator, with_field)
+        from steerkit.annotate.serving import labels_for, serve
+        from steerkit.annotate.store import ADJUDICATED, check_name
 
-    labels = labels_for(run, taxonomy)
-    if import_from:
-        return _import(run, import_from, [*labels, "other"])
-    if adjudicate:
-        name, tasks = ADJUDICATED, _disagreements(run, context)
-    elif annotator:
-        check_name(run, annotator)
-        name, tasks = annotator, _tasks(run, what, context, sample, seed)
-    else:
-        raise SteerkitError("who labels? Give a name with --annotator NAME; each annotator has a file of their own")
-    if tasks:
-        serve(run, name, tasks, labels, seed=seed, port=port, open_page=open_page, say=typer.echo)
-    return None
+        labels = labels_for(run, taxonomy)
+        if import_from:
+            return _import(run, import_from, [*labels, "other"])
+        if adjudicate:
+            name, tasks = ADJUDICATED, _disagreements(run, context)
+        elif annotator:
+            check_name(run, annotator)
+            name, tasks = annotator, _tasks(run, what, context, sample, seed)
+        else:
+            raise SteerkitError("who labels? Give a name with --annotator NAME; each annotator has a file of their own")
+        if tasks:
+            serve(run, name, tasks, labels, seed=seed, port=port, open_page=open_page, say=typer.echo)
+        return None
 
 
 def _tasks(run: Path, what: str, context: int, size: int | None, seed: int) -> list[Task]:

@@ -27,6 +27,10 @@ def bench(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 measures which count is fastest.")] = 0,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights.")] = False,
     device_map: Annotated[str | None, typer.Option(help="accelerate's placement: auto, cpu, ...")] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Where the recipe says so, run code that model repositories hold."),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the results to this JSON file.")] = None,
 ) -> None:
     """Measure steerkit against the model's own arithmetic, in turns: ratios with their intervals.
@@ -48,7 +52,7 @@ def bench(
     from steerkit.recipe import load_recipe
     from steerkit.threads import fastest_thread_count
 
-    args = load_recipe(recipe)
+    args = load_recipe(recipe, trust_remote_code=trust_remote_code)
     lm = load_model(
         model or args.reasoning or args.base, adapter=None if model else args.adapter, bf16=bf16, device_map=device_map,
         trust_remote_code=args.trust_remote_code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,18 @@ Preset = Annotated[
         "paper's method, `backtracking-llama-8b` its models. Repeatable, applied in order, before --set.",
     ),
 ]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="WHAT",
+        help="What the recipe may do that a stranger's should not: `plugins` (run plugin files outside its folder), "
+        "`servers` (send texts and keys to servers that it names), `push` (upload vectors). Repeatable.",
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Where the recipe says so, run code that model repositories hold.")
+]
 
 
 @app.command("ls")
@@ -36,12 +49,15 @@ def ls() -> None:
 
 
 @app.command()
-def show(name: Name, changes: Set = None, presets: Preset = None) -> None:
+def show(
+    name: Name, changes: Set = None, presets: Preset = None, allow: Allow = None, trust_remote_code: Trust = False
+) -> None:
     """Print a recipe with every default filled in and every setting explained."""
     from steerkit.recipe import find_recipe, load_recipe, resolved_yaml
 
     typer.echo(f"# {find_recipe(name)}")
-    typer.echo(resolved_yaml(load_recipe(name, changes or (), presets or ()), documented=True), nl=False)
+    recipe = load_recipe(name, changes or (), presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
+    typer.echo(resolved_yaml(recipe, documented=True), nl=False)
 
 
 @app.command()
@@ -67,11 +83,13 @@ def cp(
 
 
 @app.command()
-def validate(name: Name, changes: Set = None, presets: Preset = None) -> None:
+def validate(
+    name: Name, changes: Set = None, presets: Preset = None, allow: Allow = None, trust_remote_code: Trust = False
+) -> None:
     """Check a recipe; name all its problems, each with file:line:column."""
     from steerkit.recipe import find_recipe, load_recipe
 
-    load_recipe(name, changes or (), presets or ())
+    load_recipe(name, changes or (), presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
     typer.echo(f"{find_recipe(name)}: valid")
 
 
@@ -116,6 +134,8 @@ def run(
             "Repeatable.",
         ),
     ] = None,
+    allow: Allow = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Run a recipe. The same command goes on where a stopped run was, and does nothing when it is done."""
     from rich.console import Console
@@ -127,7 +147,8 @@ def run(
     console = Console(soft_wrap=True)
     share = Shard.of(shard, wait=wait)
     console.print(f"recipe {find_recipe(name)}", style="dim", highlight=False)
-    recipe = load_recipe(name, [*(changes or ()), *([f"output_dir={out}"] if out else [])], presets or ())
+    settings = [*(changes or ()), *([f"output_dir={json.dumps(str(out))}"] if out else [])]
+    recipe = load_recipe(name, settings, presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
     if gpu and not dry_run:
         raise SteerkitError("--gpu is for the plan: give --dry-run too")
     if dry_run:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.extras import need
 from steerkit.files import atomic
 from steerkit.formats import added
+from steerkit.formats.gguf_header import architecture_of
+from steerkit.strict_json import loads
 
 if TYPE_CHECKING:
     from steerkit.vector import SteeringVector, VectorInfo
@@ -86,12 +89,15 @@ def import_gguf(path: Path | str, *, label: str | None = None, model: str | None
 
     gguf = need("gguf", PACKAGE, "reading GGUF")
     path = Path(path)
-    reader = _read(gguf, path)
-    architecture = _text(reader, "general.architecture")
-    if architecture != ARCHITECTURE:
-        kind = f"a GGUF file of architecture {architecture!r}" if architecture else "a GGUF file"
-        raise SteerkitError(f"{path}: {kind}, not a control vector ({ARCHITECTURE})")
-    vector = SteeringVector(_directions(gguf, reader, path), _info(reader, path, label))
+    if not path.is_file():
+        raise SteerkitError(f"{path}: no such GGUF file")
+    with _whole(path):
+        architecture = architecture_of(path, ARCHITECTURE)
+        if architecture != ARCHITECTURE:
+            kind = f"a GGUF file of architecture {architecture!r}" if architecture else "a GGUF file"
+            raise SteerkitError(f"{path}: {kind}, not a control vector ({ARCHITECTURE})")
+        reader = gguf.GGUFReader(path)
+        vector = SteeringVector(_directions(gguf, reader, path), _info(reader, path, label))
     if model is None:
         return vector
     from steerkit.model import load_shape
@@ -101,15 +107,15 @@ def import_gguf(path: Path | str, *, label: str | None = None, model: str | None
     return SteeringVector(vector.directions, replace(vector.info, model=vector.info.model or model, depth=shape.depth))
 
 
-def _read(gguf: Any, path: Path) -> Any:
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What reading a damaged file runs into, in words."""
     import numpy as np
 
-    if not path.is_file():
-        raise SteerkitError(f"{path}: no such GGUF file")
     try:
         with np.errstate(over="raise"):
-            return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, ArithmeticError, OSError) as error:  # what its reader runs into
+            yield
+    except (ValueError, LookupError, TypeError, ArithmeticError, OSError) as error:
         raise SteerkitError(f"{path}: not a whole GGUF file ({error}); was it cut off on the way?") from error
 
 
@@ -128,7 +134,7 @@ def _directions(gguf: Any, reader: Any, path: Path) -> dict[int, Any]:
     for tensor in reader.tensors:
         if not tensor.name.startswith("direction."):
             continue
-        where, number = f"{path}: {tensor.name}", re.fullmatch(r"direction\.(\d+)", tensor.name)
+        where, number = f"{path}: {tensor.name}", re.fullmatch(r"direction\.([0-9]{1,5})", tensor.name)
         if number is None:
             problems.append(Problem(where, "does not end in a layer's number"))
         elif tensor.tensor_type not in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
@@ -148,7 +154,7 @@ def _directions(gguf: Any, reader: Any, path: Path) -> dict[int, Any]:
 
 
 def _info(reader: Any, path: Path, label: str | None) -> VectorInfo:
-    from steerkit.vector import VectorInfo
+    from steerkit.vector import VectorInfo, info_from_json
 
     given = _text(reader, INFO)
     hint = _text(reader, f"{ARCHITECTURE}.model_hint") or ""
@@ -158,12 +164,11 @@ def _info(reader: Any, path: Path, label: str | None) -> VectorInfo:
             method="unknown (GGUF)", label=label or path.stem, window=None, scale="raw", provenance=origin
         )
     try:
-        values = json.loads(given)
+        values = loads(given)
         origin = {**values.get("provenance", {}), "imported": path.name, "scale": values["scale"],
                   "strength": values["strength"]}  # fmt: skip
         known = {f.name: values[f.name] for f in fields(VectorInfo) if f.name in values}
-        window = tuple(values["window"]) if values["window"] else None
-        info = VectorInfo(**{**known, "window": window, "scale": "raw", "provenance": origin})
-    except (ValueError, KeyError, TypeError) as error:
+        info = info_from_json(json.dumps({**known, "scale": "raw", "provenance": origin}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SteerkitError(f"{path}: its {INFO} can't be read ({error})") from error
     return replace(info, label=label) if label else info

@@ -16,14 +16,16 @@ def write_report(folder: Path) -> list[str]:
         The files that were written, relative to the folder.
 
     Raises:
-        SteerkitError: the run is not finished, or the folder can't be written.
+        SteerkitError: the run is not finished, its files don't fit together, or the folder can't be written.
     """
+    from steerkit.errors import readable
     from steerkit.report.figures import draw_all
     from steerkit.report.page import write_page
     from steerkit.report.run import Run
     from steerkit.report.texts import browse
 
-    run = Run.read(folder)
-    shown, note = browse(run)
-    figures = draw_all(run, shown)
-    return [*figures, write_page(run, figures, shown, note)]
+    with readable(folder):
+        run = Run.read(folder)
+        shown, note = browse(run)
+        figures = draw_all(run, shown)
+        return [*figures, write_page(run, figures, shown, note)]

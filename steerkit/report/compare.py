@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from steerkit.errors import readable
 from steerkit.files import atomic
 from steerkit.report import words
 from steerkit.report.finding import Claim, claims_of, headline
@@ -38,23 +39,24 @@ def write_comparison(first: Path, second: Path, out: Path) -> None:
     Raises:
         SteerkitError: a run is not finished, or the page can't be written.
     """
-    runs = (Run.read(first), Run.read(second))
-    claims = [claims_of(run) for run in runs]
-    sides = [
-        Side(letter, str(run.folder), run.recipe.get("name", ""), run.recipe.get("about", ""), headline(run, own))
-        for letter, run, own in zip("AB", runs, claims, strict=True)
-    ]
-    html = environment().get_template("compare.html.j2").render(
-        sides=sides,
-        claims=claim_table(claims),
-        settings=setting_table(runs),
-        conditions=condition_table(runs),
-        level=runs[0].level,
-        same_prompts=_test_prompts(runs[0]) == _test_prompts(runs[1]),
-        figures=list(_figures(runs)),
-    )  # fmt: skip
-    with atomic(out) as temporary:
-        temporary.write_text(html, encoding="utf-8", errors="replace")
+    with readable(f"{first} and {second}"):
+        runs = (Run.read(first), Run.read(second))
+        claims = [claims_of(run) for run in runs]
+        sides = [
+            Side(letter, str(run.folder), run.recipe.get("name", ""), run.recipe.get("about", ""), headline(run, own))
+            for letter, run, own in zip("AB", runs, claims, strict=True)
+        ]
+        html = environment().get_template("compare.html.j2").render(
+            sides=sides,
+            claims=claim_table(claims),
+            settings=setting_table(runs),
+            conditions=condition_table(runs),
+            level=runs[0].level,
+            same_prompts=_test_prompts(runs[0]) == _test_prompts(runs[1]),
+            figures=list(_figures(runs)),
+        )  # fmt: skip
+        with atomic(out) as temporary:
+            temporary.write_text(html, encoding="utf-8", errors="replace")
 
 
 def claim_table(claims: Sequence[Sequence[Claim]]) -> Table:

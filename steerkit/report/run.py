@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from steerkit.bounded_yaml import load
 from steerkit.errors import SteerkitError
 from steerkit.files import read_whole_lines
 
@@ -48,7 +47,9 @@ class Run:
         for name in ("recipe.yaml", "results.csv", "comparisons.csv"):
             if not (folder / name).is_file():
                 raise SteerkitError(f"{folder / name}: is not there: no finished run; run the recipe to its end first")
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = load(folder / "recipe.yaml")
+        if not isinstance(recipe, dict):
+            raise SteerkitError(f"{folder / 'recipe.yaml'}: is no recipe: a mapping of keys to values")
         return cls(folder, recipe, read_csv(folder / "results.csv"), read_csv(folder / "comparisons.csv"))
 
     def json(self, name: str) -> dict[str, Any]:

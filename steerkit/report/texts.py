@@ -121,6 +121,8 @@ def _judge(run: Run, texts: Sequence[str]) -> tuple[list[list[tuple[int, int, st
     try:
         judge: Any = PluginSpec(**run.recipe["span_judge"]).build("judges")
         judge.open(run.folder / "judges" / judge.name, lambda done, total: None)
+        if any(judge.estimate(texts).values()):
+            raise SteerkitError("the folder lacks its answers, and a report asks nobody")
         return judge.annotate(texts), ""
     except SteerkitError as error:
         return [None] * len(texts), f"Sentences are not marked: the judge can't be had here ({error})."

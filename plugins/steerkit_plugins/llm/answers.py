@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from steerkit.errors import SteerkitError
 from steerkit.files import append_jsonl, disk_error, read_whole_lines
@@ -39,6 +40,9 @@ class Answer:
     output_tokens: int | None
 
 
+ANSWER = TypeAdapter(Answer)
+
+
 def read_answer(body: str) -> Answer:
     """The answer in the body of a chat completion.
 
@@ -47,7 +51,7 @@ def read_answer(body: str) -> Answer:
     """
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("the body is no JSON") from error
     try:
         choice = value["choices"][0]
@@ -148,8 +152,8 @@ class Answers:
             return
         try:
             rows = read_whole_lines(path)
-            self._rows = {row["key"]: (row["model"], Answer(**row["answer"])) for row in rows}
-        except (KeyError, TypeError) as error:
+            self._rows = {row["key"]: (row["model"], ANSWER.validate_python(row["answer"])) for row in rows}
+        except (KeyError, TypeError, ValueError) as error:
             raise SteerkitError(f"{path}: is no file of answers ({error}); name another cache") from error
         self._size = path.stat().st_size
 

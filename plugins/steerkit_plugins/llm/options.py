@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ class LLMConfig(Config):
             "batch", "poll_seconds", "cache",
         }
     )  # fmt: skip
+    writes: ClassVar[frozenset[str]] = frozenset({"cache"})
+    outward: ClassVar[frozenset[str]] = frozenset({"base_url", "api_key_env"})
 
     model: str = Field(default="gpt-4o", min_length=1)
     """Name of the model, as its server knows it; the dated snapshot that answered is in the notes."""
@@ -92,6 +95,14 @@ class LLMConfig(Config):
             return Prices(self.input_price, self.output_price)
         return Prices.known(self.model, batch=self.batch)
 
+    def asks(self) -> str:
+        """The server that gets the texts, and the key; nothing of one on this computer, or of OpenAI's with its key."""
+        usual = {name: type(self).model_fields[name].default for name in self.outward}
+        if is_here(str(urlsplit(self.base_url).hostname)) or all(getattr(self, k) == v for k, v in usual.items()):
+            return ""
+        key = f", with the value of {self.api_key_env} as the key" if self.api_key_env else ""
+        return f"{self.host()} is sent the run's texts{key}"
+
     def host(self) -> str:
         """Host and port of the server."""
         return urlsplit(self.base_url).netloc
@@ -105,3 +116,11 @@ class LLMConfig(Config):
             **{name: value for name, value in sent.items() if value is not None},
             **self.extra_body,
         }
+
+
+def is_here(host: str) -> bool:
+    """Whether a host's name is this computer's own."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -28,7 +28,7 @@ ASK = "Write {count} questions of the kind: {category}. (Set {number}.)"
 BEFORE = "\nThese are there already; write others:\n{prompts}"
 
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-ITEM = re.compile(r"^\s*(?:\d+[.):]|[-*•])\s+(.+?)\s*$", re.MULTILINE)
+ITEM = re.compile(r"(?:\d+[.):]|[-*•])\s+(\S.*)")
 
 
 class LLMPromptsConfig(LLMConfig):
@@ -134,7 +134,7 @@ def prompts_of(content: str) -> list[str]:
     if not isinstance(values, list):
         values = [_json(text) for text in STRING.findall(content[start:])] if start >= 0 else []
     if not values:
-        values = ITEM.findall(content)
+        values = [found[1] for line in content.splitlines() if (found := ITEM.match(line.strip()))]
     return [" ".join(value.split()) for value in values if isinstance(value, str) and len(value.split()) > 2]
 
 
@@ -142,5 +142,5 @@ def _json(text: str) -> Any:
     """A JSON value; None where a text is none."""
     try:
         return json.loads(text, strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

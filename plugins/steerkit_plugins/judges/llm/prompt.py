@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from steerkit.annotation import parse_tagged
+from steerkit.strict_json import loads
 from steerkit_plugins.llm.answers import writable
 
 TASK = """\
@@ -63,7 +63,7 @@ class Structured:
         }
 
     def sections(self, text: str, content: str) -> list[tuple[str, str]]:
-        value = json.loads(content)
+        value = loads(content)
         rows = value.get("sections") if isinstance(value, dict) else None
         if not isinstance(rows, list) or not all(
             isinstance(row, dict) and isinstance(row.get("label"), str) and isinstance(row.get("text"), str)

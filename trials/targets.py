@@ -1,0 +1,319 @@
+"""Every reader that takes a stranger's file, with small files that it accepts: what fuzzing starts from.
+
+A reader may raise SteerkitError and nothing else; it may take `SECONDS` and `MEBIBYTES`, and may run no code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SECONDS = 10
+MEBIBYTES = 1024
+TEXT = "It is 4. Wait, is that 4? It is 4."
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader of files.
+
+    Attributes:
+        suffix: of the file.
+        read: what may only raise SteerkitError.
+        corpus: makes files that are right, or nearly.
+    """
+
+    suffix: str
+    read: Callable[[Path], Any]
+    corpus: Callable[[], list[bytes]]
+
+
+def recipe(path: Path) -> None:
+    from steerkit.recipe import load_recipe, resolved_yaml
+
+    resolved_yaml(load_recipe(str(path)), documented=True)
+
+
+def override(path: Path) -> None:
+    from steerkit.recipe import load_recipe
+
+    load_recipe("backtracking", [path.read_bytes().decode("utf-8", "surrogateescape")])
+
+
+def preset(path: Path) -> None:
+    from steerkit.recipe import load_recipe
+
+    load_recipe("backtracking", presets=[str(path)])
+
+
+def taxonomy(path: Path) -> None:
+    from steerkit.taxonomy import load_taxonomy
+
+    load_taxonomy(str(path))
+
+
+def prompts(path: Path) -> None:
+    from steerkit_plugins.prompts.jsonl import JsonlPrompts
+
+    JsonlPrompts(path=str(path)).read({"extract": 1, "choose": 1, "test": 1}, 0)
+
+
+def traces(path: Path) -> None:
+    from steerkit.importing import read_traces
+    from steerkit.trace import Prompt, Trace, write_rows
+
+    def encode(prompt: Prompt, text: str) -> Trace:
+        return Trace(id=prompt.id, prompt_id=prompt.id, prompt=prompt.prompt, text=text)
+
+    found = read_traces(path, encode)
+    for trace in found:
+        trace.token_span(0, len(trace.text))
+    write_rows(path.with_suffix(".copy"), found)
+
+
+def spans(path: Path) -> None:
+    from steerkit.importing import read_spans
+    from steerkit.trace import write_rows
+
+    found = read_spans(path, [_trace()], ["backtracking", "deduction"])
+    write_rows(path.with_suffix(".copy"), found.spans)
+
+
+def annotations(path: Path) -> None:
+    from steerkit.annotate.exchange import as_jsonl
+    from steerkit.annotate.store import read_log
+
+    as_jsonl(read_log(path)).encode()
+
+
+def human(path: Path) -> None:
+    from steerkit_plugins.judges.human import HumanJudge
+
+    HumanJudge(labels=[str(path)]).annotate([TEXT])
+
+
+def answer(path: Path) -> None:
+    from steerkit_plugins.judges.llm.prompt import Structured, Tagged
+    from steerkit_plugins.llm.answers import read_answer
+    from steerkit_plugins.prompts.llm import prompts_of
+
+    from steerkit.annotation import align, parse_tagged
+
+    text = path.read_bytes().decode("utf-8", "replace")
+    prompts_of(text)
+    for read in (read_answer, lambda t: Structured().sections(TEXT, t), lambda t: Tagged().sections(TEXT, t)):
+        try:
+            read(text)
+        except ValueError as error:  # what these promise, and their caller counts
+            if isinstance(error, UnicodeError):
+                raise
+    align(TEXT, parse_tagged(text, TEXT), ["backtracking"])
+
+
+def answers(path: Path) -> None:
+    from steerkit_plugins.llm.answers import FILE, Answers
+
+    (path.parent / FILE).write_bytes(path.read_bytes())
+    Answers(path.parent).read()
+
+
+def state(path: Path) -> None:
+    from steerkit.folder import STATE, RunFolder
+
+    (path.parent / STATE).write_bytes(path.read_bytes())
+    with RunFolder(path.parent) as folder:
+        folder.is_done("traces", "abc")
+        folder.seconds()
+
+
+def run_recipe(path: Path) -> None:
+    from steerkit.annotate.generations import read_recipe
+
+    read_recipe(path.rename(path.with_name("recipe.yaml")).parent)
+
+
+def vector(path: Path) -> None:
+    from steerkit.card import card_of
+    from steerkit.vector import SteeringVector
+
+    card_of(SteeringVector.load(path))
+
+
+def statistics(path: Path) -> None:
+    from steerkit.statistics import ActivationStatistics
+
+    found = ActivationStatistics.load(path)
+    for window in found.windows.values():
+        window.mean("all")
+        if window.raw:
+            window.raw.read(0)
+
+
+def gguf(path: Path) -> None:
+    from steerkit.formats.gguf import import_gguf
+
+    import_gguf(path)
+
+
+def _trace() -> Any:
+    from steerkit.trace import Trace
+
+    return Trace(id="t0", prompt_id="t0", prompt="2 + 2?", text=TEXT)
+
+
+def _lines(*rows: Any) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+SPAN = {"trace_id": "t0", "label": "backtracking", "judge": "human:ada", "start": 9, "end": 25, "first": -1, "last": -1}
+OWN = {
+    "id": "t0", "prompt_id": "t0", "prompt": "2 + 2?", "text": TEXT, "answer_text": "4", "prompt_ids": [1, 2],
+    "ids": [3, 4], "starts": [0, 5], "finished": True,
+}  # fmt: skip
+KEPT = {
+    "content": "yes", "refusal": "", "finish": "stop", "model": "m", "system_fingerprint": "", "input_tokens": 1,
+    "output_tokens": None,
+}  # fmt: skip
+TAGGED = '["deduction"] It is 4. ["end-section"] ["backtracking"] Wait, is that 4? ["end-section"]'
+
+
+def _recipes() -> list[bytes]:
+    from steerkit.recipe import shipped
+
+    own = b"extends: backtracking\nname: mine\nstrengths: [1, 2]\nfitter: {name: dom, window: [-13, -8]}\n"
+    more = (
+        b"plugins: [./x.py]\n", b"output_dir: ../x\n", b"about: &a [*a]\n", b"about: !!python/name:os.system\n",
+        b"score_judge: {name: llm, base_url: 'http://x.example/v1'}\n", b"offsets: {starts: [0], width: 3}\n",
+        b"id_map: {1: 2}\n", b"baselines: [{name: overall-mean}]\n", b"trust_remote_code: true\n",
+    )  # fmt: skip
+    return [own, *(own + line for line in more), *(path.read_bytes() for path in shipped()[:4])]
+
+
+@cache
+def _binary() -> dict[str, bytes]:
+    """Bytes of a vector, a GGUF control vector and statistics with raw windows, as steerkit writes them."""
+    import torch
+
+    from steerkit.formats.gguf import export_gguf
+    from steerkit.statistics import ActivationStatistics, WindowStatistics, groups_of
+    from steerkit.vector import SteeringVector, VectorInfo
+
+    info = VectorInfo(method="dom", label="backtracking", window=(-2, -1), depth=4, provenance={"seed": 0})
+    made = SteeringVector({1: torch.ones(4), 2: torch.ones(4)}, info, means={1: torch.ones(4)}, norms={1: (1.0, 2.0)})
+    sums = torch.ones(2, len(groups_of(["a"])), 2, 2, 4, dtype=torch.float64)
+    window = WindowStatistics(
+        range=(-2, -1), window=(-2, -1), layers=(0, 1), labels=("a",), sums=sums, counts=sums[:, :, 0, 0, 0],
+        dropped={"a": 0}, tokens=sums[0, 0, :, 0], norms=sums[0, 0, :, 0, 0], traces=1,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made.save(folder / "v")
+        export_gguf(made, folder / "g", layers=[1, 2])
+        ActivationStatistics({(-2, -1): window}, {"seed": 0}).save(folder / "s")
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _state() -> bytes:
+    record = {"key": "abc", "files": {"traces.jsonl": None, "spans.jsonl": "f00d"}, "seconds": 1.5, "at": "now"}
+    return json.dumps({"recipe": {"name": "x"}, "stages": {"traces": record}}).encode()
+
+
+def _chat() -> bytes:
+    choice = {"message": {"content": TAGGED, "refusal": None}, "finish_reason": "stop"}
+    return json.dumps({"model": "m", "choices": [choice], "usage": {"prompt_tokens": 3}}).encode()
+
+
+def _logged() -> bytes:
+    return _lines({**SPAN, "digest": "f00d", "action": "label"}, {**SPAN, "digest": "f00d", "action": "undo"})
+
+
+TARGETS: dict[str, Target] = {
+    "recipe": Target(".yaml", recipe, _recipes),
+    "override": Target(".txt", override, lambda: [b"fitter.scale=raw", b"strengths.0=[1, {a: b}]", b"plugins=[x.py]"]),
+    "preset": Target(".yaml", preset, _recipes),
+    "run-recipe": Target(".yaml", run_recipe, _recipes),
+    "taxonomy": Target(".yaml", taxonomy, lambda: [b"- a: what a is\n- b: what b is\n", b"- &a {a: b}\n- *a\n"]),
+    "prompts": Target(".jsonl", prompts, lambda: [_lines(*({"prompt": f"q{i}", "id": i} for i in range(4)))]),
+    "traces": Target(".jsonl", traces, lambda: [_lines(OWN), _lines({"prompt": "2 + 2?", "trace": TEXT})]),
+    "spans": Target(".jsonl", spans, lambda: [_lines(SPAN), _lines({"id": "t0", "annotated": TAGGED})]),
+    "annotations": Target(".jsonl", annotations, lambda: [_logged()]),
+    "human": Target(".jsonl", human, lambda: [_logged(), _lines(SPAN)]),
+    "answer": Target(
+        ".json", answer, lambda: [_chat(), TAGGED.encode(), b'{"sections": [{"label": "a", "text": "b"}]}']
+    ),
+    "answers": Target(
+        ".jsonl", answers, lambda: [_lines({"key": "f00d", "model": "m", "request": {}, "answer": KEPT})]
+    ),
+    "state": Target(".json", state, lambda: [_state()]),
+    "vector": Target(".safetensors", vector, lambda: [_binary()["v"]]),
+    "statistics": Target(".safetensors", statistics, lambda: [_binary()["s"]]),
+    "gguf": Target(".gguf", gguf, lambda: [_binary()["g"]]),
+}
+
+
+# --- what a reader may not do --------------------------------------------------------------------------------------
+
+FORBIDDEN = frozenset({
+    "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "socket.getaddrinfo",
+    "pickle.find_class", "webbrowser.open",
+})  # fmt: skip
+_watched: list[tuple[str, list[str]]] = []  # the folder that may be written to, and what was done elsewhere
+
+
+def _watch(event: str, args: tuple[Any, ...]) -> None:
+    if not _watched:
+        return
+    folder, seen = _watched[-1]
+    if event in FORBIDDEN:
+        seen.append(f"{event} {str(args)[:200]}")
+    elif event == "open" and isinstance(args[0], str | bytes) and isinstance(args[2], int):
+        path = os.path.realpath(os.fsdecode(args[0]))
+        if args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and not path.startswith((folder, "/dev/null")):
+            seen.append(f"open {path} for writing")
+
+
+@cache
+def _begin_to_watch() -> None:
+    sys.addaudithook(_watch)  # there is no way to take it off again
+
+
+def attempt(target: Target, data: bytes, folder: Path) -> str:
+    """Have a reader read these bytes in an empty folder; what went wrong, or an empty string."""
+    from steerkit.errors import SteerkitError
+
+    _begin_to_watch()
+    path = folder / f"mine{target.suffix}"
+    path.write_bytes(data)
+    seen: list[str] = []
+    before, began = _most_memory(), time.process_time()
+    _watched.append((os.path.realpath(folder), seen))
+    try:
+        target.read(path)
+    except SteerkitError as error:
+        if not str(error).isprintable() and not all(c.isprintable() or c in "\n\t" for c in str(error)):
+            seen.append(f"says {str(error)!r}")
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        seen.append(f"{type(error).__name__}: {str(error)[:200]} ({Path(at.filename).name}:{at.lineno})")
+    finally:
+        _watched.pop()
+    if (seconds := time.process_time() - began) > SECONDS:
+        seen.append(f"took {seconds:.0f} s")
+    if (grown := _most_memory() - before) > MEBIBYTES:
+        seen.append(f"took {grown:.0f} MiB")
+    return "; ".join(seen)
+
+
+def _most_memory() -> float:
+    """MiB that this process has taken at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
