@@ -1,4 +1,4 @@
-"""How often nominal 95 % intervals of a mean hold the truth: `python trials/coverage.py [--runs 4000] [--show]`.
+"""How often nominal 95 % intervals of a mean hold the truth: `python trials/coverage.py [--runs 16000] [--show]`.
 
 Candidate methods on named populations at several numbers of prompts; each cell is that many simulated runs. Writes
 trials/results_statistics.json and prints the tables of docs/statistics.md (`--show`: of the file as it is).
@@ -28,11 +28,11 @@ Row = dict[str, Any]
 
 def cells(population: Population, prompts: int, runs: int, resamples: int, seed: int) -> list[Row]:
     """A row a method: coverage, its Monte Carlo error, misses on either side, mean width by the t interval's."""
-    rng = np.random.default_rng([seed, prompts])
+    rng, resampling = np.random.default_rng([seed, prompts]), np.random.default_rng([seed, prompts, 1])
     begun = time.process_time()
     bounds: dict[str, list[np.ndarray]] = {name: [] for name in CANDIDATES if population.share or name != "Wilson"}
     for _ in range(0, runs, BLOCK):
-        drawn = Resampled(population.draw(rng, (BLOCK, prompts)), rng, resamples)
+        drawn = Resampled(population.draw(rng, (BLOCK, prompts)), resampling, resamples)
         for name in bounds:
             bounds[name].append(np.stack(CANDIDATES[name](drawn)))
     seconds = time.process_time() - begun
@@ -78,7 +78,7 @@ def ranking(rows: Sequence[Row], prompts: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=4000, help="simulated runs a cell")
+    parser.add_argument("--runs", type=int, default=16_000, help="simulated runs a cell")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstraps")
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -96,9 +96,9 @@ def main() -> int:
     for prompts in sorted({row["n"] for row in rows}):
         print(table(rows, prompts), ranking(rows, prompts), sep="\n\n", end="\n\n")
     used = [r for r in rows if (r["method"], r["n"], r["named"]) == (USED, AT, True)]
-    missed = [r["what"] for r in used if r["coverage"] < GOAL]
+    missed = [r["what"] for r in used if r["coverage"] + 2 * r["error"] < GOAL]
     for what in missed:
-        print(f"{USED} is below {GOAL:.0%} at n = {AT}: {what}")
+        print(f"{USED} is below {GOAL:.0%} at n = {AT} by more than two Monte Carlo errors: {what}")
     return 1 if missed else 0
 
 
