@@ -218,9 +218,9 @@ class SteeringArguments(Config):
     perplexity: bool = False
     """Read every generation with the unsteered model, for its perplexity."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    """Level of the intervals (bootstrap over prompts)."""
+    """Level of the intervals (over prompts)."""
     resamples: int = Field(default=2000, ge=100)
-    """Bootstrap resamples."""
+    """Bootstrap resamples of texts, for the agreement of judges and for AUROC; means need none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from steerkit.conditions import Condition, Planner, none
-from steerkit.intervals import mean_interval
 from steerkit.quality import collapsed, distinct_2, longest_repeat
-
-if TYPE_CHECKING:
-    from steerkit.arguments import SteeringArguments
 
 METRICS = ("keyword", "keyword_uncollapsed", "judged_sentences", "judged_uncollapsed", "other_sentences")
 """b (Eq. 1); share of sentences judged to have the label; both with collapsed generations counted as their
@@ -137,11 +132,6 @@ def perplexity(scores: Iterable[Score]) -> float:
 def mean_of(values: Iterable[float]) -> float:
     real = [v for v in values if not math.isnan(v)]
     return sum(real) / len(real) if real else float("nan")
-
-
-def interval_of(args: SteeringArguments) -> Any:
-    """`mean_interval` with the run's level, resamples and seed."""
-    return partial(mean_interval, confidence=args.confidence, resamples=args.resamples, seed=args.seed)
 
 
 def choose_strength(scores: Scores, planner: Planner) -> tuple[float, str]:

@@ -13,18 +13,19 @@ import numpy as np
 from steerkit.arguments import SteeringArguments
 from steerkit.conditions import Condition, Experiment, Planner, none
 from steerkit.files import atomic
-from steerkit.intervals import Estimate
-from steerkit.scores import ACCURACY, PLAIN, Scores, interval_of, mean_of, perplexity
+from steerkit.intervals import Estimate, holm, mean_interval, pairing_gain
+from steerkit.scores import ACCURACY, PLAIN, Scores, mean_of, perplexity
 
 RESULT_COLUMNS = (
     "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
-    "strength", "metric", "mean", "sd", "ci_low", "ci_high", "n_prompts", "n_nonempty", "n_collapsed", "mean_words",
-    "longest_repeat", "distinct_2", "perplexity", "judge", "scale", "added_norm", "chosen",
+    "strength", "metric", "mean", "sd", "ci_low", "ci_high", "n_prompts", "n_apart", "degenerate", "n_nonempty",
+    "n_collapsed", "mean_words", "longest_repeat", "distinct_2", "perplexity", "judge", "scale", "added_norm", "chosen",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
     "strength", "added_norm", "metric", "vs_method", "vs_source", "vs_target", "vs_layer", "vs_window_start",
-    "vs_window_end", "delta", "ci_low", "ci_high", "n_prompts", "holds", "chosen",
+    "vs_window_end", "delta", "ci_low", "ci_high", "n_prompts", "n_apart", "degenerate", "holds", "p", "p_holm",
+    "pairing_gain", "chosen",
 )  # fmt: skip
 
 
@@ -32,7 +33,7 @@ def result_rows(
     experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
 ) -> list[dict[str, Any]]:
     """One row per experiment, condition and metric."""
-    args, interval, metrics = planner.args, interval_of(planner.args), scores.metrics
+    args, metrics = planner.args, scores.metrics
     known: dict[tuple[str, str, str], Estimate] = {}
     rows = []
     for experiment in experiments:
@@ -42,13 +43,15 @@ def result_rows(
             for metric in metrics:
                 key = (experiment.split, condition.id, metric)
                 if key not in known:
-                    known[key] = interval(scores.by_prompt(experiment.split, condition, metric)[1])
+                    values = scores.by_prompt(experiment.split, condition, metric)[1]
+                    known[key] = mean_interval(values, confidence=args.confidence, bounds=(0.0, 1.0))
                 estimate = known[key]
                 judge = judge_of(args, metric)
                 rows.append({
                     "experiment": experiment.name, "split": experiment.split, **condition.columns(), "metric": metric,
                     "mean": estimate.mean, "sd": estimate.sd, "ci_low": estimate.low, "ci_high": estimate.high,
-                    "n_prompts": estimate.n, "n_nonempty": len(filled), "n_collapsed": sum(s.collapsed for s in own),
+                    "n_prompts": estimate.n, "n_apart": estimate.apart, "degenerate": estimate.degenerate,
+                    "n_nonempty": len(filled), "n_collapsed": sum(s.collapsed for s in own),
                     "mean_words": mean_of(s.words for s in own),
                     "longest_repeat": max((s.repeat for s in own), default=0),
                     "distinct_2": mean_of(s.distinct for s in filled), "perplexity": perplexity(own), "judge": judge,
@@ -67,12 +70,22 @@ def judge_of(args: SteeringArguments, metric: str) -> str:
 def comparison_rows(
     experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
 ) -> list[dict[str, Any]]:
-    """Paired differences by prompt on the test split: the fitted vector against everything it is held against."""
-    rows, metrics = [], scores.metrics
+    """Paired differences by prompt on the test split: the fitted vector against everything it is held against.
+
+    `p_holm` is adjusted over all comparisons of the same experiment and metric.
+    """
+    rows: list[dict[str, Any]] = []
+    metrics = scores.metrics
     for experiment in experiments:
         if experiment.split == "test":
             for condition, other in _pairs(experiment, planner):
                 rows += [_compare(experiment, condition, other, metric, scores, planner, chosen) for metric in metrics]
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault((row["experiment"], row["metric"]), []).append(row)
+    for family in families.values():
+        for row, adjusted in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p_holm"] = adjusted
     return rows
 
 
@@ -111,14 +124,16 @@ def _compare(
     """The vector's own collapsed generations may count as unsteered ones (`*_uncollapsed`), the other's never do."""
     ours = dict(zip(*scores.by_prompt(experiment.split, c, metric), strict=True))
     theirs = dict(zip(*scores.by_prompt(experiment.split, other, PLAIN.get(metric, metric)), strict=True))
-    estimate = interval_of(planner.args)(np.array([ours[p] - theirs[p] for p in ours]))
+    both = np.array([(ours[p], theirs[p]) for p in ours]).reshape(-1, 2)
+    estimate = mean_interval(both[:, 0] - both[:, 1], confidence=planner.args.confidence, bounds=(-1.0, 1.0))
     vs = other.columns()
     return {
         "experiment": experiment.name, "split": experiment.split, **c.columns(), "metric": metric,
         "vs_method": other.method, "vs_source": other.source, "vs_target": other.target, "vs_layer": vs["layer"],
         "vs_window_start": vs["window_start"], "vs_window_end": vs["window_end"], "delta": estimate.mean,
-        "ci_low": estimate.low, "ci_high": estimate.high, "n_prompts": estimate.n, "holds": estimate.low > 0,
-        "chosen": c.strength == chosen,
+        "ci_low": estimate.low, "ci_high": estimate.high, "n_prompts": estimate.n, "n_apart": estimate.apart,
+        "degenerate": estimate.degenerate, "holds": estimate.low > 0 and not estimate.degenerate, "p": estimate.p,
+        "pairing_gain": pairing_gain(*both.T), "chosen": c.strength == chosen,
     }  # fmt: skip
 
 

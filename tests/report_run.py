@@ -152,7 +152,8 @@ def _result(name: str, c: Condition, metric: str, value: Value, chosen: float) -
     return {
         "experiment": name, "split": "test", **c.columns(), "metric": metric, "mean": mean if some else nan,
         "sd": 0.01 if some else nan, "ci_low": mean - 0.005 if some else nan, "ci_high": mean + 0.005 if some else nan,
-        "n_prompts": N if some else 0, "n_nonempty": N if some else 0, "n_collapsed": 1, "mean_words": 40.5,
+        "n_prompts": N if some else 0, "n_apart": N - 1 if some else 0, "degenerate": False,
+        "n_nonempty": N if some else 0, "n_collapsed": 1, "mean_words": 40.5,
         "longest_repeat": 3, "distinct_2": 0.7 if some else nan, "perplexity": nan, "judge": "rules", "scale": "unit",
         "chosen": c.strength == chosen,
     }  # fmt: skip
@@ -161,9 +162,11 @@ def _result(name: str, c: Condition, metric: str, value: Value, chosen: float) -
 def _comparison(name: str, c: Condition, o: Condition, metric: str, value: Value, chosen: float) -> dict[str, Any]:
     ours, theirs, vs = value(c, metric), value(o, metric), o.columns()
     delta = float("nan") if ours is None or theirs is None else ours - theirs
+    p = delta if delta != delta else 0.001 if abs(delta) > 0.005 else 0.5
     return {
         "experiment": name, "split": "test", **c.columns(), "metric": metric, "vs_method": o.method,
         "vs_source": o.source, "vs_target": o.target, "vs_layer": vs["layer"], "vs_window_start": vs["window_start"],
         "vs_window_end": vs["window_end"], "delta": delta, "ci_low": delta - 0.005, "ci_high": delta + 0.005,
-        "n_prompts": 0 if delta != delta else N, "holds": delta - 0.005 > 0, "chosen": c.strength == chosen,
+        "n_prompts": 0 if delta != delta else N, "n_apart": 0 if delta != delta else N - 1, "degenerate": False,
+        "holds": delta - 0.005 > 0, "p": p, "p_holm": p, "pairing_gain": 0.2, "chosen": c.strength == chosen,
     }  # fmt: skip

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_run import effect, write_run
@@ -15,12 +17,13 @@ from rich.console import Console
 from steerkit.errors import SteerkitError
 from steerkit.files import write_jsonl
 from steerkit.report import print_summary, summary, write_report
+from steerkit.report.cautions import cautions
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.texts import keyword_places, pieces
 from steerkit.report.words import interval, percent
 from steerkit.stages.projection import COLUMNS
-from steerkit.tables import write_csv
+from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, read_csv, write_csv
 
 FILES = [
     *(f"figures/{n}.{k}" for n in ("transfer", "baselines", "offsets", "layers", "texts") for k in ("png", "svg")),
@@ -179,7 +182,7 @@ def test_what_stands_beside_is_not_claimed(tmp_path: Path) -> None:
     assert beside["Judged sentences, block 2 minus 0, the best other"].verdict == "higher"
     assert "Cosine of base- and reasoning-derived vectors: 0.71 at block 2" in beside
     damage = beside["Sentences that fit no label (text damage), steered minus unsteered"]
-    assert damage.detail == "steered 2.00 % of sentences; collapsed texts: 1"
+    assert damage.detail == "steered 2.00 % of sentences; collapsed texts: 1; p 0.50 after Holm over 14"
 
 
 def test_data_and_provenance_are_on_the_page(tmp_path: Path) -> None:
@@ -189,9 +192,72 @@ def test_data_and_provenance_are_on_the_page(tmp_path: Path) -> None:
         "Mean coverage of a trace by its annotation: 95.0%.", "a label that doesn&#39;t exist, left out: odd 2.",
         "pocket:base, 4 blocks of width 3; weights f00d", "90 % interval",
         "labelled by gpt-4o-2024-11-20 (9 answers): 1,200 tokens read, 900 written, 0.01 dollars", "refused 1.",
-        "not corrected for the number of comparisons",
+        "intervals of claims are not corrected for their number",
     ):  # fmt: skip
         assert text in html
+
+
+def rewrite(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    columns = {"results.csv": RESULT_COLUMNS, "comparisons.csv": COMPARISON_COLUMNS}[name]
+    rows = read_csv(folder / name)
+    for row in rows:
+        change(row)
+    write_csv(folder / name, columns, rows)
+
+
+def told(folder: Path) -> list[str]:
+    run = Run.read(folder)
+    return cautions(run, claims_of(run))
+
+
+def test_differences_beside_are_told_by_holm_over_their_family(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+
+    def other_text() -> Claim:
+        beside = {claim.text: claim for claim in summary(tmp_path) if claim.kind == "beside"}
+        return beside["Judged sentences, block 2 minus 0, the best other"]
+
+    assert other_text().verdict == "higher" and other_text().detail.endswith("; p 0.001 after Holm over 3")
+    rewrite(tmp_path, "comparisons.csv", lambda row: row.update(p_holm=0.11))  # the level of this run is 0.1
+    found = other_text()
+    assert found.verdict == "no clear difference" and found.low is not None and found.low > 0
+    assert "p 0.11 after Holm over 3" in found.detail
+
+
+def test_cautions_say_what_intervals_do_not_hold(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    assert [line.split(":")[0] for line in told(tmp_path)] == ["Few prompts", "1 collapsed text at the chosen strength",
+        "Pairing, each prompt against itself with the same random numbers, makes an interval narrower or wider than "
+        "two independent sets of prompts would"]  # fmt: skip
+    assert "a claim rests on 12 prompts. Below 32 an interval" in told(tmp_path)[0]
+    assert "20 % narrower for b," in told(tmp_path)[-1]
+    rewrite(tmp_path, "comparisons.csv", lambda row: row.update(n_prompts=64, n_apart=9, pairing_gain=-0.1))
+    rewrite(tmp_path, "results.csv", lambda row: row.update(n_prompts=64, n_collapsed=0))
+    few, pairing = told(tmp_path)
+    assert few.startswith("Few prompts that differ, steered minus unsteered: b 9, ") and "fewer than 10" in few
+    assert "10 % wider for b," in pairing
+    rewrite(tmp_path, "comparisons.csv", lambda row: row.update(n_apart=0, degenerate=True, pairing_gain=None))
+    (flat,) = told(tmp_path)
+    assert re.match(r"Degenerate: (\d+) of \1 differences", flat)
+    assert {c.interval for c in summary(tmp_path) if c.n == 64 and "b is above 0" not in c.text} == {"degenerate"}
+    rewrite(tmp_path, "comparisons.csv", lambda row: row.update(n_apart=30, degenerate=False))
+    assert told(tmp_path) == []
+
+
+def test_cautions_are_on_the_page_and_on_the_screen(tmp_path: Path) -> None:
+    html = page(write_run(tmp_path, effect(0.05), kept=("transfer",)))
+    console = Console(file=StringIO(), width=400)
+    print_summary(tmp_path, console)
+    for text in (html, console.file.getvalue()):  # type: ignore[attr-defined]
+        assert "Few prompts: a claim rests on 12 prompts." in text and "20 % narrower for b" in text
+
+
+def test_tables_of_another_version_are_refused_by_name(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    columns = [name for name in COMPARISON_COLUMNS if name not in ("p", "p_holm")]
+    write_csv(tmp_path / "comparisons.csv", columns, read_csv(tmp_path / "comparisons.csv"))
+    with pytest.raises(SteerkitError, match=r"comparisons\.csv: has no column p, p_holm: another version"):
+        summary(tmp_path)
 
 
 def test_screen(tmp_path: Path) -> None:

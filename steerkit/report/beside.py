@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from steerkit.report import judges, vectors, words
-from steerkit.report.finding import Claim, claim_of
+from steerkit.report.finding import Claim, beside
 from steerkit.report.run import Row, Run, select
 
 SWEPT = ("keyword", "judged_sentences")
@@ -23,7 +23,7 @@ def beside_of(run: Run) -> list[Claim]:
 def _b_against_baselines(run: Run) -> list[Claim]:
     rows = select(run.comparisons, experiment="baselines", strength=run.strength, metric="keyword")
     return [
-        claim_of(row, f"b, base-derived vector minus {row['vs_method']}", kind="beside")
+        beside(run, row, f"b, base-derived vector minus {row['vs_method']}")
         for row in rows
         if row["vs_method"] != "none"
     ]
@@ -38,7 +38,7 @@ def _damage(run: Run) -> list[Claim]:
         f"steered {words.percent(row['mean'])} % of sentences; collapsed texts: {words.number(row['n_collapsed'])}"
         for row in steered[:1]
     )
-    return [claim_of(row, text, kind="beside", detail=detail) for row in rows]
+    return [beside(run, row, text, detail) for row in rows]
 
 
 def _sources(run: Run) -> list[Claim]:
@@ -47,7 +47,7 @@ def _sources(run: Run) -> list[Claim]:
         strength=run.strength,
     )  # fmt: skip
     return [
-        claim_of(row, f"{_title(metric)}, base-derived minus reasoning-derived vector", kind="beside")
+        beside(run, row, f"{_title(metric)}, base-derived minus reasoning-derived vector")
         for metric in SWEPT
         for row in select(rows, metric=metric)
     ]
@@ -77,7 +77,7 @@ def _windows(run: Run) -> list[Claim]:
             other = words.window(row["vs_window_start"], row["vs_window_end"])
             text = f"{_title(metric)}, window {words.window(*run.window)} minus {other}"
             order = _order(run, "offsets", metric, lambda r: words.window(r["window_start"], r["window_end"]))
-            found.append(claim_of(row, text, kind="beside", detail=order))
+            found.append(beside(run, row, text, order))
     return found
 
 
@@ -91,7 +91,7 @@ def _layers(run: Run) -> list[Claim]:
             row = min(own, key=lambda r: (r["delta"], r["vs_layer"]))
             text = f"{_title(metric)}, block {run.layer} minus {words.short(row['vs_layer'])}, the best other"
             order = _order(run, "layers", metric, lambda r: words.short(r["layer"]))
-            found.append(claim_of(row, text, kind="beside", detail=order))
+            found.append(beside(run, row, text, order))
     return found
 
 

@@ -21,6 +21,8 @@ class Claim:
         high: upper end.
         n: prompts that the difference is over.
         holds: whether a claim is borne out; for `beside` whether the interval lies above 0.
+        clear: whether a difference beside is told from 0 after Holm's adjustment over its family.
+        degenerate: whether all prompts gave the same value, which leaves no interval.
         detail: what belongs beside it.
     """
 
@@ -31,6 +33,8 @@ class Claim:
     high: float | None = None
     n: int | None = None
     holds: bool = False
+    clear: bool = False
+    degenerate: bool = False
     detail: str = ""
 
     @property
@@ -40,9 +44,9 @@ class Claim:
             return "cannot be told" if self.kind == "claim" else ""
         if self.kind == "claim":
             return "holds" if self.holds else "does not hold"
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        if not self.clear:
             return "no clear difference"
-        return "higher" if self.low > 0 else "lower"
+        return "higher" if self.delta > 0 else "lower"
 
     @property
     def points(self) -> str:
@@ -52,15 +56,27 @@ class Claim:
     @property
     def interval(self) -> str:
         """Its interval in percentage points."""
-        return words.interval(self.low, self.high, signed=True)
+        return "degenerate" if self.degenerate else words.interval(self.low, self.high, signed=True)
 
 
 def claim_of(row: Row, text: str, **more: Any) -> Claim:
     """A Claim of a row of comparisons.csv."""
     values: dict[str, Any] = {"holds": row["holds"] is True, **more}
     return Claim(
-        text=text, delta=row["delta"], low=row["ci_low"], high=row["ci_high"], n=int(row["n_prompts"]), **values
-    )
+        text=text, delta=row["delta"], low=row["ci_low"], high=row["ci_high"], n=int(row["n_prompts"]),
+        degenerate=row["degenerate"] is True, **values,
+    )  # fmt: skip
+
+
+def beside(run: Run, row: Row, text: str, detail: str = "") -> Claim:
+    """A line of what stands beside the claims: its verdict is Holm's, over all comparisons like it."""
+    family = select(run.comparisons, experiment=row["experiment"], metric=row["metric"])
+    p, tested = row["p_holm"], sum(not words.missing(other["p"]) for other in family)
+    adjusted = "" if words.missing(p) else f"p {words.p_value(p)} after Holm over {tested}"
+    return claim_of(
+        row, text, kind="beside", clear=not words.missing(p) and p < run.alpha,
+        detail="; ".join(part for part in (detail, adjusted) if part),
+    )  # fmt: skip
 
 
 def claims_of(run: Run) -> list[Claim]:
@@ -121,11 +137,11 @@ def _unsteered_backtracks(run: Run) -> list[Claim]:
     row = run.unsteered("reasoning", "keyword")
     if row is None:
         return []
-    above = row["ci_low"] is not None and row["ci_low"] > 0
+    above = row["ci_low"] is not None and row["ci_low"] > 0 and row["degenerate"] is not True
     return [
         Claim(
             text="The unsteered reasoning model backtracks: its b is above 0", delta=row["mean"], low=row["ci_low"],
-            high=row["ci_high"], n=int(row["n_prompts"]), holds=above,
+            high=row["ci_high"], n=int(row["n_prompts"]), holds=above, degenerate=row["degenerate"] is True,
         )
     ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from steerkit.errors import UNSAFE
 from steerkit.files import atomic
 from steerkit.report import facts, judges, tabulate, vectors, words
 from steerkit.report.beside import beside_of
+from steerkit.report.cautions import cautions
 from steerkit.report.finding import claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.texts import Shown
@@ -47,6 +48,8 @@ def write_page(run: Run, figures: Sequence[str], shown: Sequence[Shown], note: s
             keywords=", ".join(run.recipe["score_judge"].get("keywords", ())),
             headline=headline(run, claims),
             claims=claims,
+            cautions=cautions(run, claims),
+            alpha=f"{run.alpha:g}",
             beside=beside_of(run),
             sections=[_section(run, figure) for figure in figures if figure.endswith(".png")],
             basis=facts.basis(run),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from steerkit.vector import SteeringVector
 
 Row = dict[str, Any]
+TABLES = {"results.csv": ("n_apart", "degenerate"), "comparisons.csv": ("n_apart", "degenerate", "p", "p_holm")}
+"""The tables of a run, and the columns that tell one of this version."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,14 @@ class Run:
         Raises:
             SteerkitError: it lacks `recipe.yaml` or a table: the run is not finished.
         """
-        from steerkit.tables import read_csv
-
         for name in ("recipe.yaml", "results.csv", "comparisons.csv"):
             if not (folder / name).is_file():
                 raise SteerkitError(f"{folder / name}: is not there: no finished run; run the recipe to its end first")
         recipe = load(folder / "recipe.yaml")
         if not isinstance(recipe, dict):
             raise SteerkitError(f"{folder / 'recipe.yaml'}: is no recipe: a mapping of keys to values")
-        return cls(folder, recipe, read_csv(folder / "results.csv"), read_csv(folder / "comparisons.csv"))
+        tables = [_table(folder / name, columns) for name, columns in TABLES.items()]
+        return cls(folder, recipe, *tables)
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; empty when it isn't there."""
@@ -101,6 +102,11 @@ class Run:
         return f"{100 * float(self.recipe.get('confidence', 0.95)):g} %"
 
     @cached_property
+    def alpha(self) -> float:
+        """What p lies below where a difference is told: 1 minus the intervals' level."""
+        return round(1 - float(self.recipe.get("confidence", 0.95)), 12)
+
+    @cached_property
     def same_model(self) -> bool:
         """Whether base and reasoning model are one model."""
         return bool(self.recipe.get("made_with", {}).get("reasoning", {}).get("same_model"))
@@ -135,6 +141,19 @@ class Run:
 
     def has(self, experiment: str) -> bool:
         return bool(select(self.results, experiment=experiment, split="test"))
+
+
+def _table(path: Path, needed: Sequence[str]) -> list[Row]:
+    from steerkit.tables import read_csv
+
+    rows = read_csv(path)
+    lacking = [name for name in needed if rows and name not in rows[0]]
+    if lacking:
+        raise SteerkitError(
+            f"{path}: has no column {', '.join(lacking)}: another version of steerkit made it; run the recipe into "
+            "this folder again, which remakes the tables of the generations that are there"
+        )
+    return rows
 
 
 def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerkit.report.beside import beside_of
+from steerkit.report.cautions import cautions
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.run import Run
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 STYLES = {"holds": "green", "does not hold": "red", "cannot be told": "yellow"}
 NOTE = (
-    "Paired differences in percentage points of words (b) or sentences, bootstrap over test prompts; "
-    "not corrected for the number of comparisons."
+    "Paired differences in percentage points of words (b) or sentences; skew-corrected t intervals over test prompts, "
+    "each on its own. Verdicts beside the claims are Holm's, over all comparisons of an experiment and metric."
 )
 
 
@@ -56,4 +57,5 @@ def print_summary(folder: Path, console: Console) -> None:
             table.add_row(Text(claim.text), *map(Text, cells), n, verdict)
         table.add_row()
     console.print(table, soft_wrap=False)
-    console.print(Text(NOTE), style="dim", soft_wrap=False)
+    for line in (NOTE, *cautions(run, claims)):
+        console.print(Text(line), style="dim", soft_wrap=False)

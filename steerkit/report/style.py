@@ -76,7 +76,7 @@ def series(ax: Axes, rows: Sequence[Row], xs: Sequence[float], look: Look, label
         clip_on=not at,  # markers at 0 are whole; an empty line has no extent to lay out
     )  # fmt: skip
     ends = [(x, 100 * r["ci_low"], 100 * r["ci_high"]) for x, r in found if not missing(r["ci_low"])]
-    # Not error bars: a bootstrap interval need not be on both sides of the mean.
+    # Not error bars: an interval is not of the same length on both sides of the mean.
     if ends:
         xs, lows, highs = zip(*ends, strict=True)
         ax.vlines(xs, lows, highs, color=look.color, lw=1, zorder=2)
@@ -127,5 +127,5 @@ def heading(made: Figure, run: Run, what: str, rows: Sequence[Row]) -> None:
     """What is shown, on how many prompts, and what the bars are."""
     counts: list[Any] = sorted({int(r["n_prompts"]) for r in rows if r["n_prompts"]})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
-    bars = f"bars: {run.level} bootstrap intervals"
+    bars = f"bars: {run.level} intervals"
     made.suptitle(f"{what} (n = {n} test prompts; {bars})", fontsize=10, x=0.01, ha="left")

@@ -55,17 +55,24 @@ def comparison_table(run: Run) -> Table:
     """All paired differences at the chosen strength."""
     rows = [row for row in run.comparisons if row["strength"] == run.strength]
     headings = (
-        "experiment", "vector", "target", "minus", "metric", "difference, points", f"{run.level} interval", "n",
+        "experiment", "vector", "target", "minus", "metric", "difference, points", f"{run.level} interval", "p, Holm",
+        "narrower by pairing, %", "n",
     )  # fmt: skip
     made = [
         (
             str(row["experiment"]), f"{row['source']}-derived", str(row["target"]), _other(row),
             words.METRIC_NAMES.get(row["metric"], str(row["metric"])), words.percent(row["delta"], signed=True),
-            words.interval(row["ci_low"], row["ci_high"], signed=True), words.number(row["n_prompts"]),
+            words.interval(row["ci_low"], row["ci_high"], signed=True), _p(row["p_holm"]),
+            words.number(None if row["pairing_gain"] is None else 100 * row["pairing_gain"]),
+            words.number(row["n_prompts"]),
         )
         for row in rows
     ]  # fmt: skip
     return Table(headings, made, 5)
+
+
+def _p(value: float | None) -> str:
+    return words.NOTHING if value is None else words.p_value(value)
 
 
 def estimate(row: Row | None) -> str:

@@ -43,6 +43,11 @@ def _digits(value: float) -> int:
     return 1 if abs(value) >= 9.995 else 2
 
 
+def p_value(p: float) -> str:
+    """Two digits after the first zeros, none below a thousandth: ``0.012``, ``< 0.001``."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def interval(low: Any, high: Any, *, signed: bool = False) -> str:
     """Both ends of an interval of shares, in percent: ``[0.40, 1.23]``."""
     if missing(low) or missing(high):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from steerkit.conditions import Experiment, VectorKey
 from steerkit.files import read_whole_lines
+from steerkit.intervals import METHOD
 from steerkit.provenance import version_of
 from steerkit.stages.generations import FILE, planner_for
 from steerkit.stages.perplexity import likelihoods_of
@@ -40,7 +41,7 @@ def results(
 
     inputs = [
         trainer.keys["choose"], trainer.keys["test"], trainer.keys["perplexity"], *scoring_inputs(trainer),
-        args.confidence, args.resamples, [[e.name, e.split, [c.id for c in e.conditions]] for e in experiments],
+        args.confidence, METHOD, [[e.name, e.split, [c.id for c in e.conditions]] for e in experiments],
     ]  # fmt: skip
     trainer.stage("results", inputs, make, lambda: None)
 

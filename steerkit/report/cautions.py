@@ -1,0 +1,87 @@
+"""What a reader has to know about a run's intervals before leaning on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from steerkit.intervals import ENOUGH, ENOUGH_APART
+from steerkit.report import words
+from steerkit.report.finding import Claim
+from steerkit.report.run import Row, Run, select
+
+GUIDE = "docs/statistics.md"
+
+
+def cautions(run: Run, claims: Sequence[Claim]) -> list[str]:
+    """Too few prompts, too few that differ, constant data, collapsed texts; and what pairing by prompt is worth."""
+    return [*_few(claims), *_few_apart(run), *_degenerate(run), *_collapsed(run), *_pairing(run)]
+
+
+def _few(claims: Sequence[Claim]) -> list[str]:
+    n = min((claim.n for claim in claims if claim.n), default=ENOUGH)
+    if n >= ENOUGH:
+        return []
+    prompts = "1 prompt" if n == 1 else f"{n} prompts"
+    return [
+        f"Few prompts: a claim rests on {prompts}. Below {ENOUGH} an interval can hold the truth less often than "
+        f"its level says ({GUIDE})."
+    ]
+
+
+def _few_apart(run: Run) -> list[str]:
+    found = [row for row in _main(run) if 0 < row["n_apart"] < ENOUGH_APART <= row["n_prompts"]]
+    each = ", ".join(f"{words.METRIC_NAMES[row['metric']]} {words.number(row['n_apart'])}" for row in found)
+    return found and [
+        f"Few prompts that differ, steered minus unsteered: {each}. With fewer than {ENOUGH_APART} the interval can "
+        f"hold the truth less often than its level says ({GUIDE})."
+    ]
+
+
+def _degenerate(run: Run) -> list[str]:
+    lines = []
+    for what, rows in (("conditions", select(run.results, split="test")), ("differences", run.comparisons)):
+        flat = [row for row in rows if row["degenerate"] is True]
+        if flat:
+            lines.append(
+                f"Degenerate: {len(flat):,} of {len(rows):,} {what} (by metric) have the same value on every prompt. "
+                "Their interval is that value itself, and says nothing about other prompts."
+            )
+    return lines
+
+
+def _collapsed(run: Run) -> list[str]:
+    counts = [int(row["n_collapsed"]) for row in run.main("keyword")[:1]]
+    if not counts or not 0 < counts[0] < ENOUGH_APART:
+        return []
+    return [
+        f"{counts[0]} collapsed text{'s' * (counts[0] > 1)} at the chosen strength: where such a text repeats a "
+        "keyword it outweighs all others, and no interval for the mean of b is good; the claims that count them as "
+        "unsteered ones don't depend on them."
+    ]
+
+
+def _pairing(run: Run) -> list[str]:
+    gains = {row["metric"]: row["pairing_gain"] for row in _main(run) if row["pairing_gain"] is not None}
+    if not gains:
+        return []
+    every = [row["pairing_gain"] for row in run.comparisons if row["pairing_gain"] is not None]
+    each = ", ".join(f"{_gain(gains[metric])} for {words.METRIC_NAMES[metric]}" for metric in gains)
+    return [
+        "Pairing, each prompt against itself with the same random numbers, makes an interval narrower or wider than "
+        f"two independent sets of prompts would: steered minus unsteered, {each}; {_gain(median(every))} in the median "
+        "of all comparisons."
+    ]
+
+
+def _main(run: Run) -> list[Row]:
+    """The fitted vector against unsteered, at the chosen strength: a row a metric."""
+    rows = select(
+        run.comparisons, source="base", target="reasoning", method=run.fitter, layer=run.layer, pool="own",
+        strength=run.strength, vs_method="none", vs_target="reasoning",
+    )  # fmt: skip
+    return [row for metric in words.METRIC_NAMES for row in select(rows, metric=metric)[:1]]
+
+
+def _gain(gain: float) -> str:
+    return f"{abs(100 * gain):.0f} % {'narrower' if gain >= 0 else 'wider'}"
