@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 from damage import DAMAGES
@@ -37,8 +38,8 @@ def main() -> int:
     whole = folder / "whole"
     warm_up(whole, figures=not options.few)
     alone = run(words_for(folder / "alone"), figures=False)
-    if found := differences(whole, folder / "alone"):
-        print(f"two runs that were left alone differ: {found}", file=sys.stderr)
+    if alone.code or (found := differences(whole, folder / "alone")):
+        print(f"two runs that were left alone differ: {alone.errors if alone.code else found}", file=sys.stderr)
         return 1
     failures: list[str] = []
     records: list[Record] = []
@@ -48,15 +49,14 @@ def main() -> int:
             print("enospc: left out, no small disk can be mounted here (that takes root)", file=sys.stderr)
         if kinds and options.points:
             records += crash(options, kinds, folder, disk or folder, alone.seconds, failures)
+    _report(records, options.out)
     for name, damage in DAMAGES.items():
         if name in options.kinds.split(","):
-            records += damage(whole, folder, random.Random(options.seed), options.few, failures)
-    for record in records:
-        print(f"{record.what}: {record.tried} tried, {record.lost} lost, {record.seconds:.0f} s")
+            found = damage(whole, folder, random.Random(options.seed), options.few, failures)
+            _report(found, options.out)
+            records += found
     for failure in failures:
         print(failure, file=sys.stderr)
-    if options.out:
-        put(options.out, records)
     print(f"{sum(r.tried for r in records)} tried, {len(failures)} failures, {time.monotonic() - began:.0f} s")
     if failures:
         print(f"kept: {folder}", file=sys.stderr)
@@ -72,12 +72,16 @@ def crash(
     """Hit runs until there are `points`; a record a kind and stage."""
     chance = random.Random(options.seed)
     operations = count_operations(folder / "counted") if "kill-operation" in kinds else 0
-    plan = [(kinds[i % len(kinds)], STAGES[i // len(kinds) % len(STAGES)]) for i in range(options.points * 9)]
+    plan: list[tuple[str, str]] = []
+    while len(plan) < 9 * options.points:
+        every = list(product(kinds, STAGES))
+        plan += chance.sample(every, len(every))
     tried: Counter[tuple[str, str]] = Counter()
     lost: Counter[tuple[str, str]] = Counter()
     spent: Counter[tuple[str, str]] = Counter()
     number = 0
-    while tried.total() < options.points and number < len(plan):
+    until = time.monotonic() + 60 * options.minutes
+    while tried.total() < options.points and number < len(plan) and time.monotonic() < until:
         kind, stage = plan[number]
         number += 1
         began, draws = time.monotonic(), stage == "report" and not options.few
@@ -117,10 +121,17 @@ def crash(
     ]
 
 
+def _report(records: list[Record], out: Path) -> None:
+    for record in records:
+        print(f"{record.what}: {record.tried} tried, {record.lost} lost, {record.seconds:.0f} s", flush=True)
+    put(out, records)
+
+
 def _options() -> argparse.Namespace:
     known = [*KINDS, *DAMAGES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200, help="crashes in all, over all kinds and stages")
+    parser.add_argument("--minutes", type=float, default=60, help="no crash begins after so long")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--kinds", default=",".join(known), help=f"some of {', '.join(known)}")
     parser.add_argument("--few", action="store_true", help="a short form: few kinds of damage, and no figures")

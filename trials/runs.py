@@ -24,7 +24,7 @@ STAGES = (
     "start", "prompts", "traces", "spans", "extract base", "extract reasoning", "vectors", "lens", "choose", "test",
     "projection", "perplexity", "agreement", "results", "report",
 )  # fmt: skip
-OPEN_ENDED = 120.0  # seconds after which a run counts as hung
+HUNG = 600.0  # seconds after which a run counts as hung
 
 
 def words_for(folder: Path, *more: str) -> list[str]:
@@ -55,7 +55,7 @@ class Ended:
 
     code: int = 0
     errors: str = ""
-    stage: str = "start"
+    stage: str = ""
     hit: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ def run(
     os.close(errors[1])
     os.close(marks[1])
     found, text = Ended(), bytearray()
-    entered, deadline = 0.0, time.monotonic() + OPEN_ENDED
+    entered, deadline = 0.0, time.monotonic() + HUNG
     waiting = {errors[0], marks[0]}
     while waiting:
         ready, _, _ = select.select(list(waiting), [], [], 0.001)
@@ -110,7 +110,7 @@ def run(
             hit(pid)
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
-            text += b"\nhung: still running after two minutes"
+            text += b"\nhung: still running after ten minutes"
             deadline = float("inf")
     os.close(errors[0])
     os.close(marks[0])
@@ -139,11 +139,13 @@ def _become(words: list[str], marks: int, prepare: Callable[[], None] | None, fi
         sys.argv = ["steerkit", *words]
         if prepare:
             prepare()
+        os.write(marks, b"start\n")
         try:
             main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     except BaseException:
         import traceback
 
