@@ -31,8 +31,10 @@ def _few(claims: Sequence[Claim]) -> list[str]:
 
 def _few_apart(run: Run) -> list[str]:
     found = [row for row in _main(run) if 0 < row["n_apart"] < ENOUGH_APART <= row["n_prompts"]]
+    if not found:
+        return []
     each = ", ".join(f"{words.METRIC_NAMES[row['metric']]} {words.number(row['n_apart'])}" for row in found)
-    return found and [
+    return [
         f"Few prompts that differ, steered minus unsteered: {each}. With fewer than {ENOUGH_APART} the interval can "
         f"hold the truth less often than its level says ({GUIDE})."
     ]
