@@ -195,7 +195,7 @@ def _wrong(value: Any, kind: type) -> str:
         wanted = types.get(known[name], (list, tuple))
         if not isinstance(item, wanted) or (known[name] == "int" and isinstance(item, bool)):
             return f"{name!r} must be {known[name]}, not {type(item).__name__}"
-        numbers = item if wanted == (list, tuple) else [item] if known[name] == "int" else ()
+        numbers: Any = item if wanted == (list, tuple) else [item] if known[name] == "int" else ()
         if not all(type(number) is int and number in _INTEGERS for number in numbers):
             return f"{name!r} must hold whole numbers of at most 31 bits"
     return _misplaced(value) if kind is Trace else ""
