@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         if self.shard.count == 1 and self._lock.is_locked:
-            (self.path / HOLDER).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.path / HOLDER).unlink()
         self._own.release()
         self._lock.release()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,3 +177,13 @@ def test_report_is_built_again(steerkit: Steerkit, run: Path) -> None:
     done = steerkit("report", run)
     assert done.returncode == 0, done.stderr
     assert "report.html" in done.stdout
+
+
+def test_ctrl_c_is_said_to_keep_what_is_done(steerkit: Steerkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("steerkit.recipe.shipped", interrupted)
+    done = steerkit("recipe", "ls")
+    assert done.returncode == 130
+    assert done.stderr == "stopped; what is done is kept: give the same command again to go on\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import select
@@ -177,16 +178,15 @@ def warm_up(folder: Path, *, figures: bool = True) -> None:
     if not figures:
         drawing.draw_all = _none  # type: ignore[assignment]
     sys.argv = ["steerkit", *words_for(folder)]
-    with Path(os.devnull).open("w") as null:
-        before = sys.stdout, sys.stderr
-        sys.stdout = sys.stderr = null
-        try:
-            main()
-        except SystemExit as end:
-            if end.code:
-                raise RuntimeError(f"the run that all others are compared with ended with {end.code}") from end
-        finally:
-            sys.stdout, sys.stderr = before
-            drawing.draw_all = draw
+    before, said = (sys.stdout, sys.stderr), io.StringIO()
+    sys.stdout = sys.stderr = said
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"the run that all others are compared with ended so: {said.getvalue()}") from end
+    finally:
+        sys.stdout, sys.stderr = before
+        drawing.draw_all = draw
     if threading.active_count() > 1:  # (an allocator's own thread is started again in a fork)
         raise RuntimeError(f"{threading.enumerate()} are running; a forked process would lack all but one")
