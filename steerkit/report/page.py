@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steerkit.errors import UNSAFE
 from steerkit.files import atomic
 from steerkit.report import facts, judges, tabulate, vectors, words
 from steerkit.report.beside import beside_of
@@ -77,8 +78,13 @@ def environment() -> Environment:
 
     return Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
+
+
+def _harmless(value: object) -> object:
+    """A text without control characters, those among them that turn the direction of what follows on the page."""
+    return UNSAFE.sub("\ufffd", value) if type(value) is str else value
 
 
 def data_uri(figure: Path) -> str:
