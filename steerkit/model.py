@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit import registry
 from steerkit.errors import SteerkitError, nearest
+from steerkit.hub import is_hub_id
 
 if TYPE_CHECKING:
     import torch
@@ -181,6 +182,7 @@ def load_model(
     if "gguf_file" not in options:  # llama.cpp's files hold decoder-only models
         with _explained(name):
             refuse_config(name, AutoConfig.from_pretrained(path, **options))
+        options["use_safetensors"] = True  # the other format is pickle
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -190,6 +192,7 @@ def load_model(
         from peft import PeftModel
 
         with _explained(adapter):
+            _check_adapter(adapter)
             model = PeftModel.from_pretrained(model, adapter)
     if device_map is None and torch.cuda.is_available():
         model = model.to("cuda")
@@ -198,6 +201,17 @@ def load_model(
     if torch_compile:
         _compile(lm)
     return lm
+
+
+def _check_adapter(name: str) -> None:
+    """Raises: OSError when an adapter's weights are there as pickle alone, which PEFT would read."""
+    file = "adapter_model.safetensors"
+    if is_hub_id(name):
+        from huggingface_hub import hf_hub_download
+
+        hf_hub_download(name, file)
+    elif (Path(name) / "adapter_config.json").is_file() and not (Path(name) / file).is_file():
+        raise OSError(f"the adapter has no {file}, and weights are not read from pickle")
 
 
 def _compile(lm: LanguageModel) -> None:
@@ -328,8 +342,6 @@ def _quiet_when_small(path: str) -> Iterator[None]:
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Turn the many ways in which loading fails into one plain message."""
-    import os
-
     try:
         yield
     except ImportError as error:
@@ -338,10 +350,19 @@ def _explained(name: str) -> Iterator[None]:
         raise SteerkitError(f"{name}: {error}") from error
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-        way = (
-            "HF_HUB_OFFLINE is set: only models in the local cache can be named by hub id; give a local folder"
-            if offline
-            else "check the spelling, your network and `hf auth login`, or give a local folder"
+        raise SteerkitError(f"{name}: the model can't be loaded: {first}\n  {_way_out(str(error))}") from error
+
+
+def _way_out(said: str) -> str:
+    import os
+
+    if "trust_remote_code" in said:
+        return (
+            "it brings Python code of its own along: if you trust that, the recipe says trust_remote_code: true "
+            "and you give --trust-remote-code"
         )
-        raise SteerkitError(f"{name}: the model can't be loaded: {first}\n  {way}") from error
+    if "safetensors" in said:
+        return "save it as safetensors: other weights are pickle, which can run code"
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        return "HF_HUB_OFFLINE is set: only models in the local cache can be named by hub id; give a local folder"
+    return "check the spelling, your network and `hf auth login`, or give a local folder"
