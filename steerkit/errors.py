@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SECRET = re.compile(
-    r"(?<=://)[^/\s@'\"]*:[^/\s@'\"]*(?=@)|\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|(?<=Bearer )[^\s'\"]+"
+    r"(?<=://)[^/\s@'\"]*:[^/\s@'\"]*(?=@)|\bhf_[A-Za-z0-9]{16,}|\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}"
+    r"|(?<=Bearer )[^\s'\"]+"
 )
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)$")
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -74,7 +75,9 @@ def readable(folder: object) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
+    except (SteerkitError, BrokenPipeError):
+        raise
+    except Exception as error:  # whatever the files led to: a reader can't foresee all of it
         trace = error.__traceback__
         while trace and trace.tb_next:
             trace = trace.tb_next

@@ -102,8 +102,12 @@ def secrets(document: Document) -> Iterator[Problem]:
 def _texts(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
     if isinstance(value, str):
         yield key, value
-    for part, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
-        yield from _texts(item, (*key, part))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, (*key, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*key, index))
 
 
 def _written(document: Document, key: Key, folder: str, fix: str) -> Iterator[Problem]:

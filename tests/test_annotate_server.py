@@ -241,3 +241,55 @@ def test_more_labels_than_keys(run: Path) -> None:
         pytest.raises(SteerkitError, match="the taxonomy has 40 labels; a page has keys for"),
     ):
         Session(store, {}, {f"label{i}": "gloss" for i in range(40)}, "")
+
+
+def raw(server: Server, text: str) -> str:
+    """What is answered to a request that no well-behaved client sends."""
+    with socket.create_connection((HOST, server.server_port), timeout=10) as connection:
+        connection.sendall(text.encode("latin-1"))
+        return connection.makefile("rb").read().decode("latin-1")
+
+
+PATHS = [
+    "/../server.py", "/page/../../server.py", "/%2e%2e/server.py", "/..%2fserver.py", "//etc/passwd",
+    "/page.js/../../x", "/page.js%00.html", "/./page.js", "/PAGE.JS", "/annotations/ada.jsonl", "/labels.jsonl/", "file:///etc/passwd",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_files_are_four_and_no_path_leads_elsewhere(server: Server, path: str) -> None:
+    cookie = enter(server)
+    answer = raw(server, f"GET {path} HTTP/1.1\r\nHost: {HOST}:{server.server_port}\r\nCookie: {cookie}\r\n\r\n")
+    assert answer.startswith("HTTP/1.1 404 ") and "There is no such page." in answer
+
+
+@pytest.mark.parametrize("path", ["http://[/", "/?" + "&".join(["a=b"] * 99)])
+def test_addresses_that_are_none(server: Server, path: str) -> None:
+    answer = raw(server, f"GET {path} HTTP/1.1\r\nHost: {HOST}:{server.server_port}\r\n\r\n")
+    assert answer.startswith("HTTP/1.1 400 ") and "The address can't be read" in answer
+    assert "default-src 'none'" in answer
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "<script>"])
+def test_other_methods_are_refused(server: Server, method: str, run: Path) -> None:
+    cookie = enter(server)
+    answer = raw(server, f"{method} /act HTTP/1.1\r\nHost: {HOST}:{server.server_port}\r\nCookie: {cookie}\r\n\r\n")
+    assert answer.startswith("HTTP/1.1 501 ") and "default-src 'none'" in answer
+    assert answer.endswith("\r\n\r\nThe request can't be read.\n")
+    assert not (run / "annotations/ada.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "status"),
+    [("9" * 5000, "{}", 413), ("-1", "{}", 413), ("1e3", "{}", 413), ("40000", "[" * 40000, 400),
+     ("11", '{"a":1e999}', 400)],
+)  # fmt: skip
+def test_bodies_that_were_made_to_harm(server: Server, length: str, body: str, status: int) -> None:
+    cookie = enter(server)
+    answer = raw(
+        server,
+        f"POST /act HTTP/1.1\r\nHost: {HOST}:{server.server_port}\r\nCookie: {cookie}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",
+    )
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert state(server, cookie)["labelled"] == 0

@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -283,6 +284,19 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
 
 
 @cache
+def _begin(target: Target) -> None:
+    """Read a good file first: imports start processes and open files of their own."""
+    from steerkit.errors import SteerkitError
+
+    for data in target.corpus()[:3]:
+        with tempfile.TemporaryDirectory() as name, suppress(SteerkitError):
+            path = Path(name) / f"mine{target.suffix}"
+            path.write_bytes(data)
+            target.read(path)
+    _begin_to_watch()
+
+
+@cache
 def _begin_to_watch() -> None:
     sys.addaudithook(_watch)  # there is no way to take it off again
 
@@ -291,7 +305,7 @@ def attempt(target: Target, data: bytes, folder: Path) -> str:
     """Have a reader read these bytes in an empty folder; what went wrong, or an empty string."""
     from steerkit.errors import SteerkitError
 
-    _begin_to_watch()
+    _begin(target)
     path = folder / f"mine{target.suffix}"
     path.write_bytes(data)
     seen: list[str] = []

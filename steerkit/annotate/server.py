@@ -143,6 +143,10 @@ class Handler(BaseHTTPRequestHandler):
         except SteerkitError as error:
             return self._refuse(409, f"{error}")
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the base class refuses (other methods, broken requests), as everything else is refused."""
+        self._refuse(code, "The request can't be read.")
+
     def _from_here(self) -> bool:
         """Refuse what another site sends through the visitor's browser, whatever name it gave this computer."""
         origin, host = self.headers.get("Origin"), f"http://{self.headers.get('Host', '')}"

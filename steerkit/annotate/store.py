@@ -20,6 +20,8 @@ from steerkit.trace import Span, from_json
 ADJUDICATED = "adjudicated"
 HUMAN = "human:"
 
+LARGEST = 256 * 2**20  # bytes of an annotator's file
+
 Row = dict[str, Any]
 Action = Literal["label", "skip", "undo", "again", "import"]
 
@@ -61,6 +63,8 @@ def read_log(path: Path, *, repair: bool = False) -> list[Row]:
         SteerkitError: the file can't be read.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise SteerkitError(f"{path}: is larger than {LARGEST // 2**20} MiB, which nobody's labels are")
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         if repair and len(whole) < len(data):
