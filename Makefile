@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: run test test-vllm bench lint clean
+.PHONY: run test test-vllm bench statistics lint clean
 
 run: $(STAMP)  ## the main job: the embedded pair, offline, in minutes; ends with a report
 	HF_HUB_OFFLINE=1 $(BIN)/steerkit recipe run $(RECIPE)
@@ -26,6 +26,9 @@ test-vllm: $(VLLM_STAMP)  ## the vLLM engine against transformers, on the CPU, i
 
 bench: $(STAMP)  ## cost ratios, measured in one run
 	$(BIN)/python benchmarks/run.py
+
+statistics: $(STAMP)  ## how often the intervals hold, by simulation (docs/statistics.md)
+	$(BIN)/python trials/coverage.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy

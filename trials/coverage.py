@@ -1,4 +1,4 @@
-"""How often nominal 95 % intervals of a mean hold the truth: `python trials/coverage.py [--runs 16000] [--show]`.
+"""How often nominal 95 % intervals of a mean hold the truth: `python trials/coverage.py [--runs 4000] [--show]`.
 
 Candidate methods on named populations at several numbers of prompts; each cell is that many simulated runs. Writes
 trials/results_statistics.json and prints the tables of docs/statistics.md (`--show`: of the file as it is).
@@ -18,7 +18,7 @@ from candidates import CANDIDATES, USED, Resampled
 from populations import POPULATIONS, Population
 
 RESULTS = Path(__file__).parent / "results_statistics.json"
-PROMPTS = (10, 20, 32, 100)
+PROMPTS = (10, 32, 100)
 GOAL, AT = 0.93, 100
 BLOCK = 250
 """Runs that share their resamples."""
@@ -78,7 +78,7 @@ def ranking(rows: Sequence[Row], prompts: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=16_000, help="simulated runs a cell")
+    parser.add_argument("--runs", type=int, default=4000, help="simulated runs a cell")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstraps")
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -177,7 +177,7 @@ def _base_stays_below(run: Run) -> list[Claim]:
         return []
     text = "The base model's b stays below the unsteered reasoning model's at every strength"
     highest = max(rows, key=lambda row: (row["ci_high"] is None, row["ci_high"] or 0.0, row["delta"] or 0.0))
-    below = all(row["ci_high"] is not None and row["ci_high"] < 0 for row in rows)
+    below = all(row["ci_high"] is not None and row["ci_high"] < 0 and row["degenerate"] is not True for row in rows)
     steered = run.fitted(experiment="transfer", target="base", metric="keyword")
     filled = min(int(row["n_nonempty"]) for row in [base, *steered])
     values = [row["mean"] for row in steered if row["mean"] is not None]
