@@ -157,6 +157,12 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         return [{k: _parse(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
+def read_header(path: Path) -> list[str]:
+    """Names of the columns of a table; none where it is empty."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
 def _parse(text: str) -> Any:
     if text in ("True", "False"):
         return text == "True"

@@ -244,13 +244,14 @@ def test_annotating_asks_no_server_that_the_folder_chose(tmp_path: Path, steerki
 
 
 def test_merging_takes_no_file_from_elsewhere(tmp_path: Path) -> None:
+    from steerkit.files import write_sealed
     from steerkit.folder import STATE, RunFolder
     from steerkit.merging import take_over
 
     other = tmp_path / "other"
     other.mkdir()
     record = {"key": "k", "seconds": 1.0, "files": {"../../stolen": None}}
-    (other / STATE).write_text(json.dumps({"recipe": {}, "stages": {"traces": record}}))
+    write_sealed(other / STATE, {"recipe": {}, "stages": {"traces": record}})
     (tmp_path / "stolen").write_text("x")
     with (
         RunFolder(tmp_path / "mine") as folder,

@@ -129,9 +129,13 @@ def answers(path: Path) -> None:
 
 
 def state(path: Path) -> None:
+    from steerkit.files import write_sealed
     from steerkit.folder import STATE, RunFolder
 
-    (path.parent / STATE).write_bytes(path.read_bytes())
+    file = path.parent / STATE
+    file.write_bytes(path.read_bytes())
+    with suppress(ValueError, TypeError, RecursionError):  # whoever writes a state to harm can seal it too
+        write_sealed(file, json.loads(file.read_bytes()))
     with RunFolder(path.parent) as folder:
         folder.is_done("traces", "abc")
         folder.seconds()

@@ -144,16 +144,18 @@ class Run:
 
 
 def _table(path: Path, needed: Sequence[str]) -> list[Row]:
-    from steerkit.tables import read_csv
+    from steerkit.tables import read_csv, read_header
 
-    rows = read_csv(path)
-    lacking = [name for name in needed if rows and name not in rows[0]]
+    header = read_header(path)
+    if not header:
+        raise SteerkitError(f"{path}: is empty; run the recipe into this folder again, which remakes the tables")
+    lacking = [name for name in needed if name not in header]
     if lacking:
         raise SteerkitError(
             f"{path}: has no column {', '.join(lacking)}: another version of steerkit made it; run the recipe into "
             "this folder again, which remakes the tables of the generations that are there"
         )
-    return rows
+    return read_csv(path)
 
 
 def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:

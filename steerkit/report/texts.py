@@ -65,7 +65,9 @@ class Shown:
 
 def browse(run: Run) -> tuple[list[Shown], str]:
     """The first test prompts in order, and a note on what could not be marked."""
-    generations = select(run.jsonl("generations.jsonl"), split="test", target="reasoning", sample=0)
+    place = ("test", "reasoning", 0)
+    found = run.jsonl("generations.jsonl")
+    generations = [row for row in found if (row["split"], row["target"], row["sample"]) == place]
     named = {ids: name for name, ids in _conditions(run, generations) if ids}
     prompts = select(run.jsonl("prompts.jsonl"), split="test")[:MOST]
     rows = {(row["prompt_id"], row["condition"]): row for row in generations if row["condition"] in named}
