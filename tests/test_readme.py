@@ -32,10 +32,10 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """In an empty folder, and with every recipe at small size."""
     whole = steerkit.recipe.load_recipe
 
-    def shrunk(name: str, overrides: Any = (), presets: Any = ()) -> Any:
+    def shrunk(name: str, overrides: Any = (), presets: Any = (), **word: Any) -> Any:
         if "llama" in name:
-            return whole(name, overrides, presets)
-        return whole(name, [*(SIZES if name.startswith("fig") else SMALL), *overrides], presets)
+            return whole(name, overrides, presets, **word)
+        return whole(name, [*(SIZES if name.startswith("fig") else SMALL), *overrides], presets, **word)
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(steerkit.recipe, "load_recipe", shrunk)
