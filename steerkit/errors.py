@@ -12,7 +12,7 @@ from pathlib import Path
 
 _SECRET = re.compile(
     r"(?<=://)[^/\s@'\"]*:[^/\s@'\"]*(?=@)|\bhf_[A-Za-z0-9]{16,}|\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}"
-    r"|(?<=Bearer )[^\s'\"]+"
+    r"|(?<=Bearer )(?!\[)[^\s'\"]*[^\s'\".,:;)\]}]"
 )
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)$")
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -241,3 +241,4 @@ def test_errors_show_no_secret_of_the_environment_and_steer_no_terminal(monkeypa
         SteerkitError("proxy http://u:pw@h: plain-but-secret, Bearer abc.def short \x1b[2J\u202e\x9b31m\ud800\n\tx")
     )
     assert said == ("proxy http://[secret]@h: [secret], Bearer [secret] short \\x1b[2J\\u202e\\x9b31m\\ud800\n\tx")
+    assert str(SteerkitError("(Bearer abc:d.ef=): Bearer [key])")) == "(Bearer [secret]): Bearer [key])"
