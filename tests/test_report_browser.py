@@ -96,6 +96,7 @@ def hostile_run(folder: Path, evil: str) -> Path:
         (run / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (run / "choice.json").write_text(json.dumps({"strength": 10.0, "how": evil}))
     notes = {"labels": {label: 5}, "rejected_spans": {evil: 2}, "answered_by": {evil: 9}, "mean_coverage": 0.5}
+    notes |= {"input_tokens": 5, "output_tokens": 6}
     (run / "spans.notes.json").write_text(json.dumps(notes))
     return run
 

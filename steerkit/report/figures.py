@@ -36,8 +36,8 @@ def titles(run: Run) -> dict[str, str]:
     """Panel title of each metric."""
     keywords = ", ".join(run.recipe["score_judge"].get("keywords", ())) or run.recipe["score_judge"]["name"]
     return {
-        "keyword": f"b: keywords ({keywords})",
-        "judged_sentences": f"sentences judged {run.label}",
+        "keyword": words.cut(f"b: keywords ({keywords})"),
+        "judged_sentences": words.cut(f"sentences judged {run.label}"),
         "other_sentences": "sentences that fit no label (text damage)",
     }
 

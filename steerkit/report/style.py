@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit.files import atomic
 from steerkit.report.run import Row, Run
-from steerkit.report.words import METRIC_UNITS, missing
+from steerkit.report.words import METRIC_UNITS, cut, missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def series(ax: Axes, rows: Sequence[Row], xs: Sequence[float], look: Look, label
     face = "white" if look.hollow else look.color
     ax.plot(
         at, [100 * r["mean"] for _, r in found], color=look.color, marker=look.marker, linestyle=look.line,
-        markerfacecolor=face, label=label, zorder=3,
+        markerfacecolor=face, label=cut(label), zorder=3,
         clip_on=not at,  # markers at 0 are whole; an empty line has no extent to lay out
     )  # fmt: skip
     ends = [(x, 100 * r["ci_low"], 100 * r["ci_high"]) for x, r in found if not missing(r["ci_low"])]

@@ -39,6 +39,11 @@ def percent(share: Any, *, signed: bool = False) -> str:
     return _minus(text.lstrip("+-") if zero else text)
 
 
+def cut(text: str, most: int = 50) -> str:
+    """A text of at most so many characters, as a figure has room for."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _digits(value: float) -> int:
     return 1 if abs(value) >= 9.995 else 2
 
