@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,11 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         SteerkitError: the disk is full or the folder can't be written; what was there before stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    folder = path.with_name(f".{path.name}.tmp")  # safetensors has a temporary file of its own, which a kill leaves
+    temporary = folder / path.name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -36,8 +39,7 @@ def atomic(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise disk_error(path, error) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def disk_error(path: Path, error: OSError | SafetensorError) -> SteerkitError:

@@ -83,6 +83,14 @@ def test_an_atomic_file_keeps_what_was_there_when_the_block_fails(tmp_path: Path
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
 
 
+def test_what_a_kill_left_of_a_file_is_cleared(tmp_path: Path) -> None:
+    left = tmp_path / ".x.json.tmp"
+    left.mkdir()
+    (left / ".tmpBXkCrB").write_text("half")
+    write_json(tmp_path / "x.json", {})
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
 def test_a_folder_that_can_not_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SteerkitError, match=r"x\.json: can't be written: .*; what was done before is kept"):
