@@ -101,7 +101,10 @@ def generate(
     with torch.inference_mode(), Steering(lm, [row.edit for row in rows]) as steering:
         while len(results) < len(rows):
             left = [row for row in order if row not in results]
-            batch = RowBatch(lm, rows, steering, min(size, len(left)), max_new_tokens, temperature, margins)
+            lines = min(size, len(left))
+            batch = RowBatch(
+                lm, rows, steering, lines, max_new_tokens, temperature, margins, taken_over=len(left) > lines
+            )
             try:
                 _run(batch, left, len(results), progress)
             except (RuntimeError, MemoryError) as error:
@@ -139,7 +142,7 @@ class RowBatch:
 
     def __init__(
         self, lm: LanguageModel, rows: Sequence[GenerationRow], steering: Steering, lines: int, new: int,
-        temperature: float, margins: bool,
+        temperature: float, margins: bool, *, taken_over: bool = True,
     ) -> None:  # fmt: skip
         import torch
 
@@ -157,7 +160,7 @@ class RowBatch:
         self.position = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
         self.live = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
         longest = max(len(row.prompt_ids) for row in rows) + new
-        self.cache = LineCache(lines, longest)
+        self.cache = LineCache(lines, longest, taken_over=taken_over)
 
     @property
     def occupied(self) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from steerkit.prefill import Prefilled
 
-SLACK = 0.25  # of the longest row: columns to go before the rest is moved back to the first one
+SLACK = 0.25  # of the longest row: columns to go before the rest is moved back to the first one, where rows wait
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,14 @@ class LineCache:
         start, end: the columns in use; the next token goes to column `end`.
     """
 
-    def __init__(self, lines: int, longest: int) -> None:
-        """Args: longest: tokens that a row may have, prompt and generated."""
+    def __init__(self, lines: int, longest: int, *, taken_over: bool) -> None:
+        """Args:
+        longest: tokens that a row may have, prompt and generated.
+        taken_over: more rows than lines will come.
+        """
         from transformers import DynamicCache
 
-        self.lines, self.capacity = lines, longest + max(16, int(SLACK * longest))
+        self.lines, self.capacity = lines, longest + taken_over * max(16, int(SLACK * longest))
         self.hf: Any = DynamicCache()
         self.start = self.end = 0
         self.mask: Any = None
