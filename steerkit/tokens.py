@@ -52,7 +52,7 @@ def decode_with_starts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, tuple[i
         before = decode(tokenizer, ids[whole[0] : index])
         now = decode(tokenizer, ids[whole[0] : index + 1])
         if not now.endswith("\ufffd"):  # half a character: its text comes with the next token
-            at += len(now) - len(before.rstrip("\ufffd"))
+            at += max(len(now) - len(before.rstrip("\ufffd")), 0)  # some decoders take back what they had said
             whole.append(index + 1)
             while len(whole) > 1 and whole[1] <= index + 1 - LOOK_BACK:
                 del whole[0]

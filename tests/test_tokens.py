@@ -33,6 +33,24 @@ def starts_by_hand(tokenizer, ids, text: str) -> list[int]:
     return [longest_common_prefix(tokenizer.decode(ids[:k]), text) for k in range(len(ids))]
 
 
+def test_starts_never_go_back_even_where_a_decoder_takes_a_letter_back() -> None:
+    class Typist:
+        """Id 8 is a backspace."""
+
+        def decode(self, ids: list[int], **_: object) -> str:
+            text = ""
+            for token in ids:
+                text = text[:-1] if token == 8 else text + chr(token)
+            return text
+
+        def batch_decode(self, rows: list[list[int]], **_: object) -> list[str]:
+            return [self.decode(row) for row in rows]
+
+    text, starts = decode_with_starts(Typist(), [*b"waitt", 8, *b" so"])
+    assert text == "wait so"
+    assert sorted(starts) == list(starts) and starts[-1] <= len(text)
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_byte_level_starts_are_exact(text: str) -> None:
     tokenizer = byte_tokenizer()
