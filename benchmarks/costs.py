@@ -1,10 +1,9 @@
-"""What extraction and steering cost beside the model's own arithmetic (`steerkit.bench`), on two models.
+"""What extraction and steering cost beside the arithmetic of the embedded model, which has little of its own.
 
-    python benchmarks/costs.py [--rounds 7] [--quick] [--only pocket|smollm2]
+    python benchmarks/costs.py [--rounds 7] [--quick]
 
-The embedded model, and a random Llama of SmolLM2-135M's shape; on the second claims are made. Beside what
-`steerkit bench` measures: extraction of the layer at a third of the depth alone, and a batch whose rows are
-steered by four different steerers.
+What `steerkit bench` measures, and beside it: extraction of the layer at a third of the depth alone, and a batch whose
+rows are steered by four different steerers. Claims are made on a larger model: benchmarks/peers.py.
 """
 
 from __future__ import annotations
@@ -16,11 +15,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from models import smollm2_shaped
-
 from steerkit import registry
 from steerkit.bench.costs import padded_forward, run_all
-from steerkit.bench.measure import Question, Result, compare, machine, settle, write
+from steerkit.bench.measure import Question, Result, compare, machine, no_tick, settle, write
 from steerkit.bench.sizes import FULL, Sizes
 from steerkit.bench.sweep import ending, make_sweep, third
 from steerkit.bench.table import text_table
@@ -74,32 +71,26 @@ def mixed(lm: LanguageModel, sizes: Sizes) -> list[Result]:
         return compare(works, [Question(name, "steered", "unsteered", 1.05)], sizes.rounds)
 
 
-def run(rounds: int, *, quick: bool = False, only: str | None = None) -> list[Result]:
+def run(rounds: int, *, quick: bool = False) -> list[Result]:
     """Measure everything."""
     sizes = replace(Sizes() if quick else FULL, rounds=rounds)
     extractor = registry.get("extractors", "offset-window")(windows=[SWEEP])
-    steerer = registry.get("steerers", "residual-add")()
-    models = {"pocket": lambda: load_model("pocket:reasoning"), "smollm2": lambda: smollm2_shaped(6 if quick else 30)}
-    results: list[Result] = []
-    for name, load in models.items():
-        if only in (None, name):
-            lm = load()
-            settle(os.cpu_count() or 1)  # the most that the next line may choose
-            settle(fastest_thread_count(lm.width, max(sizes.batch_sizes)))
-            print(f"{lm.name}: {lm.depth} blocks × {lm.width}; {machine()}", flush=True)
-            results += run_all(lm, extractor, steerer, 0.7, sizes)
-            results += one_layer(lm, sizes) + mixed(lm, sizes)
-            print(text_table(results), flush=True)
-    return results
+    lm = load_model("pocket:reasoning")
+    settle(os.cpu_count() or 1)  # the most that the next line may choose
+    settle(fastest_thread_count(lm.width, max(sizes.batch_sizes)))
+    print(f"{lm.name}: {lm.depth} blocks × {lm.width}; {machine()}", flush=True)
+    results = run_all(lm, extractor, registry.get("steerers", "residual-add")(), 0.7, sizes, no_tick)
+    return [*results, *one_layer(lm, sizes), *mixed(lm, sizes)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="at least 5")
-    parser.add_argument("--quick", action="store_true", help="small sizes, and 6 of 30 blocks")
-    parser.add_argument("--only", choices=("pocket", "smollm2"))
+    parser.add_argument("--quick", action="store_true", help="small sizes")
     args = parser.parse_args()
-    write(run(args.rounds, quick=args.quick, only=args.only), RESULTS, keep=True)
+    results = run(args.rounds, quick=args.quick)
+    print(text_table(results))
+    write(results, RESULTS, keep=True)
 
 
 if __name__ == "__main__":

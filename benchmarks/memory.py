@@ -51,8 +51,7 @@ def work(name: str, traces: int, layers: int) -> Callable[[], object]:
         if name == "extraction: steerkit":
             extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
             return lambda: extract(lm, items, extractor, LABELS)
-        layers_of = px.by_nnsight(lm) if name == "extraction: nnsight" else px.by_recorder(lm)
-        return lambda: px.sums_in_one_pass(layers_of, items, BATCH)
+        return lambda: px.sums_in_one_pass(px.by_nnsight(lm), items, BATCH)
 
     def sweep() -> None:
         with ending(lm, None) as endless:
@@ -72,7 +71,6 @@ def measured(name: str, traces: int, layers: int) -> int:
 
 QUESTIONS = (
     ("extraction: steerkit", "extraction: nnsight", 1.0),
-    ("extraction: steerkit", "extraction: recorder", 1.0),
     ("sweep: steerkit", "sweep: model.generate", 1.0),
 )
 

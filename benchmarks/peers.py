@@ -1,26 +1,32 @@
-"""steerkit beside other libraries on the same work: same model object, same ids, results equal before they are timed.
+"""steerkit beside the floor and other libraries: same model object, same ids, results equal before they are timed.
 
     pip install -r of benchmarks/requirements.txt (see there), then
-    python benchmarks/peers.py [--rounds 5] [--only extraction|sweep] [--quick]
+    python benchmarks/peers.py [--rounds 5] [--only extraction|sweep|unequal|hook] [--quick]
 
 A random Llama of SmolLM2-135M's shape, float32, in one process; every round does each side once. Where the whole
 of a peer's work would take hours, a part of it is done and scaled by the number of reads or of tokens: the note
 beside each figure says so.
 
 extraction, 64 traces of about 500 tokens, all layers × 46 offsets × 6 labels, against
+- the floor: a decoder forward of the traces as they come, right-padded in batches of the best size, without LM head,
+  cache and mask;
 - steering-vectors as its API reads: one text for each span and offset (a part of them);
-- the best that a single pass gives: nnsight's trace, or steering-vectors' recorder, saving every block's output of
-  batches sorted by length, then one gather and one product a layer.
+- nnsight's single pass, a trace saving every block's output, then one gather and one product a layer: of 16 traces as
+  they come, padded with their mask; and at its best, sorted by length at the best batch size, without a mask.
 
 sweep, 8 prompts × 48 conditions × 64 new tokens, greedy, against
+- the floor: an unsteered `model.generate` of the same prompts, at its best batch size;
 - nnsight, one prompt and condition at a time (the way of the code behind the paper);
-- steering-vectors and repeng, one condition at a time, its prompts in one batch.
+- steering-vectors and repeng, one condition at a time, its prompts in one batch;
+and with prompts and texts of unequal length, against `model.generate` again. Last, what a steered decode step costs
+beside an unsteered one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +38,12 @@ import torch
 from models import smollm2_shaped
 
 from steerkit import registry
+from steerkit.bench.costs import padded_forward
+from steerkit.bench.hook import hook_costs
 from steerkit.bench.measure import Question, Result, Work, compare, machine, quickest, settle, write
 from steerkit.bench.sizes import FULL, Sizes
 from steerkit.bench.sweep import ending, make_sweep
-from steerkit.bench.sweep_costs import best_sizes
+from steerkit.bench.sweep_costs import best_sizes, unequal_costs
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import extract
@@ -45,6 +53,7 @@ from steerkit.threads import fastest_thread_count
 RESULTS = Path(__file__).parent / "results.json"
 ALONE = 4  # prompts that a peer does in a round that takes one at a time
 CONDITIONS = 6  # those that a peer does in a round that takes one at a time
+TOGETHER = 16  # traces in the batch of a single pass that is not tuned
 READS = 32  # spans × offsets that steering-vectors' API reads in a round
 CLOSE = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other shapes
 
@@ -54,22 +63,20 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
     extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
     reads = px.Reads(lm, items)
-    nnsight, recorder = px.by_nnsight(lm), px.by_recorder(lm)
+    nnsight = px.by_nnsight(lm)
 
     few = items[:8]
     ours = extract(lm, few, extractor, LABELS).windows[px.FIRST, px.LAST].sums
-    for layers_of in (nnsight, recorder):
-        torch.testing.assert_close(px.sums_in_one_pass(layers_of, few, 4), ours, **CLOSE)
+    for tuned in (True, False):
+        torch.testing.assert_close(px.sums_in_one_pass(nnsight, few, 4, tuned=tuned), ours, **CLOSE)
     check_reads(lm, reads)
     print(
         f"  {len(items)} traces, {sum(len(i.ids) for i in items)} tokens, {len(reads.texts)} spans × offsets; same sums"
     )
 
-    trial = items[: max(len(items) // 4, 8)]
-    best = {
-        name: quickest(lambda size, f=f: lambda: tokens_of(px.sums_in_one_pass(f, trial, size)), (2, 4, 8, 16))  # type: ignore[misc]
-        for name, f in (("nnsight", nnsight), ("recorder", recorder))
-    }
+    trial = items[: max(len(items) // 8, 8)]
+    alone = quickest(lambda size: lambda: tokens_of(px.sums_in_one_pass(nnsight, trial, size)), (1, 2, 4, 8))
+    padded = quickest(lambda size: padded_forward(lm, trial, size), (2, 4, 8))
     per_read = quickest(lambda size: lambda: tokens_of(reads.run(READS, size)), (1, 4, 16))
     whole = len(reads.texts)
 
@@ -77,21 +84,30 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         reads.run(READS, per_read)
         return READS / whole
 
+    first, tokens = items[:TOGETHER], sum(len(item.ids) for item in items)
+
+    def as_they_come() -> float:
+        px.sums_in_one_pass(nnsight, first, TOGETHER, tuned=False)
+        return sum(len(item.ids) for item in first) / tokens
+
     works: dict[str, Work] = {
         "steerkit": lambda: tokens_of(extract(lm, items, extractor, LABELS)),
+        "padded": lambda: tokens_of(padded_forward(lm, items, padded)()),
         "reads": some_reads,
-        "nnsight": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, best["nnsight"])),
-        "recorder": lambda: tokens_of(px.sums_in_one_pass(recorder, items, best["recorder"])),
+        "as they come": as_they_come,
+        "nnsight": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, alone)),
     }
+    floor = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels /"
     what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than"
     size = f"{len(items)} traces"
     questions = [
+        Question(f"{floor} padded forward", "steerkit", "padded", 1.0, note=f"{size}, as they come, {padded} a batch"),
         Question(f"{what} steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
                  f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch"),
-        Question(f"{what} nnsight's single pass saving every layer", "steerkit", "nnsight", 1.3, True,
-                 f"{size}; decoder alone, sorted by length, {best['nnsight']} a batch"),
-        Question(f"{what} steering-vectors' recorder in a single pass", "steerkit", "recorder", 1.0, True,
-                 f"{size}; decoder alone, sorted by length, {best['recorder']} a batch"),
+        Question(f"{what} nnsight's single pass saving every layer", "steerkit", "as they come", 1.3, True,
+                 f"{size}; decoder alone, as they come with their mask, the first {TOGETHER} in one batch, scaled"),
+        Question(f"{what} the same at its best", "steerkit", "nnsight", 1.3, True,
+                 f"{size}; decoder alone, sorted by length, no mask, {alone} a batch"),
     ]  # fmt: skip
     return compare(works, questions, rounds, warm=False)
 
@@ -121,7 +137,7 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         )  # fmt: skip
         ps.check(made, min(sizes.new_tokens, 12))
         print("  all give the same greedy tokens")
-        best, _ = best_sizes(made, sizes)
+        best, theirs = best_sizes(made, sizes)
         parts = {
             "steerkit": made,
             "nnsight, one prompt at a time": made.part(1, ALONE),
@@ -132,9 +148,11 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
             name: (lambda run=run, part=parts[name]: sum(map(len, run(part))))  # type: ignore[misc]
             for name, run in ps.PEERS.items()
         }
-        works = {"steerkit": lambda: made.by_steerkit(best), **works}
+        works = {"steerkit": lambda: made.by_steerkit(best), "generate": lambda: made.by_transformers(theirs), **works}
         shape = f"{sizes.prompts} prompts × {sizes.conditions} conditions × {sizes.new_tokens} new tokens, greedy"
-        questions = []
+        batches = f"{shape}; batches of {best} and {theirs}"
+        what = f"{lm.name}: steered sweep, tokens/s / unsteered model.generate"
+        questions = [Question(what, "steerkit", "generate", 0.98, True, batches)]
         for name in ps.PEERS:
             note = f"{shape}; batches of {best}; {len(parts[name].rows)} of {len(made.rows)} rows, scaled by tokens"
             goal = 8 if "prompt" in name else 1.8
@@ -144,18 +162,28 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         return compare(works, questions, rounds, warm=False)
 
 
+PARTS = ("extraction", "sweep", "unequal", "hook")
+
+
 def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: int = 0) -> list[Result]:
-    """Measure everything."""
+    """Measure everything, or one part; each part's figures are written as they are there."""
     lm = smollm2_shaped(6 if quick else 30)
     settle(os.cpu_count() or 1)
     settle(threads or fastest_thread_count(lm.width, max(FULL.batch_sizes)))
     print(f"{lm.name}: {machine()}", flush=True)
     sizes = replace(FULL, traces=16, conditions=12, new_tokens=16) if quick else FULL
+    steerer, sizes = registry.get("steerers", "residual-add")(), replace(sizes, rounds=rounds)
+    parts: dict[str, Callable[[], list[Result]]] = {
+        "extraction": lambda: extraction(lm, sizes, rounds),
+        "sweep": lambda: sweep(lm, sizes, rounds),
+        "unequal": lambda: unequal_costs(lm, steerer, 0.7, sizes),
+        "hook": lambda: hook_costs(lm, steerer, sizes),
+    }
     results: list[Result] = []
-    if only != "sweep":
-        results += extraction(lm, sizes, rounds)
-    if only != "extraction":
-        results += sweep(lm, sizes, rounds)
+    for name in [only] if only else PARTS:
+        found = parts[name]()
+        write(found, RESULTS, keep=True)
+        results += found
     return results
 
 
@@ -163,12 +191,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="6 of 30 blocks, 16 traces, 8 × 12 × 16 tokens")
-    parser.add_argument("--only", choices=("extraction", "sweep"))
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--threads", type=int, default=0, help="0 measures which count is fastest")
     args = parser.parse_args()
-    results = run(args.rounds, quick=args.quick, only=args.only, threads=args.threads)
-    print(text_table(results))
-    write(results, RESULTS, keep=True)
+    print(text_table(run(args.rounds, quick=args.quick, only=args.only, threads=args.threads)))
 
 
 if __name__ == "__main__":

@@ -28,19 +28,26 @@ CACHE_BYTES = 8 * 2**20  # of a block's widest float32 activations; larger ones 
 CALL_TOKENS = 32  # what a forward costs beside its tokens, in tokens
 
 
-def batches(items: Sequence[Item], batch_tokens: int = BATCH_TOKENS) -> list[list[Item]]:
+def batches(items: Sequence[Item], batch_tokens: int = BATCH_TOKENS, most: int = 0) -> list[list[Item]]:
     """Whole traces sorted by length, at most `batch_tokens` padded tokens a batch (or one trace).
 
     Of all such cuts of the sorted traces the one with the least to compute: padded tokens, and `CALL_TOKENS` for
     each batch.
+
+    Args:
+        most: cells (a trace's label) that a batch of several traces may have; 0 is no limit. Each is a sum for every
+            layer and offset, so that they and not the tokens may be what fills the memory.
     """
     order = sorted(items, key=lambda i: (len(i.ids), i.trace.id))
     lengths = np.array([len(item.ids) for item in order], dtype=np.int64)
+    cells = np.cumsum([0, *(_cells(item) for item in order)])
     cost = np.zeros(len(order) + 1, dtype=np.int64)  # of the cheapest cut of the first n traces
     begins = np.zeros(len(order) + 1, dtype=np.int64)  # where its last batch begins
     for end in range(1, len(order) + 1):
         longest = max(int(lengths[end - 1]), 1)
         first = end - max(min(batch_tokens // longest, end), 1)
+        if most:
+            first = min(max(first, int(np.searchsorted(cells, cells[end] - most))), end - 1)
         costs = cost[first:end] + np.arange(end - first, 0, -1) * longest + CALL_TOKENS
         begins[end] = first + int(costs.argmin())
         cost[end] = costs.min()
@@ -65,7 +72,7 @@ def groups(plan: Sequence[list[Item]], most: int) -> list[list[list[Item]]]:
     found: list[list[list[Item]]] = []
     room = 0
     for batch in plan:
-        needed = sum(max(len({span.label for span in item.spans}), 1) for item in batch)
+        needed = sum(map(_cells, batch))
         if found and needed <= room:
             found[-1].append(batch)
             room -= needed
@@ -73,6 +80,10 @@ def groups(plan: Sequence[list[Item]], most: int) -> list[list[list[Item]]]:
             found.append([batch])
             room = most - needed
     return found
+
+
+def _cells(item: Item) -> int:
+    return max(len({span.label for span in item.spans}), 1)
 
 
 class Queue:
@@ -84,9 +95,9 @@ class Queue:
     """
 
     def __init__(self, lm: LanguageModel, items: Sequence[Item], batch_tokens: int, most: int = 0) -> None:
-        """Plan: batches of one group have at most `most` cells in all (see `groups`), or it holds one batch."""
+        """Plan: the batches of a group have at most `most` cells in all, or it holds a single trace (0: one batch)."""
         self.lm, self.most = lm, most
-        self.left = deque(groups(batches(items, comfortable_tokens(lm, batch_tokens)), most))
+        self.left = deque(groups(batches(items, comfortable_tokens(lm, batch_tokens), most), most))
         self.done = 0
         self.ran_out = False
 
@@ -131,4 +142,4 @@ class Queue:
             "%s: out of memory on %d traces of %d tokens; at most %d tokens a batch go on",
             self.lm.name, rows, longest, tokens,
         )  # fmt: skip
-        self.left = deque(groups(batches(items, tokens), self.most))
+        self.left = deque(groups(batches(items, tokens, self.most), self.most))

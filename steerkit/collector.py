@@ -32,29 +32,44 @@ class Collector:
 
     def __init__(
         self, lm: LanguageModel, extractor: Extractor, labels: tuple[str, ...], layers: tuple[int, ...],
-        needs: frozenset[Need], raw_folder: Path | None,
+        needs: frozenset[Need], raw_folder: Path | None, before: ActivationStatistics | None = None,
     ) -> None:  # fmt: skip
+        import torch
+
         self.lm, self.extractor, self.labels, self.layers = lm, extractor, labels, layers
         self.windows = [(first, last) for first, last in extractor.windows()]
         self.moments = ("sums", "squares") if "squares" in needs else ("sums",)
         self.raw_folder = raw_folder if "raw" in needs else None
         self.rooms: dict[Key, Tensor] = {}  # kept from group to group
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was committed."""
-        import torch
-
         self.sums: dict[Key, Tensor] = {}  # [2 * G, O * H]
-        zeros = torch.zeros(2, len(groups_of(self.labels)), dtype=torch.float64)
+        zeros = torch.zeros(2, len(groups_of(labels)), dtype=torch.float64)
         self.counts = [zeros.clone() for _ in self.windows]
         self.dropped: list[dict[str, int]] = [{} for _ in self.windows]
-        self.tokens = torch.zeros(len(self.layers), self.lm.width, dtype=torch.float64)
-        self.norms = torch.zeros(len(self.layers), dtype=torch.float64)
+        self.tokens = torch.zeros(len(layers), lm.width, dtype=torch.float64)
+        self.norms = torch.zeros(len(layers), dtype=torch.float64)
         self.traces: list[str] = []  # ids
         self.with_tokens = 0
+        self.whole = True  # False while a group is only partly in the sums
         folder = self.raw_folder
-        self.raw = [RawWriter(folder, window, self.lm.fingerprint) for window in self.windows] if folder else []
+        self.raw = [RawWriter(folder, window, lm.fingerprint) for window in self.windows] if folder else []
+        if before is not None:
+            self._go_on_from(before)
+
+    def _go_on_from(self, before: ActivationStatistics) -> None:
+        """Add to earlier sums, in the order in which an uninterrupted extraction adds, to the last bit."""
+        for place, window in enumerate(self.windows):
+            earlier = before.windows[window]
+            for moment in self.moments:
+                sums = getattr(earlier, moment).flatten(0, 1).flatten(2)  # [2 * G, L, O * H]
+                for index, layer in enumerate(self.layers):
+                    self.sums[moment, place, layer] = sums[:, index].clone()
+            self.counts[place] += earlier.counts
+            self.dropped[place] = dict(earlier.dropped)
+            if self.raw and earlier.raw:
+                self.raw[place].files += earlier.raw.files
+        self.tokens += earlier.tokens
+        self.norms += earlier.norms
+        self.with_tokens = earlier.traces
 
     def begin(self, group: Sequence[Sequence[Item]]) -> None:
         """Make ready for a group of batches; what of an earlier one was not committed is forgotten."""
@@ -95,6 +110,7 @@ class Collector:
         import torch
 
         own = {layer: self._checked(layer) for layer in self.layers}
+        self.whole = False
         for place, pool in enumerate(self.pools):
             for moment in self.moments:
                 for layer in self.layers:
@@ -111,9 +127,10 @@ class Collector:
         for batch in self.group:
             self.traces += [item.trace.id for item in batch]
             self.with_tokens += sum(item.trace.thinking > 0 for item in batch)
+        self.whole = True
 
     def statistics(self) -> ActivationStatistics:
-        """What was committed since the last `reset`, which must follow: the sums are handed over."""
+        """What was committed so far."""
         windows = {}
         for place, window in enumerate(self.windows):
             windows[window] = WindowStatistics(
@@ -123,8 +140,8 @@ class Collector:
                 labels=self.labels,
                 sums=self._stacked("sums", place),
                 squares=self._stacked("squares", place) if "squares" in self.moments else None,
-                counts=self.counts[place],
-                dropped=self.dropped[place],
+                counts=self.counts[place].clone(),
+                dropped=dict(self.dropped[place]),
                 tokens=self.tokens.clone(),
                 norms=self.norms.clone(),
                 traces=self.with_tokens,
@@ -165,14 +182,14 @@ class Collector:
         cells, traces = self._room(key, pool, self.rooms[key])
         if key not in self.sums:
             self.sums[key] = cells.new_zeros(pool.counts.numel(), cells.shape[1])
-        into = self.sums[key]
+        into = self.sums[key] = self.sums[key].to(cells.device)
         if pool.shared is not None:
             torch.addmm(into, pool.shared.to(into.device), traces, out=into)
         for rows, weights, part in pool.extra:
             into.index_add_(0, rows.to(into.device), weights.to(into.device) @ cells[part])
 
     def _stacked(self, moment: str, place: int) -> Tensor:
-        """[2, G, L, O, H] on the CPU; each layer's sums are let go."""
+        """[2, G, L, O, H] on the CPU, a copy."""
         import torch
 
         first, last = window = self.windows[place]
@@ -181,7 +198,7 @@ class Collector:
         found = torch.zeros(2 * groups, len(self.layers), offsets * self.lm.width, dtype=torch.float64)
         for index, layer in enumerate(self.layers):
             if (moment, place, layer) in self.sums:
-                found[:, index] = self.sums.pop((moment, place, layer))
+                found[:, index] = self.sums[moment, place, layer]
         return found.reshape(2, groups, len(self.layers), offsets, self.lm.width)
 
     def _reads(self, number: int, device: torch.device) -> tuple[Tensor, list[Read]]:

@@ -90,20 +90,15 @@ def extract(
     left = [item for item in items if item.trace.id not in done]
     if not left and not skip:
         raise SteerkitError("there is no trace to extract from")
-    collector = Collector(lm, extractor, tuple(labels), layers, frozenset(needs), raw_folder)
-    total, traces = before, list[str]()
+    collector = Collector(lm, extractor, tuple(labels), layers, frozenset(needs), raw_folder, before)
     begin, spent = time.monotonic(), 0.0
 
     def hand_over() -> None:
-        nonlocal total, spent
-        began = time.monotonic()
-        traces.extend(collector.traces)
-        part = collector.statistics()
-        collector.reset()
-        total = part if total is None else total + part
-        if on_part:
-            on_part(total, traces)
-        spent += time.monotonic() - began
+        nonlocal spent
+        if on_part and collector.traces and collector.whole:
+            began = time.monotonic()
+            on_part(collector.statistics(), collector.traces)
+            spent += time.monotonic() - began
 
     queue = Queue(lm, left, batch_tokens, most=2 * len(groups_of(labels)))  # cells need no more room than the sums
     try:
@@ -114,21 +109,18 @@ def extract(
                     _forward(lm, batch, layers, partial(collector.add, number))
                     if on_batch and number + 1 < len(group):
                         on_batch(queue.done + number + 1, queue.count)
-                collector.commit()
             if queue.ran_out:
                 continue
+            with torch.inference_mode():
+                collector.commit()
             if on_batch:
                 on_batch(queue.done, queue.count)
-            if on_part and spent <= PART_SHARE * (time.monotonic() - begin):
+            if spent <= PART_SHARE * (time.monotonic() - begin):
                 hand_over()
     except BaseException:
-        if on_part and collector.traces:
-            hand_over()
-        raise
-    on_part = None
-    if collector.traces:
         hand_over()
-    return ActivationStatistics(total.windows if total else {}, made_by(lm))
+        raise
+    return ActivationStatistics(collector.statistics().windows, made_by(lm))
 
 
 def read_layer(

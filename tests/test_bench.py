@@ -187,7 +187,7 @@ def test_a_twin_shares_weights_but_no_hooks(llama: LanguageModel) -> None:
     twin = sharing_weights(llama)
     assert {id(p) for p in twin.model.parameters()} == {id(p) for p in llama.model.parameters()}
     handle = twin.blocks[0].register_forward_hook(lambda *_: None)
-    assert not llama.blocks[0]._forward_hooks
+    assert handle.id not in llama.blocks[0]._forward_hooks  # transformers may have left hooks of its own
     handle.remove()
 
 

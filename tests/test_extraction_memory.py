@@ -156,3 +156,12 @@ def test_raw_windows_leave_in_shards(llama, items, tmp_path, monkeypatch) -> Non
         (a, *labels), (b, *others) = whole.read(layer), shards.read(layer)
         assert torch.equal(a, b)
         assert labels == others
+
+
+def test_a_batch_has_no_more_cells_than_asked(items) -> None:
+    for most in (1, 3, 6, 100):
+        plan = batches(items, 10**6, most)
+        assert sorted(i.trace.id for batch in plan for i in batch) == sorted(i.trace.id for i in items)
+        cells = [sum(max(len({s.label for s in item.spans}), 1) for item in batch) for batch in plan]
+        assert all(len(batch) == 1 or n <= most for batch, n in zip(plan, cells, strict=True))
+        assert most < 6 or max(map(len, plan)) > 1

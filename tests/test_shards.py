@@ -98,7 +98,7 @@ def test_two_at_once_one_of_them_killed_and_started_again(single: Path, tmp_path
         assert again.returncode == 0, again.stderr
         errors = first.communicate()[1]
         assert first.returncode == 0, errors
-    assert "shard 0/2 traces: waiting for the part of shard 1/2" in errors
+    assert "shard 0/2 extract base: waiting for the part of shard 1/2" in errors
     assert_same(folder, single)
     for path, shard in (
         (row["stage"], row["shard"]) for row in read_whole_lines(folder / "log.jsonl") if "stage" in row

@@ -23,7 +23,7 @@ def hook_costs(lm: LanguageModel, steerer: Steerer, sizes: Sizes, tick: Tick = n
     """A steered decode step against an unsteered one: step by step in turns, on two models that share weights."""
     import torch
 
-    size = sizes.batch_sizes[-1]
+    size = sizes.batch_sizes[len(sizes.batch_sizes) // 2]
     sweep = make_sweep(
         lm, steerer, prompts=1, conditions=size, new_tokens=sizes.steps, temperature=0,
         prompt_tokens=sizes.prompt_tokens,

@@ -163,7 +163,8 @@ def compare(
 def quickest(work: Callable[[int], Work], sizes: Sequence[int], rounds: int = 1) -> int:
     """Which size makes a unit of work cheapest, by a short trial of each."""
     works = {str(size): work(size) for size in sizes}
-    seconds = interleaved(works, rounds)
+    works[str(min(sizes))]()  # warms up
+    seconds = interleaved(works, rounds, warm=False)
     return int(min(seconds, key=lambda size: median(seconds[size])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from statistics import median
 
@@ -95,9 +96,13 @@ def one_at_a_time(sweep: Sweep, rows: int) -> int:
 def best_sizes(sweep: Sweep, sizes: Sizes) -> tuple[int, int]:
     """The batch size at which steerkit, and that at which `model.generate` gives most tokens a second."""
     tried = sorted({min(size, len(sweep.rows)) for size in sizes.batch_sizes})
-    trial = sweep.part(len(sweep.edits), new_tokens=min(TRIAL_TOKENS, sweep.new_tokens))
-    ours = quickest(lambda size: lambda: trial.by_steerkit(size), tried)
-    theirs = quickest(lambda size: lambda: trial.by_transformers(size), tried)
+
+    def trial(size: int) -> Sweep:
+        """Conditions that fill one batch."""
+        return sweep.part(math.ceil(size / len(sweep.prompts)), new_tokens=min(TRIAL_TOKENS, sweep.new_tokens))
+
+    ours = quickest(lambda size: lambda: trial(size).by_steerkit(size), tried)
+    theirs = quickest(lambda size: lambda: trial(size).by_transformers(size), tried)
     return ours, theirs
 
 

@@ -97,8 +97,16 @@ def collect(trainer: SteeringTrainer, role: str, items: Sequence[Item], labels: 
     before = ActivationStatistics.load(path) if path.is_file() else None
     done = before.meta["done"] if before else []
 
+    batches: list[tuple[int, int]] = []  # done, of all
+
+    def on_batch(number: int, count: int) -> None:
+        batches.append((number, count))
+        trainer.events.on_progress(trainer, stage, number, count)
+
     def keep(so_far: ActivationStatistics, traces: Sequence[str] = ()) -> None:
         ActivationStatistics(so_far.windows, {"done": [*done, *traces]}).save(path)
+        if batches:
+            trainer.events.on_batch_end(trainer, stage, *batches[-1])
 
     if len(done) == len(items):  # also a shard that none was dealt to
         keep(before or ActivationStatistics({}))
@@ -107,7 +115,7 @@ def collect(trainer: SteeringTrainer, role: str, items: Sequence[Item], labels: 
     found = extract(
         trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
         raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, before=before, skip=done, on_part=keep,
-        on_batch=lambda number, count: trainer.events.on_batch_end(trainer, stage, number, count),
+        on_batch=on_batch,
     )  # fmt: skip
     keep(found, [name for name in own if name not in set(done)])
 
