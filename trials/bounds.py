@@ -76,7 +76,9 @@ def show(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line a dependency, a column an attempt, and what became of its tests."""
     lines = ["| | " + " | ".join(f"{row['what']}, Python {row['python']}" for row in rows) + " |"]
     lines.append("|---" * (len(rows) + 1) + "|")
-    lines += ["| " + " | ".join([name, *(row["tried"][name] for row in rows)]) + " |" for name in rows[0]["tried"]]
+    for name in rows[0]["tried"]:
+        cells = [row["tried"][name] + " (given)" * (name == "torch" and row["torch_replaced"]) for row in rows]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join([*lines, "| tests | " + " | ".join(row["tests"] for row in rows) + " |"])
 
 
