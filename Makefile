@@ -44,7 +44,7 @@ audit: $(STAMP)  ## known vulnerabilities; a package that can't be looked up is 
 
 sbom: $(STAMP)  ## a bill of what is installed, CycloneDX JSON
 	@mkdir -p $(dir $(SBOM))
-	$(BIN)/python -m cyclonedx_py environment --output-reproducible --spec-version 1.6 --of JSON --validate --pyproject pyproject.toml -o $(SBOM) $(BIN)/python
+	$(BIN)/python -m cyclonedx_py environment --output-reproducible --of JSON --pyproject pyproject.toml -o $(SBOM) $(BIN)/python
 
 lint: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy

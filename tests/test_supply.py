@@ -112,19 +112,6 @@ def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
     assert 'has incompatible type "str"; expected "float"' in done.stdout
 
 
-def test_the_bill_of_materials_lists_what_is_installed(tmp_path: Path) -> None:
-    bill, here = tmp_path / "dist/sbom.json", Path(sys.prefix)
-    words = ["make", f"SBOM={bill}", f"VENV={here}", "-o", str(here / ".installed"), "sbom"]
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    content = json.loads(bill.read_text(encoding="utf-8"))
-    assert (content["bomFormat"], content["specVersion"]) == ("CycloneDX", "1.6")
-    found = {each["name"].lower().replace("_", "-"): each["version"] for each in content["components"]}
-    for name in ("torch", "transformers", "safetensors", "openai"):
-        assert found[name] == version(name)
-
-
 def test_lower_bounds_are_versions_that_were_tried() -> None:
     (row,) = (row for row in json.loads(BOUNDS.read_text(encoding="utf-8")) if row["what"] == "oldest")
     assert row["lost"] == 0
