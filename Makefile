@@ -4,6 +4,7 @@ VENV ?= .venv
 # The torch that is installed; another build: make run TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 RECIPE ?= backtracking
+SBOM ?= dist/sbom.json
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: run test test-vllm bench statistics lint clean
+.PHONY: run test test-vllm bench statistics bounds audit sbom lint clean
 
 run: $(STAMP)  ## the main job: the embedded pair, offline, in minutes; ends with a report
 	HF_HUB_OFFLINE=1 $(BIN)/steerkit recipe run $(RECIPE)
@@ -29,6 +30,21 @@ bench: $(STAMP)  ## cost ratios, measured in one run
 
 statistics: $(STAMP)  ## how often the intervals hold, by simulation (docs/statistics.md)
 	$(BIN)/python trials/coverage.py
+
+bounds: $(STAMP)  ## a few tests with the oldest and with the newest dependencies that pyproject.toml allows
+	$(BIN)/python trials/bounds.py oldest
+	$(BIN)/python trials/bounds.py newest
+
+# pip-audit counts an editable install as one that it could not look up: it is left out of the list.
+audit: $(STAMP)  ## known vulnerabilities; a package that can't be looked up is a failure, too
+	@mkdir -p dist
+	$(BIN)/python -m pip list --format freeze --exclude-editable > dist/installed.txt
+	sed 's/+.*//' dist/installed.txt > dist/audited.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement dist/audited.txt
+
+sbom: $(STAMP)  ## a bill of what is installed, CycloneDX JSON
+	@mkdir -p $(dir $(SBOM))
+	$(BIN)/python -m cyclonedx_py environment --output-reproducible --of JSON --pyproject pyproject.toml -o $(SBOM) $(BIN)/python
 
 lint: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy

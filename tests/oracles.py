@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 
 def blocks_of(model: Any) -> Any:
     """The block list, by each architecture's own attribute path."""
-    inner = model.base_model.model if hasattr(model, "peft_config") else model
+    inner = model.base_model.model if isinstance(model, PeftModel) else model
     for path in ("model.layers", "transformer.h", "gpt_neox.layers"):
         found: Any = inner
         for name in path.split("."):

@@ -1,21 +1,28 @@
-"""What is shipped and what it pulls in: no network, the same wheel twice, versions in bounds."""
+"""What is shipped and what it pulls in: no network at import, the same wheel twice, types for a stranger."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
+BOUNDS = ROOT / "trials/results_bounds.json"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+OPTIONAL = ("vllm", "gguf", "reasoning_gym")
+"""Modules that only an extra brings."""
 
 OFFLINE = """
 import importlib, pkgutil, socket, sys
@@ -28,6 +35,27 @@ for name in ("connect", "connect_ex", "sendto", "bind"):
 for name in ("getaddrinfo", "gethostbyname", "create_connection"):
     setattr(socket, name, refused)
 """
+
+EVERY_MODULE = """
+import steerkit, steerkit_plugins
+seen = 0
+for package in (steerkit, steerkit_plugins):
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not found.name.endswith("__main__"):
+            try:
+                importlib.import_module(found.name)
+            except ModuleNotFoundError as error:
+                assert error.name.split(".")[0] in OPTIONAL, error
+            seen += 1
+print(seen)
+"""
+
+
+def test_no_module_asks_for_the_network_when_imported() -> None:
+    optional = f"OPTIONAL = {OPTIONAL!r}\n"
+    done = subprocess.run([sys.executable, "-c", OFFLINE + optional + EVERY_MODULE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
 
 
 def test_help_asks_for_no_network() -> None:
@@ -62,9 +90,37 @@ def test_the_wheel_is_the_same_from_two_folders(tmp_path: Path) -> None:
     assert {"steerkit/py.typed", "steerkit_plugins/py.typed"} <= set(names)
 
 
+def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for package, source in (("steerkit", ROOT / "steerkit"), ("steerkit_plugins", ROOT / "plugins/steerkit_plugins")):
+        shutil.copytree(source, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    (tmp_path / "theirs.py").write_text(
+        "from steerkit.intervals import mean_interval\n"
+        "from steerkit_plugins.judges.keyword import KeywordJudge\n"
+        "reveal_type(mean_interval)\n"
+        "reveal_type(KeywordJudge)\n"
+        "mean_interval(3, confidence='high')\n"
+    )
+    config = tmp_path / "mypy.ini"
+    skipped = "torch.*,transformers.*,pydantic.*,yaml.*,jsonlines.*"
+    config.write_text(f"[mypy]\nfollow_imports = silent\n[mypy-{skipped}]\nfollow_imports = skip\n")
+    env = {**os.environ, "PYTHONPATH": str(site), "MYPYPATH": ""}
+    words = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run([*words, "theirs.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "-> steerkit.intervals.Estimate" in done.stdout, done.stdout + done.stderr
+    assert "-> steerkit_plugins.judges.keyword.KeywordJudge" in done.stdout
+    assert 'has incompatible type "str"; expected "float"' in done.stdout
+
+
+def test_lower_bounds_are_versions_that_were_tried() -> None:
+    (row,) = (row for row in json.loads(BOUNDS.read_text(encoding="utf-8")) if row["what"] == "oldest")
+    assert row["lost"] == 0
+    for wanted in map(Requirement, PROJECT["dependencies"]):
+        (lowest,) = (each.version for each in wanted.specifier if each.operator == ">=")
+        assert Version(row["tried"][wanted.name.lower().replace("_", "-")]) == Version(lowest), f"make bounds: {wanted}"
+
+
 @pytest.mark.parametrize("line", PROJECT["dependencies"])
 def test_every_dependency_is_inside_its_bounds_here(line: str) -> None:
-    from importlib.metadata import version
-
     wanted = Requirement(line)
     assert wanted.specifier.contains(version(wanted.name), prereleases=True), f"{wanted} is not {version(wanted.name)}"
