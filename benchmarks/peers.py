@@ -1,7 +1,7 @@
 """steerkit beside the floor and other libraries: same model object, same ids, results equal before they are timed.
 
     pip install -r of benchmarks/requirements.txt (see there), then
-    python benchmarks/peers.py [--rounds 5] [--only extraction|sweep|unequal|hook] [--quick]
+    python benchmarks/peers.py [--rounds 5] [--only extraction|pass|sweep|unequal|hook] [--quick]
 
 A random Llama of SmolLM2-135M's shape, float32, in one process; every round does each side once. Where the whole
 of a peer's work would take hours, a part of it is done and scaled by the number of reads or of tokens: the note
@@ -46,7 +46,8 @@ from steerkit.bench.sweep import ending, make_sweep
 from steerkit.bench.sweep_costs import best_sizes, unequal_costs
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
-from steerkit.extraction import extract
+from steerkit.extraction import Item, extract
+from steerkit.interfaces import Extractor
 from steerkit.model import LanguageModel
 from steerkit.threads import fastest_thread_count
 
@@ -59,24 +60,11 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other 
 
 
 def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
-    """Ratios of a whole extraction."""
-    items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
-    extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
+    """A whole extraction beside the floor, and beside a read a span and offset."""
+    items, ours = extracting(lm, sizes)
     reads = px.Reads(lm, items)
-    nnsight = px.by_nnsight(lm)
-
-    few = items[:8]
-    ours = extract(lm, few, extractor, LABELS).windows[px.FIRST, px.LAST].sums
-    for tuned in (True, False):
-        torch.testing.assert_close(px.sums_in_one_pass(nnsight, few, 4, tuned=tuned), ours, **CLOSE)
     check_reads(lm, reads)
-    print(
-        f"  {len(items)} traces, {sum(len(i.ids) for i in items)} tokens, {len(reads.texts)} spans × offsets; same sums"
-    )
-
-    trial = items[: max(len(items) // 8, 8)]
-    alone = quickest(lambda size: lambda: tokens_of(px.sums_in_one_pass(nnsight, trial, size)), (1, 2, 4, 8))
-    padded = quickest(lambda size: padded_forward(lm, trial, size), (2, 4, 8))
+    padded = quickest(lambda size: padded_forward(lm, items[: max(len(items) // 8, 8)], size), (2, 4, 8))
     per_read = quickest(lambda size: lambda: tokens_of(reads.run(READS, size)), (1, 4, 16))
     whole = len(reads.texts)
 
@@ -84,6 +72,32 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         reads.run(READS, per_read)
         return READS / whole
 
+    works: dict[str, Work] = {
+        "steerkit": ours,
+        "padded": lambda: tokens_of(padded_forward(lm, items, padded)()),
+        "reads": some_reads,
+    }
+    what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels"
+    size = f"{len(items)} traces"
+    questions = [
+        Question(f"{what} / padded forward", "steerkit", "padded", 1.0,
+                 note=f"{size}, as they come, {padded} a batch"),
+        Question(f"{what}, times faster than steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
+                 f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch"),
+    ]  # fmt: skip
+    return compare(works, questions, rounds, warm=False)
+
+
+def single_pass(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
+    """A whole extraction beside a pass that saves every block's output."""
+    items, ours = extracting(lm, sizes)
+    nnsight = px.by_nnsight(lm)
+    few = items[:8]
+    wanted = extract(lm, few, extractor(), LABELS).windows[px.FIRST, px.LAST].sums
+    for tuned in (True, False):
+        torch.testing.assert_close(px.sums_in_one_pass(nnsight, few, 4, tuned=tuned), wanted, **CLOSE)
+    trial = items[: max(len(items) // 8, 8)]
+    best = quickest(lambda size: lambda: tokens_of(px.sums_in_one_pass(nnsight, trial, size)), (1, 2, 4, 8))
     first, tokens = items[:TOGETHER], sum(len(item.ids) for item in items)
 
     def as_they_come() -> float:
@@ -91,25 +105,31 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         return sum(len(item.ids) for item in first) / tokens
 
     works: dict[str, Work] = {
-        "steerkit": lambda: tokens_of(extract(lm, items, extractor, LABELS)),
-        "padded": lambda: tokens_of(padded_forward(lm, items, padded)()),
-        "reads": some_reads,
+        "steerkit": ours,
         "as they come": as_they_come,
-        "nnsight": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, alone)),
+        "best": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, best)),
     }
-    floor = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels /"
-    what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than"
-    size = f"{len(items)} traces"
+    what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than nnsight's single pass"
+    size = f"{len(items)} traces; decoder alone"
     questions = [
-        Question(f"{floor} padded forward", "steerkit", "padded", 1.0, note=f"{size}, as they come, {padded} a batch"),
-        Question(f"{what} steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
-                 f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch"),
-        Question(f"{what} nnsight's single pass saving every layer", "steerkit", "as they come", 1.3, True,
-                 f"{size}; decoder alone, as they come with their mask, the first {TOGETHER} in one batch, scaled"),
-        Question(f"{what} the same at its best", "steerkit", "nnsight", 1.3, True,
-                 f"{size}; decoder alone, sorted by length, no mask, {alone} a batch"),
+        Question(f"{what} saving every layer", "steerkit", "as they come", 1.3, True,
+                 f"{size}, as they come with their mask, the first {TOGETHER} in one batch, scaled by tokens"),
+        Question(f"{what} saving every layer, at its best", "steerkit", "best", 1.3, True,
+                 f"{size}, sorted by length, no mask, {best} a batch"),
     ]  # fmt: skip
     return compare(works, questions, rounds, warm=False)
+
+
+def extracting(lm: LanguageModel, sizes: Sizes) -> tuple[list[Item], Callable[[], None]]:
+    """The traces, and steerkit's extraction of all of them."""
+    items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
+    return items, lambda: tokens_of(extract(lm, items, extractor(), LABELS))
+
+
+def extractor() -> Extractor:
+    """All offsets that are asked for."""
+    found: Extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
+    return found
 
 
 def tokens_of(_: object) -> None:
@@ -162,7 +182,7 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         return compare(works, questions, rounds, warm=False)
 
 
-PARTS = ("extraction", "sweep", "unequal", "hook")
+PARTS = ("extraction", "pass", "sweep", "unequal", "hook")
 
 
 def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: int = 0) -> list[Result]:
@@ -175,6 +195,7 @@ def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: i
     steerer, sizes = registry.get("steerers", "residual-add")(), replace(sizes, rounds=rounds)
     parts: dict[str, Callable[[], list[Result]]] = {
         "extraction": lambda: extraction(lm, sizes, rounds),
+        "pass": lambda: single_pass(lm, sizes, rounds),
         "sweep": lambda: sweep(lm, sizes, rounds),
         "unequal": lambda: unequal_costs(lm, steerer, 0.7, sizes),
         "hook": lambda: hook_costs(lm, steerer, sizes),
