@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: run test test-vllm bench statistics bounds audit sbom lint clean
+.PHONY: run test test-vllm bench statistics trials bounds audit sbom lint clean
 
 run: $(STAMP)  ## the main job: the embedded pair, offline, in minutes; ends with a report
 	HF_HUB_OFFLINE=1 $(BIN)/steerkit recipe run $(RECIPE)
@@ -29,11 +29,18 @@ bench: $(STAMP)  ## cost ratios, measured in one run
 	$(BIN)/python benchmarks/run.py
 
 statistics: $(STAMP)  ## how often the intervals hold, by simulation (docs/statistics.md)
-	$(BIN)/python trials/coverage.py
+	$(BIN)/python tests/trials/coverage.py
+
+trials: $(STAMP)  ## crashes, damage, load and hostile files (over an hour); docs/trust.md has the tables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python tests/trials/crashes.py --points 200
+	$(BIN)/python tests/trials/load.py
+	$(BIN)/python tests/trials/fuzz.py --seconds 60
+	$(BIN)/python tests/trials/table.py
 
 bounds: $(STAMP)  ## a few tests with the oldest and with the newest dependencies that pyproject.toml allows
-	$(BIN)/python trials/bounds.py oldest
-	$(BIN)/python trials/bounds.py newest
+	$(BIN)/python tests/trials/bounds.py oldest
+	$(BIN)/python tests/trials/bounds.py newest
 
 # pip-audit counts an editable install as one that it could not look up: it is left out of the list.
 audit: $(STAMP)  ## known vulnerabilities; a package that can't be looked up is a failure, too

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 METHOD = "skew-corrected t interval (Hall 1992)"
-"""What an interval of a mean is. trials/coverage.py holds it against others."""
+"""What an interval of a mean is. tests/trials/coverage.py holds it against others."""
 
 ENOUGH = 32
 """Prompts below which intervals hold less often than they say, on some populations of docs/statistics.md."""

@@ -1,4 +1,4 @@
-"""Every reader of strangers' files, fuzzed for a moment; `python trials/fuzz.py --seconds 600` goes on for longer."""
+"""Every reader of strangers' files, fuzzed for a moment; `python tests/trials/fuzz.py` goes on for longer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest.importorskip("hypothesis", reason="needs hypothesis (pip install 'steerki
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-sys.path.append(str(Path(__file__).parents[1] / "trials"))
+sys.path.append(str(Path(__file__).parent / "trials"))
 from mutations import headed, mutated, replaced
 from targets import TARGETS, attempt
 

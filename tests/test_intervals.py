@@ -14,7 +14,7 @@ from scipy import stats
 
 from steerkit.intervals import holm, mean_bounds, mean_interval, pairing_gain
 
-TRIALS = Path(__file__).parent.parent / "trials"
+TRIALS = Path(__file__).parent / "trials"
 
 
 def test_no_value_and_one_value() -> None:
@@ -94,7 +94,7 @@ def test_ends_at_what_is_possible_and_never_short_of_the_mean() -> None:
 
 
 def test_small_coverage_trial_favours_the_method_that_is_used(tmp_path: Path) -> None:
-    """The short form of trials/coverage.py: it fails by itself where the interval used is below 93 % at n = 100."""
+    """Short form of tests/trials/coverage.py: it fails by itself where the interval used is below 93 % at n = 100."""
     out = tmp_path / "rows.json"
     words = [sys.executable, TRIALS / "coverage.py", "--runs", "1000", "--resamples", "200", "--prompts", "32", "100"]
     done = subprocess.run([*map(str, words), "--out", str(out)], capture_output=True, text=True, check=False)

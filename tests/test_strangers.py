@@ -17,7 +17,7 @@ from annotate_run import write_run as write_annotated
 from console import Steerkit
 from report_run import effect, write_run
 
-sys.path.append(str(Path(__file__).parents[1] / "trials"))
+sys.path.append(str(Path(__file__).parent / "trials"))
 from targets import TARGETS, attempt
 
 import steerkit

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
-BOUNDS = ROOT / "trials/results_bounds.json"
+BOUNDS = ROOT / "tests/trials/results_bounds.json"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 OPTIONAL = ("vllm", "gguf", "reasoning_gym")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "trials"))
+sys.path.insert(0, str(Path(__file__).parent / "trials"))
 
 from points import KINDS
 from records import Record, get, put
@@ -17,7 +17,7 @@ from table import HERE, crash_table, other_table
 
 
 def try_all(out: Path, command: str) -> list[Record]:
-    """What a command of trials/ found; it must have lost nothing."""
+    """What a command of tests/trials/ found; it must have lost nothing."""
     name, *words = command.split()
     done = subprocess.run(
         [sys.executable, str(HERE / name), *words, "--out", str(out)], capture_output=True, text=True, check=False

@@ -1,7 +1,7 @@
-"""How often nominal 95 % intervals of a mean hold the truth: `python trials/coverage.py [--runs 4000] [--show]`.
+"""How often nominal 95 % intervals of a mean hold the truth: `python tests/trials/coverage.py [--runs 4000] [--show]`.
 
 Candidate methods on named populations at several numbers of prompts; each cell is that many simulated runs. Writes
-trials/results_statistics.json and prints the tables of docs/statistics.md (`--show`: of the file as it is).
+tests/trials/results_statistics.json and prints the tables of docs/statistics.md (`--show`: of the file as it is).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The oldest and the newest versions of each dependency that pyproject.toml allows, tried.
 
-`python trials/bounds.py oldest` (or `newest`) makes an environment of them with uv, installs steerkit into it and runs
+`python tests/trials/bounds.py oldest` (or `newest`) makes an environment of them with uv, installs steerkit and runs
 a few tests of every part that leans on a dependency. `--torch 2.13.0` takes that torch instead (builds of old ones for
-CUDA are gigabytes). A row goes to trials/results_bounds.json, the table to docs/supply.md; `show` only writes the
+CUDA are gigabytes). A row goes to tests/trials/results_bounds.json, the table to docs/supply.md; `show` only writes the
 table again.
 """
 
@@ -19,10 +19,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results_bounds.json"
 PAGE = ROOT / "docs/supply.md"
-MARK = "<!-- trials/bounds.py writes what follows -->\n"
+MARK = "<!-- tests/trials/bounds.py writes what follows -->\n"
 SMOKE = (
     "test_imports.py", "test_recipe.py", "test_vector.py", "test_steering.py", "test_peft.py", "test_sources.py",
     "test_tokens.py", "test_quality.py", "test_dispatch.py", "test_intervals.py",

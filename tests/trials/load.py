@@ -1,7 +1,7 @@
 """Long work under load: many rows on a tiny model, many requests to a slow and flaky judge.
 
-    python trials/load.py                                     50,000 rows, 1,000 requests with 20 % faults
-    python trials/load.py --rows 2000 --requests 100 --out /tmp/load.json
+    python tests/trials/load.py                                     50,000 rows, 1,000 requests with 20 % faults
+    python tests/trials/load.py --rows 2000 --requests 100 --out /tmp/load.json
 
 A run writes and judges its rows as any run does; while it generates, memory, file handles and processor time are
 read after every chunk. Every text that the judge is asked for must be answered or listed, and none paid twice.
@@ -28,7 +28,7 @@ from steerkit.callbacks import SteeringCallback
 from steerkit.errors import SteerkitError
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))  # the tiny models and the server
+sys.path.insert(0, str(HERE.parent))  # the tiny models and the server
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
 CHUNK = 256  # rows

@@ -1,14 +1,13 @@
-"""Fuzz the readers of strangers' files, coverage-guided: python trials/fuzz.py --seconds 60 [--target gguf]
+"""Fuzz the readers of strangers' files, coverage-guided: python tests/trials/fuzz.py --seconds 60 [--target gguf]
 
 Each reader has a process of its own (atheris, libFuzzer's engine), which begins with the corpus that `targets` makes.
-One result a reader is appended to trials/results_fuzz.json: {what, tried, lost, seconds}, and what was lost in words.
+A record a reader goes to tests/trials/results.json, or to --out; what was lost is printed.
 Needs `pip install 'steerkit-hf[dev,fuzz]'`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -16,11 +15,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from records import Record, put
 from targets import MEBIBYTES, SECONDS, TARGETS, attempt
 
-RESULTS = Path(__file__).with_name("results_fuzz.json")
 MOST_LOST = 5  # findings of a reader, after which there is something to mend first
 
 
@@ -28,20 +26,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="for each reader")
     parser.add_argument("--target", choices=list(TARGETS), action="append", help="repeatable; all when left out")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"), help="where records go")
     parser.add_argument("--child", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         fuzz(args.target[0], Path(args.child), args.seconds)
     lost = 0
     for name in args.target or TARGETS:
-        row = trial(name, args.seconds)
-        lost += row["lost"]
-        before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
-        RESULTS.write_text(json.dumps([*before, row], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        record = trial(name, args.seconds)
+        lost += record.lost
+        put(args.out, [record])
     sys.exit(bool(lost))
 
 
-def trial(name: str, seconds: float) -> dict[str, Any]:
+def trial(name: str, seconds: float) -> Record:
     """Fuzz a reader for so long; what is found is taken out of the way by going on after it."""
     found: list[str] = []
     tried, began = 0, time.monotonic()
@@ -58,7 +56,7 @@ def trial(name: str, seconds: float) -> dict[str, Any]:
                 found.append(f"{next(map(''.join, why), done.stderr[-300:])}: {data!r}")
     seconds = round(time.monotonic() - began, 1)
     print(f"{name:<12}{tried:>10,} files{seconds:>8} s  lost {len(found)}", *found, sep="\n  ", flush=True)
-    return {"what": f"fuzz: {name}", "tried": tried, "lost": len(found), "seconds": seconds, "found": found}
+    return Record(f"a fuzzed file, guided by coverage: {name}", tried, len(found), seconds)
 
 
 def fuzz(name: str, folder: Path, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Puts trials/results.json into docs/trust.md, between its markers: `python trials/table.py`."""
+"""Puts tests/trials/results.json into docs/trust.md, between its markers: `python tests/trials/table.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from records import Record, get
 from runs import STAGES
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "trust.md"
+PAGE = HERE.parents[1] / "docs" / "trust.md"
 
 
 def crash_table(records: Sequence[Record]) -> str:

@@ -1,7 +1,7 @@
 """Crashes runs at random points of all stages and goes on with them: nothing may be lost, nothing may differ.
 
-    python trials/crashes.py --points 200 --seed 0
-    python trials/crashes.py --points 20 --kinds kill,sigint --out /tmp/crashes.json
+    python tests/trials/crashes.py --points 200 --seed 0
+    python tests/trials/crashes.py --points 20 --kinds kill,sigint --out /tmp/crashes.json
 
 A run of the embedded pair at its smallest is hit one to four times, and then given the same command until it ends.
 Its artifacts must be those of a run that was left alone, byte for byte, and what a failed run said must be in words.
