@@ -182,7 +182,8 @@ def krippendorff_alpha(tables: np.ndarray) -> np.ndarray:
     by_label = tables.sum(axis=2)
     n = by_label.sum(axis=1)
     same = np.trace(tables, axis1=1, axis2=2)
-    return 1 - (n - 1) * (n - same) / (n**2 - (by_label**2).sum(axis=1))
+    alpha: np.ndarray = 1 - (n - 1) * (n - same) / (n**2 - (by_label**2).sum(axis=1))
+    return alpha
 
 
 def _pair(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,7 @@ def _number(figure: Figure) -> str:
     return _shown(figure, lambda value: f"{value:.3f}", "")
 
 
-def _shown(figure: Figure, form: Any, unit: str) -> str:
+def _shown(figure: Figure, form: Callable[[float], str], unit: str) -> str:
     if math.isnan(figure.value):
         return "–"
     if math.isnan(figure.low):

@@ -34,8 +34,8 @@ def redacted(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that can't steer a terminal: control characters (line breaks and tabs aside) as escapes."""
-    return UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
+    """A text that can't steer a terminal: what isn't printable (line breaks and tabs aside) as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True, slots=True)

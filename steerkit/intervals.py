@@ -81,7 +81,8 @@ def mean_bounds(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.n
 
     def studentized(at: float) -> np.ndarray:
         root: np.ndarray = np.cbrt(1 + skew * (at - skew / 6))
-        return 3 * (at - skew / 6) / (root**2 + root + 1)
+        found: np.ndarray = 3 * (at - skew / 6) / (root**2 + root + 1)
+        return found
 
     return mean - studentized(quantile) * error, mean - studentized(-quantile) * error
 

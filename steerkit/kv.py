@@ -80,7 +80,8 @@ class LineCache:
             self._move()
         self.mask[:, self.end] = 1
         self.end += 1
-        return self.mask[:, self.start : self.end]
+        shown: Tensor = self.mask[:, self.start : self.end]
+        return shown
 
     def trim(self, occupied: Sequence[int]) -> None:
         """Cut off the columns that only lines outside `occupied` have."""
@@ -118,7 +119,7 @@ def _layer(cache: LineCache, like: Prefix) -> Any:
         """A DynamicLayer whose `keys` and `values` are views of buffers [B, heads, columns, D]."""
 
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.is_initialized = True
             shapes = [(cache.lines, x.shape[1], cache.capacity, x.shape[3]) for x in (like.keys, like.values)]
             # Zeros: a masked column counts 0 times what it holds, and that must be a number.

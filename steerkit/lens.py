@@ -73,7 +73,8 @@ class LogitLens:
             found = head(given).float()
             if getattr(head, "bias", None) is not None:
                 found = found - head(torch.zeros_like(given[:1])).float()
-        return found[:, : len(self.texts)].cpu()
+        known: Tensor = found[:, : len(self.texts)].cpu()
+        return known
 
     def score(self, direction: Tensor, *, top: int = 10, seed: int = 0) -> LensScore:
         """s(v) of a direction [H], beside those of random ones of its length."""

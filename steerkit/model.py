@@ -45,13 +45,14 @@ class LanguageModel:
     def decoder(self) -> nn.Module:
         """The stack of blocks without the LM head."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return base.get_decoder()
+        decoder: nn.Module = base.get_decoder()
+        return decoder
 
     @cached_property
     def blocks(self) -> Sequence[nn.Module]:
         """The decoder blocks; block l's output is ``hidden_states[l + 1]``."""
         for name in BLOCK_NAMES:
-            blocks = getattr(self.decoder, name, None)
+            blocks: Sequence[nn.Module] | None = getattr(self.decoder, name, None)
             if blocks is not None:
                 return blocks
         raise SteerkitError(
@@ -63,7 +64,7 @@ class LanguageModel:
     def final_norm(self) -> nn.Module:
         """The norm between the last block and the LM head."""
         for name in FINAL_NORM_NAMES:
-            norm = getattr(self.decoder, name, None)
+            norm: nn.Module | None = getattr(self.decoder, name, None)
             if norm is not None:
                 return norm
         raise SteerkitError(f"{self.name}: {type(self.decoder).__name__} has no final norm that steerkit knows of")

@@ -162,7 +162,8 @@ def random_direction(width: int) -> Tensor:
     import torch
 
     drawn = normal(torch.tensor(key_of("engine check")), torch.tensor(0), stream=0, size=width)
-    return drawn / drawn.norm()
+    unit: Tensor = drawn / drawn.norm()
+    return unit
 
 
 def _errors(greedy: Greedy, expected: Sequence[Sequence[float]]) -> list[float]:

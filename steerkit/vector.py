@@ -154,7 +154,8 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
         length = value.norm()
         if length == 0:
             raise SteerkitError(f"the vector is zero at layer {layer}: its positive and reference means are the same")
-        return value / length
+        unit: Tensor = value / length
+        return unit
 
     def norm(self, layer: int, scale: Scale | None = None) -> float:
         """L2 norm that strength 1 adds at a layer."""
@@ -171,7 +172,8 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
         """[H] unit mean activation of the source at a layer (the overall-mean baseline)."""
         if layer not in self.means:
             raise SteerkitError(f"this vector was saved without its source's mean activation at layer {layer}")
-        return self.means[layer] / self.means[layer].norm()
+        unit: Tensor = self.means[layer] / self.means[layer].norm()
+        return unit
 
     def cosine(self, other: SteeringVector) -> dict[int, float]:
         """Cosine of the two vectors at every layer they share."""

@@ -78,7 +78,8 @@ class Probe:
         import torch
 
         value = torch.randn(self.lm.width, generator=torch.Generator().manual_seed(self.seed * 1009 + layer))
-        return value / value.norm()
+        unit: Tensor = value / value.norm()
+        return unit
 
     def edit(self, layer: int, strength: float = 1.0, tokens: Tokens = "all") -> Edit:
         return Edit(ADD, layer, strength * self.norm(layer), self.direction(layer), tokens)

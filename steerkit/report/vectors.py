@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from steerkit.report import style, textgrid, words
 from steerkit.report.finding import Claim
@@ -10,6 +11,9 @@ from steerkit.report.run import Row, Run, select
 from steerkit.report.style import Look
 from steerkit.report.tabulate import Table
 from steerkit.report.texts import keyword_places, pieces, shades_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOOKS = {
     ("base", "base"): Look(style.BLUE, "o", "-"),
@@ -46,7 +50,7 @@ def draw_lens(run: Run) -> None:
         style.legend(made, left, 2)
 
 
-def _line(ax: style.Axes, rows: Sequence[Row], column: str, look: Look, label: str) -> None:
+def _line(ax: Axes, rows: Sequence[Row], column: str, look: Look, label: str) -> None:
     face = "white" if look.hollow else look.color
     ax.plot(
         [r["layer"] for r in rows], [r[column] for r in rows], color=look.color, marker=look.marker,

@@ -11,8 +11,8 @@ from steerkit.conditions import Planner, VectorKey, none
 from steerkit.detection import auroc, begins_within
 from steerkit.extraction import Item, read_layer
 from steerkit.files import read_whole_lines, write_jsonl
+from steerkit.importing import place
 from steerkit.stages.generations import FILE as GENERATIONS
-from steerkit.stages.spans import place
 from steerkit.tables import write_csv
 from steerkit.tokens import format_prompt, make_trace
 from steerkit.trace import Prompt, Trace

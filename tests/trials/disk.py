@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -23,14 +24,20 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(disk: Path, pages: int) -> None:
-    """Leave so many free pages."""
-    there = os.statvfs(disk)
+    """Leave so many free pages, or fewer where others write meanwhile."""
     with (disk / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(there.f_bavail - pages, 1) * there.f_frsize)
+        while (free := (there := os.statvfs(disk)).f_bavail - pages) > 0:
+            try:
+                os.posix_fallocate(file.fileno(), 0, free * there.f_frsize)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                return
 
 
 def give_room(disk: Path) -> None:
