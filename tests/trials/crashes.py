@@ -1,7 +1,7 @@
 """Crashes runs at random points of all stages and goes on with them: nothing may be lost, nothing may differ.
 
     python tests/trials/crashes.py --points 200 --seed 0
-    python tests/trials/crashes.py --points 20 --kinds kill,sigint --out /tmp/crashes.json
+    python tests/trials/crashes.py --points 20 --kinds kill,sigint --stages test,results --out /tmp/crashes.json
 
 A run of the embedded pair at its smallest is hit one to four times, and then given the same command until it ends.
 Its artifacts must be those of a run that was left alone, byte for byte, and what a failed run said must be in words.
@@ -41,7 +41,7 @@ def main() -> int:
     if alone.code or (found := differences(whole, folder / "alone")):
         print(f"two runs that were left alone differ: {alone.errors if alone.code else found}", file=sys.stderr)
         return 1
-    failures: list[str] = []
+    failures = Failures()
     records: list[Record] = []
     with small_disk(folder / "disk") as disk:
         kinds = [kind for kind in options.kinds.split(",") if kind in KINDS and (kind != "enospc" or disk)]
@@ -55,14 +55,20 @@ def main() -> int:
             found = damage(whole, folder, random.Random(options.seed), options.few, failures)
             _report(found, options.out)
             records += found
-    for failure in failures:
-        print(failure, file=sys.stderr)
     print(f"{sum(r.tried for r in records)} tried, {len(failures)} failures, {time.monotonic() - began:.0f} s")
     if failures:
         print(f"kept: {folder}", file=sys.stderr)
     else:
         shutil.rmtree(folder)
     return 1 if failures else 0
+
+
+class Failures(list[str]):
+    """What was lost, said as soon as it is known."""
+
+    def append(self, what: str) -> None:
+        print(what, file=sys.stderr, flush=True)
+        super().append(what)
 
 
 def crash(
@@ -74,7 +80,7 @@ def crash(
     operations = count_operations(folder / "counted") if "kill-operation" in kinds else 0
     plan: list[tuple[str, str]] = []
     while len(plan) < 9 * options.points:
-        every = list(product(kinds, STAGES))
+        every = list(product(kinds, options.stages.split(",")))
         plan += chance.sample(every, len(every))
     tried: Counter[tuple[str, str]] = Counter()
     lost: Counter[tuple[str, str]] = Counter()
@@ -98,7 +104,7 @@ def crash(
             tried[place] += 1
             if problem := wrong(point, ended):
                 lost[place] += 1
-                failures.append(f"{points}: {problem}: {ended.errors[-3000:]}")
+                failures.append(f"{points}: {problem}, exit status {ended.code}: {ended.errors[-3000:]}")
             if len(points) == MOST or chance.random() > AGAIN:
                 ended = run(words_for(target), figures=draws)
                 break
@@ -134,11 +140,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60, help="no crash begins after so long")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--kinds", default=",".join(known), help=f"some of {', '.join(known)}")
+    parser.add_argument("--stages", default=",".join(STAGES), help="that are hit first; some of them")
     parser.add_argument("--few", action="store_true", help="a short form: few kinds of damage, and no figures")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json", help="where records go")
     options = parser.parse_args()
     if unknown := set(options.kinds.split(",")) - set(known):
         parser.error(f"--kinds: no {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+    if unknown := set(options.stages.split(",")) - set(STAGES):
+        parser.error(f"--stages: no {', '.join(sorted(unknown))}; choose from {', '.join(STAGES)}")
     return options
 
 

@@ -73,7 +73,8 @@ def moves(whole: Path, folder: Path, chance: random.Random, few: bool, failures:
             shutil.copytree(before, after)
         _resumed(whole, after, f"{how} in {stage}", failures, keep=True)
         holds = [path for path in after.rglob("*") if path.is_file() and str(before).encode() in path.read_bytes()]
-        failures.extend(f"{path} holds the old path" for path in holds)
+        for path in holds:
+            failures.append(f"{path} holds the old path")
         for place in (before, after):
             shutil.rmtree(place, ignore_errors=True)
         found.append(Record(f"a folder {how} after a kill: {stage}", 1, len(failures) - lost, _since(began)))
@@ -133,12 +134,14 @@ def _resumed(whole: Path, own: Path, what: str, failures: Failures, *, keep: boo
 
 def _grown(own: Path, stage: str, pattern: str) -> Iterator[Path]:
     """A run that was killed when a stage's file had a line."""
-    for share in (0.05, 0.1, 0.2, 0.3):
-        run(words_for(own), at=(stage, share), hit=_kill, figures=False)
+    for attempt in range(30):
+        ended = run(words_for(own), at=(stage, 0.02 * (attempt % 10 + 1)), hit=_kill, figures=False)
         for path in own.glob(pattern):
             if path.stat().st_size:
                 yield path
                 return
+        if ended.code == 0:  # it was over before
+            shutil.rmtree(own)
     raise RuntimeError(f"stage {stage} left no {pattern}")
 
 

@@ -126,6 +126,10 @@ def _become(words: list[str], marks: int, prepare: Callable[[], None] | None, fi
     """The command, in place of this forked process; never returns."""
     code = 70
     try:
+        import torch
+
+        torch.set_num_threads(1)  # makes a new thread pool in place of the one that a fork leaves unusable
+
         from steerkit.callbacks import JsonlLog
         from steerkit.cli import main
         from steerkit.report import figures as drawing
