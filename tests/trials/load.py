@@ -139,7 +139,7 @@ def judge(count: int, folder: Path) -> tuple[list[Record], list[str]]:
         paid = Counter(state.paid.values())
     if answered + unusable != count:
         wrong.append(f"{count - answered - unusable} of {count} texts are neither answered nor listed")
-    if lasting and f"of {count} texts have no usable answer" not in said:
+    if lasting and f"of {count:,} texts have no usable answer" not in said:
         wrong.append(f"what had no usable answer was not listed: {said}")
     if paid != {1: count}:
         wrong.append(f"paid so often: {dict(paid)} (times: texts)")
