@@ -188,7 +188,7 @@ class RunFolder:
     def finish(
         self, stage: str, key: str, files: Sequence[str], seconds: float, *, sealed: bool | Collection[str] = True
     ) -> None:
-        """Record that a stage is done and what its files are.
+        """Record that a stage is done and what its files are. A stage that had sealed one of them otherwise is no more.
 
         Args:
             sealed: whether the files must stay as they are, or which; a report may be built again at any time.
@@ -196,6 +196,12 @@ class RunFolder:
         fixed = sealed if not isinstance(sealed, bool) else files if sealed else ()
         digests = {name: file_digest(self.path / name) if name in fixed else None for name in files}
         stages = self._state.setdefault("stages", {})
+        for name in files:
+            sealed_by = [other for other, record in stages.items() if record["files"].get(name) and other != stage]
+            now = file_digest(self.path / name) if sealed_by else None
+            for other in sealed_by:
+                if stages[other]["files"][name] != now:
+                    del stages[other]
         stages[stage] = {
             "key": key,
             "files": digests,

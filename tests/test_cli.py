@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,19 @@ def test_report_is_built_again(steerkit: Steerkit, run: Path) -> None:
 def test_ctrl_c_is_said_to_keep_what_is_done(steerkit: Steerkit, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("steerkit.recipe.shipped", interrupted)
+    done = steerkit("recipe", "ls")
+    assert done.returncode == 130
+    assert done.stderr == "stopped; what is done is kept: give the same command again to go on\n"
+
+
+def test_ctrl_c_that_compiled_code_makes_another_error_of(steerkit: Steerkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        raise TypeError("could not determine the shape of an object")
 
     monkeypatch.setattr("steerkit.recipe.shipped", interrupted)
     done = steerkit("recipe", "ls")

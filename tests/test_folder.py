@@ -79,6 +79,23 @@ def test_a_stage_is_done_for_its_inputs_and_while_its_files_are_there(tmp_path: 
         assert not folder.is_done("traces", "k1")
 
 
+def test_a_file_that_an_earlier_stage_made_again_is_no_later_stages_any_more(tmp_path: Path) -> None:
+    file = tmp_path / "rows"
+    with RunFolder(tmp_path) as folder:
+        for stage, text, sealed in (("choose", "c", False), ("test", "ct", True)):
+            file.write_text(text)
+            folder.finish(stage, stage, ["rows"], 0.0, sealed=sealed)
+        assert folder.is_done("choose", "choose") and folder.is_done("test", "test")
+        folder.finish("choose", "choose", ["rows"], 0.0, sealed=False)  # the same bytes
+        assert folder.is_done("test", "test")
+        file.unlink()
+        assert not folder.is_done("choose", "choose")
+        file.write_text("c")
+        folder.finish("choose", "choose", ["rows"], 0.0, sealed=False)
+        assert not folder.is_done("test", "test")
+        assert folder.is_done("choose", "choose")
+
+
 def test_a_damaged_state_file(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{half")
     with pytest.raises(SteerkitError, match=r"state\.json: is damaged .*; delete it: stages are then done again"):

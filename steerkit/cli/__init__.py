@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -55,19 +56,35 @@ def main() -> None:
     """Console entry: user mistakes and Ctrl-C end with a plain line, never a traceback."""
     from steerkit.errors import SteerkitError
 
+    interrupted = _Interrupted()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupted)
     try:
         app()
-    except SteerkitError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as end:
-        if not _interrupted(end):
-            raise
-        typer.echo("stopped; what is done is kept: give the same command again to go on", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except (Exception, KeyboardInterrupt, SystemExit) as end:
+        if interrupted.asked or _interrupted(end):
+            typer.echo("stopped; what is done is kept: give the same command again to go on", err=True)
+            sys.exit(130)
+        if not isinstance(end, SteerkitError):
+            raise
+        typer.echo(f"error: {end}", err=True)
+        sys.exit(2)
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Interrupted:
+    """Ctrl-C's handler, which remembers it: compiled code that it stops may raise an error of another kind."""
+
+    asked = False
+
+    def __call__(self, signum: int, frame: object) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
 
 
 def _interrupted(error: BaseException | None) -> bool:
