@@ -82,6 +82,11 @@ def test_seconds_are_of_a_unit() -> None:
     assert 0.1 < found.ratio < 10  # 50 without units
 
 
+def test_texts_that_all_end_at_once_are_no_units_to_divide_by() -> None:
+    (found,) = compare({"a": lambda: 0, "b": lambda: 1}, [Question("", "a", "b", 0)], 2)
+    assert found.ratio > 0
+
+
 def test_the_quickest_size_is_the_cheapest_a_unit() -> None:
     def work(size: int) -> float:
         for _ in range(100_000):

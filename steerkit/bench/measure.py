@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 Work = Callable[[], float | None]
-"""Does a thing once; returns how many units of it were done (tokens, traces), None for one."""
+"""Does a thing once; returns how many units of it were done (tokens, traces); None, or none done, counts as one."""
 
 Tick = Callable[[], None]
 """Called after each measurement, for a progress bar."""
@@ -121,7 +121,7 @@ def timed(work: Work) -> float:
     units = work()
     if cuda:
         torch.cuda.synchronize()
-    return (clock() - begin) / (1.0 if units is None else units)
+    return (clock() - begin) / (units or 1.0)
 
 
 def interleaved(

@@ -64,7 +64,7 @@ def unequal_costs(
 
         def count(name: str, tokens: int) -> int:
             made[name].append(tokens)
-            return max(tokens, 1)
+            return tokens
 
         works: dict[str, Work] = {
             "steered": lambda: count("steered", sweep.by_steerkit(ours)),
