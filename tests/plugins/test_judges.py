@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -169,3 +172,17 @@ def test_each_pattern_stands_alone() -> None:
 def test_patterns_that_are_none() -> None:
     with pytest.raises(ValidationError, match=r"not regular expressions: a: '\(': .*; b: '\[': "):
         RulesJudge(patterns={"a": ("(",), "b": ("[", "fine")})
+
+
+def test_the_keyword_judge_writes_no_file(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from steerkit import registry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+judge = registry.get("judges", "keyword")(keywords=["wait"])
+judge.score(["imports what it needs"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+sys.exit(judge.score(["wait no", "a b"])[0]["keyword"] != 0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ class KeywordJudge(Judge):
     def _metric(self) -> Any:
         from steerkit_plugins.judges.keyword_rate import KeywordRate
 
-        return KeywordRate()
+        return KeywordRate(keep_in_memory=True)
 
     def labels(self) -> Sequence[str]:
         return (self.config.label,)
