@@ -135,7 +135,7 @@ def _resumed(whole: Path, own: Path, what: str, failures: Failures, *, keep: boo
 def _grown(own: Path, stage: str, pattern: str) -> Iterator[Path]:
     """A run that was killed when a stage's file had a line."""
     for attempt in range(60):
-        ended = run(words_for(own), at=(stage, 0.005 * (attempt % 20 + 1)), hit=_kill, figures=False)
+        ended = run(words_for(own), at=(stage, 0.005 * 1.25 ** (attempt % 20)), hit=_kill, figures=False)
         for path in own.glob(pattern):
             if path.stat().st_size:
                 yield path
