@@ -155,8 +155,8 @@ def test_the_users_own_folder_may_be_anywhere(tmp_path: Path) -> None:
 
 
 def test_answers_are_kept_below_the_current_folder(tmp_path: Path) -> None:
-    name = write(tmp_path / "mine.yaml", "span_judge: {name: llm, cache: /root/.ssh}\n")
-    assert "'span_judge.cache' is '/root/.ssh'" in refused(name)
+    name = write(tmp_path / "mine.yaml", "span_judge: {name: llm, cache: /etc/keys}\n")
+    assert "'span_judge.cache' is '/etc/keys'" in refused(name)
     assert load_recipe(name, [f"span_judge.cache={tmp_path}"]).span_judge.options["cache"] == str(tmp_path)
 
 
