@@ -202,3 +202,15 @@ def test_ctrl_c_that_compiled_code_makes_another_error_of(steerkit: Steerkit, mo
     done = steerkit("recipe", "ls")
     assert done.returncode == 130
     assert done.stderr == "stopped; what is done is kept: give the same command again to go on\n"
+
+
+def test_a_command_that_ctrl_c_ends_well_has_ended_well(steerkit: Steerkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def served() -> list[str]:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return []
+
+    monkeypatch.setattr("steerkit.recipe.shipped", served)
+    done = steerkit("recipe", "ls")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -65,7 +65,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except (Exception, KeyboardInterrupt, SystemExit) as end:
-        if interrupted.asked or _interrupted(end):
+        # Who ends well after Ctrl-C, as a server does, has dealt with it.
+        if _interrupted(end) or (interrupted.asked and isinstance(end, Exception)):
             typer.echo("stopped; what is done is kept: give the same command again to go on", err=True)
             sys.exit(130)
         if not isinstance(end, SteerkitError):
