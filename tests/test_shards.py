@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,19 +87,28 @@ SteeringTrainer.from_recipe(recipe, callbacks=[Kill()], shard=Shard(1, 2, wait=T
 """
 
 
+def second(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+
+
 def test_two_at_once_one_of_them_killed_and_started_again(single: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    both = {"stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, *words(folder, "--shard", "0/2", "--wait")], **both) as first:
+    folder, errors = tmp_path / "run", tmp_path / "first.txt"
+    waits = "shard 0/2 extract base: waiting for the part of shard 1/2"
+    with (
+        errors.open("w") as file,
+        subprocess.Popen([sys.executable, *words(folder, "--shard", "0/2", "--wait")], stderr=file) as first,
+    ):
         for stage in ("extract base", "test"):
-            died = subprocess.run([sys.executable, "-c", KILLED, stage, f"output_dir={folder}", *LITTLE], **both)
+            died = second([sys.executable, "-c", KILLED, stage, f"output_dir={folder}", *LITTLE])
             assert died.returncode == -signal.SIGKILL, died.stderr
             assert len(list((folder / "parts").glob("*.1-of-2.partial"))) == 1
-        again = subprocess.run([sys.executable, *words(folder, "--shard", "1/2", "--wait")], **both)
+            # Nobody else does the killed one's part: started again sooner, it could be ready before the first asks.
+            while waits not in errors.read_text():
+                assert first.poll() is None, errors.read_text()
+                time.sleep(0.05)
+        again = second([sys.executable, *words(folder, "--shard", "1/2", "--wait")])
         assert again.returncode == 0, again.stderr
-        errors = first.communicate()[1]
-        assert first.returncode == 0, errors
-    assert "shard 0/2 extract base: waiting for the part of shard 1/2" in errors
+        assert first.wait() == 0, errors.read_text()
     assert_same(folder, single)
     for path, shard in (
         (row["stage"], row["shard"]) for row in read_whole_lines(folder / "log.jsonl") if "stage" in row
