@@ -140,7 +140,7 @@ judge.annotate([f"Text {n}. Wait, no." for n in range(10)])
 
 
 def wait_for(what: Any, state: State) -> None:
-    for _ in range(600):
+    for _ in range(2400):
         if what(state):
             return
         time.sleep(0.05)
