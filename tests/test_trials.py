@@ -10,9 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "trials"))
 
+from forked import STAGES
 from points import KINDS
 from records import Record, get, put
-from runs import STAGES
 from table import HERE, crash_table, other_table
 
 

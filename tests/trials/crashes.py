@@ -21,9 +21,9 @@ from pathlib import Path
 
 from damage import DAMAGES
 from disk import give_room, small_disk
+from forked import STAGES, run, set_environment, warm_up, words_for
 from points import KINDS, Point, count_operations, draw, hit, wrong
 from records import Record, put
-from runs import STAGES, run, set_environment, warm_up, words_for
 from same import differences
 
 AGAIN = 3 / 4  # the chance that a run which goes on is hit again

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from forked import Ended, run, words_for
 from records import Record
-from runs import Ended, run, words_for
 from same import differences
 
 Failures = list[str]

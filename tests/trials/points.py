@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from disk import fill
-from runs import Ended, run, words_for
+from forked import Ended, run, words_for
 
 LARGEST = 2**20  # bytes of a run's largest file, about
 OPERATIONS = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir")  # and opening to write

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from forked import STAGES
 from points import KINDS
 from records import Record, get
-from runs import STAGES
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "trust.md"
