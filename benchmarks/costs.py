@@ -1,6 +1,6 @@
 """What extraction and steering cost beside the arithmetic of the embedded model, which has little of its own.
 
-    python benchmarks/costs.py [--rounds 7] [--quick]
+    python benchmarks/costs.py [--rounds 7] [--quick] [--threads 1]
 
 What `steerkit bench` measures, and beside it: extraction of the layer at a third of the depth alone, and a batch whose
 rows are steered by four different steerers. Claims are made on a larger model: benchmarks/peers.py.
@@ -71,13 +71,13 @@ def mixed(lm: LanguageModel, sizes: Sizes) -> list[Result]:
         return compare(works, [Question(name, "steered", "unsteered", 1.05)], sizes.rounds)
 
 
-def run(rounds: int, *, quick: bool = False) -> list[Result]:
+def run(rounds: int, *, quick: bool = False, threads: int = 0) -> list[Result]:
     """Measure everything."""
     sizes = replace(Sizes() if quick else FULL, rounds=rounds)
     extractor = registry.get("extractors", "offset-window")(windows=[SWEEP])
     lm = load_model("pocket:reasoning")
     settle(os.cpu_count() or 1)  # the most that the next line may choose
-    settle(fastest_thread_count(lm.width, max(sizes.batch_sizes)))
+    settle(threads or fastest_thread_count(lm.width, max(sizes.batch_sizes)))
     print(f"{lm.name}: {lm.depth} blocks × {lm.width}; {machine()}", flush=True)
     results = run_all(lm, extractor, registry.get("steerers", "residual-add")(), 0.7, sizes, no_tick)
     return [*results, *one_layer(lm, sizes), *mixed(lm, sizes)]
@@ -87,8 +87,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="at least 5")
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--threads", type=int, default=0, help="0 measures which count is fastest")
     args = parser.parse_args()
-    results = run(args.rounds, quick=args.quick)
+    results = run(args.rounds, quick=args.quick, threads=args.threads)
     print(text_table(results))
     write(results, RESULTS, keep=True)
 

@@ -54,7 +54,7 @@ def work(name: str, traces: int, layers: int) -> Callable[[], object]:
         if name == "extraction: steerkit":
             extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
             return lambda: extract(lm, items, extractor, LABELS)
-        return lambda: px.sums_in_one_pass(px.by_nnsight(lm), items, BATCH)
+        return lambda: px.sums_by_saving(px.by_nnsight(lm), items, BATCH)
 
     def sweep() -> None:
         with ending(lm, None) as endless:

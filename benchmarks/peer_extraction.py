@@ -17,25 +17,21 @@ from steerkit.statistics import groups_of
 FIRST, LAST = -40, 5  # offsets from a span's first token, 46 of them
 DECODER_BLOCKS: Any = {"decoder_block": "layers.{num}"}  # in the decoder alone: nobody needs the LM head here
 
-Layers = Callable[[Tensor, Tensor | None], Sequence[Tensor]]
-"""Right-padded ids [B, T] and their mask, if it is wanted → every block's output [B, T, H]."""
+Layers = Callable[[Tensor], Sequence[Tensor]]
+"""Right-padded ids [B, T] → every block's output [B, T, H]."""
 
 
-def sums_in_one_pass(layers_of: Layers, items: Sequence[Item], batch: int, *, tuned: bool = True) -> Tensor:
+def sums_by_saving(layers_of: Layers, items: Sequence[Item], batch: int) -> Tensor:
     """[2 weightings, G groups, L, O, H] float64 sums, from every block's output of whole batches.
 
-    What a careful user of a recorder writes: one gather and one product a layer. Statistics of all thinking
-    tokens, which `extract` also gives, are left out.
-
-    Args:
-        tuned: sort traces by length and leave the mask out, which causal attention doesn't need for padding on the
-            right; otherwise traces as they come, with their mask, as a tokenizer hands them over.
+    What a careful user of a recorder writes: traces sorted by length, no mask, which causal attention doesn't need for
+    padding on the right, then one gather and one product a layer. Statistics of all thinking tokens, which `extract`
+    also gives, are left out.
     """
     total: Tensor | None = None
-    order = sorted(items, key=lambda item: len(item.ids)) if tuned else items
-    for part, ids, mask in padded(order, batch):
+    for part, ids in padded(sorted(items, key=lambda item: len(item.ids)), batch):
         rows, columns, weights = windows(part)
-        saved = layers_of(ids, None if tuned else mask)
+        saved = layers_of(ids)
         sums = torch.empty(len(weights), len(saved), (LAST - FIRST + 1) * saved[0].shape[-1], dtype=torch.float64)
         for layer, hidden in enumerate(saved):
             sums[:, layer] = weights @ hidden[rows, columns].double().flatten(1)
@@ -44,16 +40,14 @@ def sums_in_one_pass(layers_of: Layers, items: Sequence[Item], batch: int, *, tu
     return total.reshape(2, len(groups_of(LABELS)), total.shape[1], LAST - FIRST + 1, -1)
 
 
-def padded(items: Sequence[Item], batch: int) -> Iterator[tuple[Sequence[Item], Tensor, Tensor]]:
-    """`batch` traces at a time, padded on the right: ids and mask."""
+def padded(items: Sequence[Item], batch: int) -> Iterator[tuple[Sequence[Item], Tensor]]:
+    """`batch` traces at a time, and their ids, padded on the right."""
     for begin in range(0, len(items), batch):
         part = items[begin : begin + batch]
         ids = torch.zeros(len(part), max(len(item.ids) for item in part), dtype=torch.long)
-        mask = torch.zeros_like(ids)
         for row, item in enumerate(part):
             ids[row, : len(item.ids)] = torch.tensor(item.ids)
-            mask[row, : len(item.ids)] = 1
-        yield part, ids, mask
+        yield part, ids
 
 
 def windows(items: Sequence[Item]) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,8 +81,8 @@ def by_nnsight(lm: LanguageModel) -> Layers:
 
     model = nnsight.NNsight(lm.decoder)
 
-    def layers_of(ids: Tensor, mask: Tensor | None) -> Sequence[Tensor]:
-        with torch.inference_mode(), model.trace(input_ids=ids, attention_mask=mask, use_cache=False):
+    def layers_of(ids: Tensor) -> Sequence[Tensor]:
+        with torch.inference_mode(), model.trace(input_ids=ids, use_cache=False):
             saved = nnsight.save([])
             for block in model.layers:
                 saved.append(block.output)

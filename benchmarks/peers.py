@@ -1,7 +1,7 @@
 """steerkit beside the floor and other libraries: same model object, same ids, results equal before they are timed.
 
     pip install -r of benchmarks/requirements.txt (see there), then
-    python benchmarks/peers.py [--rounds 5] [--only extraction|pass|sweep|unequal|hook] [--quick]
+    python benchmarks/peers.py [--rounds 5] [--only extraction|saving|sweep|unequal|hook] [--quick]
 
 A random Llama of SmolLM2-135M's shape, float32, in one process; every round does each side once. Where the whole
 of a peer's work would take hours, a part of it is done and scaled by the number of reads or of tokens: the note
@@ -11,8 +11,8 @@ extraction, 64 traces of about 500 tokens, all layers × 46 offsets × 6 labels,
 - the floor: a decoder forward of the traces as they come, right-padded in batches of the best size, without LM head,
   cache and mask;
 - steering-vectors as its API reads: one text for each span and offset (a part of them);
-- nnsight's single pass, a trace saving every block's output, then one gather and one product a layer: of 16 traces as
-  they come, padded with their mask; and at its best, sorted by length at the best batch size, without a mask.
+- nnsight saving every block's output, then one gather and one product a layer, without a mask: in a single pass over
+  all traces, padded; and in many, sorted by length in batches of the best size, which is what steerkit does itself.
 
 sweep, 8 prompts × 48 conditions × 64 new tokens, greedy, against
 - the floor: an unsteered `model.generate` of the same prompts, at its best batch size;
@@ -54,7 +54,6 @@ from steerkit.threads import fastest_thread_count
 RESULTS = Path(__file__).parent / "results.json"
 ALONE = 4  # prompts that a peer does in a round that takes one at a time
 CONDITIONS = 6  # those that a peer does in a round that takes one at a time
-TOGETHER = 16  # traces in the batch of a single pass that is not tuned
 READS = 32  # spans × offsets that steering-vectors' API reads in a round
 CLOSE = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other shapes
 
@@ -88,34 +87,27 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     return compare(works, questions, rounds, warm=False)
 
 
-def single_pass(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
-    """A whole extraction beside a pass that saves every block's output."""
+def saving(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
+    """A whole extraction beside passes that save every block's output."""
     items, ours = extracting(lm, sizes)
     nnsight = px.by_nnsight(lm)
     few = items[:8]
     wanted = extract(lm, few, extractor(), LABELS).windows[px.FIRST, px.LAST].sums
-    for tuned in (True, False):
-        torch.testing.assert_close(px.sums_in_one_pass(nnsight, few, 4, tuned=tuned), wanted, **CLOSE)
+    torch.testing.assert_close(px.sums_by_saving(nnsight, few, 4), wanted, **CLOSE)
     trial = items[: max(len(items) // 8, 8)]
-    best = quickest(lambda size: lambda: tokens_of(px.sums_in_one_pass(nnsight, trial, size)), (1, 2, 4, 8))
-    first, tokens = items[:TOGETHER], sum(len(item.ids) for item in items)
-
-    def as_they_come() -> float:
-        px.sums_in_one_pass(nnsight, first, TOGETHER, tuned=False)
-        return sum(len(item.ids) for item in first) / tokens
-
+    best = quickest(lambda size: lambda: tokens_of(px.sums_by_saving(nnsight, trial, size)), (1, 2, 4, 8))
     works: dict[str, Work] = {
         "steerkit": ours,
-        "as they come": as_they_come,
-        "best": lambda: tokens_of(px.sums_in_one_pass(nnsight, items, best)),
+        "one pass": lambda: tokens_of(px.sums_by_saving(nnsight, items, len(items))),
+        "many": lambda: tokens_of(px.sums_by_saving(nnsight, items, best)),
     }
-    what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than nnsight's single pass"
-    size = f"{len(items)} traces; decoder alone"
+    what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than nnsight"
+    size = f"{len(items)} traces; decoder alone, no mask"
     questions = [
-        Question(f"{what} saving every layer", "steerkit", "as they come", 1.3, True,
-                 f"{size}, as they come with their mask, the first {TOGETHER} in one batch, scaled by tokens"),
-        Question(f"{what} saving every layer, at its best", "steerkit", "best", 1.3, True,
-                 f"{size}, sorted by length, no mask, {best} a batch"),
+        Question(f"{what} saving every layer in a single pass", "steerkit", "one pass", 1.3, True,
+                 f"{size}, all in one batch, padded on the right"),
+        Question(f"{what} saving every layer in a pass per batch", "steerkit", "many", 1.3, True,
+                 f"{size}, sorted by length, {best} a batch"),
     ]  # fmt: skip
     return compare(works, questions, rounds, warm=False)
 
@@ -182,7 +174,7 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         return compare(works, questions, rounds, warm=False)
 
 
-PARTS = ("extraction", "pass", "sweep", "unequal", "hook")
+PARTS = ("extraction", "saving", "sweep", "unequal", "hook")
 
 
 def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: int = 0) -> list[Result]:
@@ -195,7 +187,7 @@ def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: i
     steerer, sizes = registry.get("steerers", "residual-add")(), replace(sizes, rounds=rounds)
     parts: dict[str, Callable[[], list[Result]]] = {
         "extraction": lambda: extraction(lm, sizes, rounds),
-        "pass": lambda: single_pass(lm, sizes, rounds),
+        "saving": lambda: saving(lm, sizes, rounds),
         "sweep": lambda: sweep(lm, sizes, rounds),
         "unequal": lambda: unequal_costs(lm, steerer, 0.7, sizes),
         "hook": lambda: hook_costs(lm, steerer, sizes),
