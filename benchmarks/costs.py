@@ -23,7 +23,8 @@ from steerkit.bench.sweep import ending, make_sweep, third
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import extract
-from steerkit.model import LanguageModel, load_model
+from steerkit.loading import load_model
+from steerkit.model import LanguageModel
 from steerkit.threads import fastest_thread_count
 
 STEERERS = ("residual-add", "overall-mean", "gaussian-noise", "self-amplify")

@@ -23,7 +23,8 @@ from steerkit import registry
 from steerkit.bench.measure import Result, machine, write
 from steerkit.bench.table import text_table
 from steerkit.generation import Generated, GenerationRow, generate
-from steerkit.model import LanguageModel, load_model
+from steerkit.loading import load_model
+from steerkit.model import LanguageModel
 from steerkit.noise import key_of
 from steerkit.recipe import load_recipe
 from steerkit.steering import Edit

@@ -26,7 +26,8 @@ from steerkit.bench.measure import Work, interleaved, settle
 from steerkit.bench.sweep import ending, make_sweep
 from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import extract
-from steerkit.model import LanguageModel, load_model
+from steerkit.loading import load_model
+from steerkit.model import LanguageModel
 
 DOCS = Path(__file__).parent.parent / "docs"
 LINEAR = 1.05  # a slope up to this is called linear

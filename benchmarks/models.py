@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from steerkit.model import LanguageModel, load_tokenizer
+from steerkit.loading import load_tokenizer
+from steerkit.model import LanguageModel
 
 
 def smollm2_shaped(layers: int = 30) -> LanguageModel:

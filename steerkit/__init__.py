@@ -26,7 +26,8 @@ _HOMES = {
         "Steerer",
         "VectorFitter",
     ],
-    "steerkit.model": ["LanguageModel", "load_model"],
+    "steerkit.loading": ["load_model"],
+    "steerkit.model": ["LanguageModel"],
     "steerkit.pair": ["ModelPair", "load_pair"],
     "steerkit.recipe": ["load_recipe"],
     "steerkit.registry": ["get", "register"],
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from steerkit.fitting import fit  # noqa: F401
     from steerkit.generation import GenerationRow, generate  # noqa: F401
     from steerkit.interfaces import Config, EditContext, Extractor, FitterConfig, Judge, Steerer, VectorFitter  # noqa: F401
-    from steerkit.model import LanguageModel, load_model  # noqa: F401
+    from steerkit.loading import load_model  # noqa: F401
+    from steerkit.model import LanguageModel  # noqa: F401
     from steerkit.pair import ModelPair, load_pair  # noqa: F401
     from steerkit.recipe import load_recipe  # noqa: F401
     from steerkit.registry import get, register  # noqa: F401

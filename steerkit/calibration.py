@@ -8,7 +8,7 @@ from statistics import median
 
 from steerkit.duration import Steps
 from steerkit.hardware import Device
-from steerkit.model import ModelShape, load_model, on_this_disk
+from steerkit.loading import ModelShape, load_model, on_this_disk
 
 SECONDS = 0.4  # of each measurement
 SMALL = 1e9  # bytes of weights that are loaded to be measured

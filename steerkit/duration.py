@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steerkit.hardware import Device
-from steerkit.model import ModelShape
+from steerkit.loading import ModelShape
 
 IN_USE = 0.9  # of a device's memory: the rest is the allocator's, and activations'
 

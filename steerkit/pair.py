@@ -8,7 +8,8 @@ from typing import Any
 
 from steerkit.errors import SteerkitError
 from steerkit.extraction import Item
-from steerkit.model import LanguageModel, load_model, wrap_model
+from steerkit.loading import load_model, wrap_model
+from steerkit.model import LanguageModel
 from steerkit.trace import Span, Trace, spans_by_trace
 
 SHOWN = 5  # differing ids named in an error

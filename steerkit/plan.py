@@ -9,7 +9,8 @@ from steerkit.arguments import Recipe
 from steerkit.conditions import Experiment, Planner, distinct
 from steerkit.duration import Load
 from steerkit.hardware import GIB, Device
-from steerkit.model import ModelShape, check_layer, load_shape
+from steerkit.loading import ModelShape, load_shape
+from steerkit.model import check_layer
 from steerkit.plan_time import gpu_lines, machine_lines
 from steerkit.statistics import groups_of
 

@@ -16,7 +16,7 @@ from steerkit.duration import (
     most_rows,
 )
 from steerkit.hardware import GIB, Device
-from steerkit.model import ModelShape
+from steerkit.loading import ModelShape
 
 RANGE = (0.7, 1.5)  # of a time that was measured on this machine
 UNITS = (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))

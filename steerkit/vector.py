@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from steerkit.interfaces import Steerer
-    from steerkit.model import LanguageModel, ModelShape
+    from steerkit.loading import ModelShape
+    from steerkit.model import LanguageModel
     from steerkit.steering import Edit, Tokens
 
 FILE = "steering_vector.safetensors"

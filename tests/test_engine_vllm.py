@@ -19,7 +19,8 @@ from steerkit_plugins.engines.vllm import VLLMEngine
 from steerkit import registry
 from steerkit.errors import SteerkitError
 from steerkit.generation import GenerationRow, generate
-from steerkit.model import LanguageModel, load_model
+from steerkit.loading import load_model
+from steerkit.model import LanguageModel
 from steerkit.pair import ModelPair
 from steerkit.parity import PROMPTS, check_rows, compare, random_direction
 from steerkit.steering import Edit

@@ -11,7 +11,8 @@ from tiny import build, tiny, word_tokenizer
 
 from steerkit.errors import SteerkitError
 from steerkit.generation import GenerationRow, generate
-from steerkit.model import LanguageModel, _compile, load_model, wrap_model
+from steerkit.loading import _compile, load_model, wrap_model
+from steerkit.model import LanguageModel
 
 
 def test_blocks_width_and_depth(lm) -> None:

@@ -23,7 +23,7 @@ from targets import TARGETS, attempt
 import steerkit
 from steerkit.errors import SteerkitError
 from steerkit.importing import read_spans
-from steerkit.model import load_model
+from steerkit.loading import load_model
 from steerkit.trace import LONGEST, Span, Trace, read_rows
 
 SOURCES = [Path(steerkit.__file__).parent, Path(steerkit.__file__).parent.parent / "plugins"]

@@ -18,7 +18,7 @@ from hub_server import TOKEN, Hub, hub
 
 from steerkit.card import card_of
 from steerkit.hub import is_hub_id, repo_for
-from steerkit.model import load_shape
+from steerkit.loading import load_shape
 from steerkit.vector import SteeringVector, VectorInfo
 
 INFO = VectorInfo(

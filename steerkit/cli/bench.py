@@ -48,7 +48,7 @@ def bench(
     from steerkit.bench.measure import machine, settle, write
     from steerkit.bench.sizes import FULL, Sizes
     from steerkit.bench.table import text_table
-    from steerkit.model import load_model
+    from steerkit.loading import load_model
     from steerkit.recipe import load_recipe
     from steerkit.threads import fastest_thread_count
 

@@ -54,7 +54,7 @@ def check(
     from steerkit.checks.report import as_json, as_text, facts
     from steerkit.checks.suite import CHECKS, run_checks
     from steerkit.files import atomic
-    from steerkit.model import load_model
+    from steerkit.loading import load_model
     from steerkit.supported import refuse
 
     hf_logging.set_verbosity_error()  # hints on generation settings that a check sets on purpose

@@ -39,7 +39,7 @@ def generate(
     from steerkit.errors import SteerkitError, nearest
     from steerkit.generation import GenerationRow
     from steerkit.generation import generate as run
-    from steerkit.model import load_model
+    from steerkit.loading import load_model
     from steerkit.noise import key_of
     from steerkit.steering import Tokens
     from steerkit.tokens import decode, format_prompt

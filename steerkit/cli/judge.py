@@ -165,7 +165,7 @@ def _encoder(tokenizer: str | None, marker: str, chat: str) -> Callable[[Prompt,
         raise SteerkitError(f"--chat {chat}: {nearest(chat, get_args(Chat))}")
     if tokenizer is None:
         return partial(plain_trace, marker=marker)
-    from steerkit.model import load_tokenizer
+    from steerkit.loading import load_tokenizer
 
     return partial(encode_trace, load_tokenizer(tokenizer), marker=marker, chat=cast("Chat", chat))
 

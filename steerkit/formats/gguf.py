@@ -100,7 +100,7 @@ def import_gguf(path: Path | str, *, label: str | None = None, model: str | None
         vector = SteeringVector(_directions(gguf, reader, path), _info(reader, path, label))
     if model is None:
         return vector
-    from steerkit.model import load_shape
+    from steerkit.loading import load_shape
 
     shape = load_shape(model)
     vector.check_model(shape)
