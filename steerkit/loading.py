@@ -82,13 +82,11 @@ def _check_adapter(name: str) -> None:
 
 def _compile(lm: LanguageModel) -> None:
     """Compile what has no state: hooks sit on the blocks, and the cache's columns change at every step."""
-    import torch
-
     if not all(hasattr(block, "mlp") for block in lm.blocks):
         raise SteerkitError(f"{lm.name}: torch_compile needs blocks with an `mlp`; leave it out for this model")
     for block in lm.blocks:
         part: Any = block.mlp
-        part.forward = torch.compile(part.forward, dynamic=True)
+        part.compile(dynamic=True)  # a copy of the module is not compiled, and has weights of its own
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 
 import pytest
 import torch
@@ -106,7 +107,9 @@ def test_a_compiled_model_writes_the_same(tmp_path) -> None:
     plain, compiled = load_model(str(tmp_path)), load_model(str(tmp_path), torch_compile=True)
     texts = [[t.ids for t in generate(m, rows, max_new_tokens=6, temperature=1.0)] for m in (plain, compiled)]
     assert texts[0] == texts[1]
-    assert "_torchdynamo_orig_callable" in vars(compiled.blocks[0].mlp.forward)
+    assert compiled.blocks[0].mlp._compiled_call_impl
+    half = deepcopy(compiled.model).to(torch.bfloat16)
+    assert half(torch.tensor([[5, 6]])).logits.dtype == torch.bfloat16
 
 
 def test_what_is_not_compiled() -> None:
