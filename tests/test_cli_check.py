@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_options_reach_the_model(steerkit: Steerkit, tmp_path: Path, lora) -> No
     assert done.returncode == 0
     assert "bfloat16" in done.stdout and "13 passed, 0 failed, 3 skipped" in done.stdout
     assert "a device map was given" in done.stdout and f"{base}+{tmp_path / 'adapter'}: LlamaFor" in done.stdout
+
+
+@quiet
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_another_attention_and_compiled_parts(steerkit: Steerkit, tmp_path: Path) -> None:
+    model = saved(tmp_path / "m", breed("llama").model)
+    done = steerkit("check", model, "--attn-implementation", "eager", "--torch-compile")
+    assert "eager attention" in done.stdout
+    assert f"{len(CHECKS)} passed, 0 failed, 0 skipped" in done.stdout
+    wrong = steerkit("check", model, "--attn-implementation", "sparse")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    assert wrong.stderr.startswith(f"error: {model}: the model can't be loaded: ") and "sparse" in wrong.stderr
 
 
 @quiet

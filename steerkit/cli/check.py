@@ -15,6 +15,12 @@ def check(
     adapter: Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter to put on it.")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights.")] = False,
     device_map: Annotated[str | None, typer.Option(help="accelerate's placement: auto, cpu, ...")] = None,
+    attn_implementation: Annotated[
+        str | None, typer.Option(help="transformers' attention: sdpa, flash_attention_2, eager, ...")
+    ] = None,
+    torch_compile: Annotated[
+        bool, typer.Option("--torch-compile", help="Compile the blocks' feed-forward parts.")
+    ] = False,
     layers: Annotated[
         str | None, typer.Option(help="0-based blocks to steer: 0,5 or 3-8; the first, third and last by default.")
     ] = None,
@@ -60,7 +66,8 @@ def check(
     hf_logging.set_verbosity_error()  # hints on generation settings that a check sets on purpose
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     lm = load_model(
-        model, adapter=adapter, bf16=bf16, device_map=device_map, trust_remote_code=trust_remote_code
+        model, adapter=adapter, bf16=bf16, device_map=device_map, trust_remote_code=trust_remote_code,
+        attn_implementation=attn_implementation, torch_compile=torch_compile,
     )  # fmt: skip
     refuse(lm)
     probe = make_probe(lm, chosen, prompts=prompts, seed=seed, placed=device_map is not None)
