@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from steerkit.agreement import Agreement, Figure
 from steerkit.errors import SteerkitError
 from steerkit.files import write_json
+from steerkit.intervals import ENOUGH_POOLED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,6 +79,11 @@ def print_agreement(found: Agreement, console: Console, confidence: float) -> No
         table.add_row(f"{pair.reference} / {pair.judge}", *counts, _percent(pair.agreement), _number(pair.kappa))
     console.print(table)
     console.print(f"Krippendorff's alpha of all {len(found.judges)}: {_number(found.alpha)}")
+    if found.n_clusters < ENOUGH_POOLED:
+        console.print(
+            f"Few traces: {found.n_clusters}. Below {ENOUGH_POOLED} these intervals hold the truth less often than "
+            "their level says (docs/statistics.md)."
+        )
 
 
 def _table(title: str, first: str, *columns: str) -> Table:

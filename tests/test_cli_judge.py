@@ -193,6 +193,7 @@ def test_a_keyword_judge_is_asked_live(judge: Steerkit, imported: Path, tmp_path
     row = found["", loose, "backtracking", "f1"]
     assert (row["reference"], row["n_units"], row["n_traces"], row["n_both"]) == ("ref", "6", "2", "2")
     assert loose in done.stdout and "Krippendorff" in done.stdout and "labels that count: backtracking" in done.stdout
+    assert "Few traces: 2. Below 100 these intervals" in done.stdout
 
 
 def test_another_judge_has_the_label_that_covers_most(judge: Steerkit, imported: Path, tmp_path: Path) -> None:

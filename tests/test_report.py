@@ -244,6 +244,16 @@ def test_cautions_say_what_intervals_do_not_hold(tmp_path: Path) -> None:
     assert told(tmp_path) == []
 
 
+def test_cautions_name_pooled_figures_of_few_texts(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    before = told(tmp_path)
+    columns = ("judge", "n_traces")
+    write_csv(tmp_path / "agreement.csv", columns, [{"judge": "keyword", "n_traces": n} for n in (120, 99, 128)])
+    write_csv(tmp_path / "detection.csv", columns, [{"judge": "", "n_traces": 100}])
+    (few,) = set(told(tmp_path)) - set(before)
+    assert few.startswith("Few texts behind a pooled figure: agreement of judges 99. Below 100 ")
+
+
 def test_cautions_are_on_the_page_and_on_the_screen(tmp_path: Path) -> None:
     html = page(write_run(tmp_path, effect(0.05), kept=("transfer",)))
     console = Console(file=StringIO(), width=400)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from steerkit.intervals import ENOUGH, ENOUGH_APART
+from steerkit.intervals import ENOUGH, ENOUGH_APART, ENOUGH_POOLED
 from steerkit.report import words
 from steerkit.report.finding import Claim
 from steerkit.report.run import Row, Run, select
@@ -14,8 +14,10 @@ GUIDE = "docs/statistics.md"
 
 
 def cautions(run: Run, claims: Sequence[Claim]) -> list[str]:
-    """Too few prompts, too few that differ, constant data, collapsed texts; and what pairing by prompt is worth."""
-    return [*_few(claims), *_few_apart(run), *_degenerate(run), *_collapsed(run), *_pairing(run)]
+    """Too few prompts or texts, too few that differ, constant data, collapsed texts; and what pairing is worth."""
+    return [
+        *_few(claims), *_few_apart(run), *_few_pooled(run), *_degenerate(run), *_collapsed(run), *_pairing(run)
+    ]  # fmt: skip
 
 
 def _few(claims: Sequence[Claim]) -> list[str]:
@@ -37,6 +39,18 @@ def _few_apart(run: Run) -> list[str]:
     return [
         f"Few prompts that differ, steered minus unsteered: {each}. With fewer than {ENOUGH_APART} the interval can "
         f"hold the truth less often than its level says ({GUIDE})."
+    ]
+
+
+def _few_pooled(run: Run) -> list[str]:
+    tables = {"agreement of judges": "agreement.csv", "the projection's AUROC": "detection.csv"}
+    fewest = {what: min((int(row["n_traces"]) for row in run.csv(name)), default=0) for what, name in tables.items()}
+    each = ", ".join(f"{what} {n}" for what, n in fewest.items() if 0 < n < ENOUGH_POOLED)
+    if not each:
+        return []
+    return [
+        f"Few texts behind a pooled figure: {each}. Below {ENOUGH_POOLED} its bootstrap interval holds the truth less "
+        f"often than its level says ({GUIDE})."
     ]
 
 
