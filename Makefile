@@ -28,8 +28,10 @@ test-vllm: $(VLLM_STAMP)  ## the vLLM engine against transformers, on the CPU, i
 bench: $(STAMP)  ## cost ratios, measured in one run
 	$(BIN)/python benchmarks/run.py
 
-statistics: $(STAMP)  ## how often the intervals hold, by simulation (docs/statistics.md)
+statistics: $(STAMP)  ## how often the intervals hold, by simulation, and what pairing is worth (docs/statistics.md)
 	$(BIN)/python tests/trials/coverage.py
+	$(BIN)/python tests/trials/pooled.py
+	$(BIN)/python tests/trials/pairing.py
 
 trials: $(STAMP)  ## crashes, damage, load and hostile files (over an hour); docs/trust.md has the tables
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt atheris

@@ -135,3 +135,19 @@ def test_pairing_gain_is_the_change_of_the_standard_error() -> None:
     assert pairing_gain(a, a) == 1.0
     assert math.isnan(pairing_gain(np.ones(5), np.zeros(5)))
     assert math.isnan(pairing_gain(np.array([1.0, math.nan]), np.array([2.0, 3.0])))
+
+
+def test_what_shared_prompts_and_random_numbers_are_worth_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of a prompt's part, a shared draw's and an own one's, a third of the variance each."""
+    monkeypatch.syspath_prepend(TRIALS)
+    from pairing import narrower, resampled
+
+    rng = np.random.default_rng(0)
+    prompt, draw = rng.normal(size=(5000, 1)), rng.normal(size=(5000, 4))
+    a, b = (prompt + draw + rng.normal(size=(5000, 4)) for _ in range(2))
+    expected = 1 - math.sqrt(2 / 3), 1 - math.sqrt(1 / 3)
+    assert narrower(a, b) == pytest.approx(expected, abs=0.02)
+    prompts, numbers = narrower(a[:300], b[:300])
+    low, high = resampled(a[:300], b[:300])
+    found = np.array([prompts, numbers, numbers - prompts])
+    assert np.all((low < found) & (found < high) & (high - low < 0.2))
