@@ -49,7 +49,7 @@ def main() -> int:
             print("enospc: left out, no small disk can be mounted here (that takes root)", file=sys.stderr)
         if kinds and options.points:
             records += crash(options, kinds, folder, disk or folder, alone.seconds, failures)
-    _report(records, options.out)
+        _report(records, options.out, instead=tuple(f"{KINDS[kind]}: " for kind in kinds if records))
     for name, damage in DAMAGES.items():
         if name in options.kinds.split(","):
             found = damage(whole, folder, random.Random(options.seed), options.few, failures)
@@ -127,10 +127,10 @@ def crash(
     ]
 
 
-def _report(records: list[Record], out: Path) -> None:
+def _report(records: list[Record], out: Path, instead: tuple[str, ...] = ()) -> None:
     for record in records:
         print(f"{record.what}: {record.tried} tried, {record.lost} lost, {record.seconds:.0f} s", flush=True)
-    put(out, records)
+    put(out, records, instead=instead)
 
 
 def _options() -> argparse.Namespace:

@@ -9,10 +9,11 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from forked import Ended, run, words_for
+from points import before_each, die
 from records import Record
 from same import differences
 
@@ -50,10 +51,10 @@ def torn(whole: Path, folder: Path, chance: random.Random, few: bool, failures: 
     for stage, pattern in list(GROWING.items())[:: 3 if few else 1]:
         began, lost = time.monotonic(), len(failures)
         own = folder / "torn"
-        for path in _grown(own, stage, pattern):
-            for log in (path, own / "log.jsonl"):
-                _tear(log, chance)
-            _resumed(whole, own, f"torn {path.name} of a killed run", failures)
+        path = _grown(own, pattern)
+        for log in (path, own / "log.jsonl"):
+            _tear(log, chance)
+        _resumed(whole, own, f"torn {path.name} of a killed run", failures)
         found.append(Record(f"a torn last line, killed run: {stage}", 1, len(failures) - lost, _since(began)))
     return found
 
@@ -132,17 +133,15 @@ def _resumed(whole: Path, own: Path, what: str, failures: Failures, *, keep: boo
         shutil.rmtree(own)
 
 
-def _grown(own: Path, stage: str, pattern: str) -> Iterator[Path]:
-    """A run that was killed when a stage's file had a line."""
-    for attempt in range(60):
-        ended = run(words_for(own), at=(stage, 0.005 * 1.25 ** (attempt % 20)), hit=_kill, figures=False)
-        for path in own.glob(pattern):
-            if path.stat().st_size:
-                yield path
-                return
-        if ended.code == 0:  # it was over before
-            shutil.rmtree(own)
-    raise RuntimeError(f"stage {stage} left no {pattern}")
+def _grown(own: Path, pattern: str) -> Path:
+    """A run that was killed at the first file operation after a stage's file had a line."""
+
+    def there() -> list[Path]:
+        return [path for path in own.glob(pattern) if path.stat().st_size]
+
+    run(words_for(own), prepare=lambda: before_each(own, lambda number: there() and die()), figures=False)
+    (path,) = there()
+    return path
 
 
 def _tear(path: Path, chance: random.Random) -> None:

@@ -65,7 +65,7 @@ def hit(point: Point, folder: Path, seconds: dict[str, float], *, figures: bool)
     }
     prepare = {
         "kill-write": lambda: signal.signal(signal.SIGXFSZ, signal.SIG_DFL),
-        "kill-operation": lambda: _count(folder, lambda number: number == point.size and _die()),
+        "kill-operation": lambda: before_each(folder, lambda number: number == point.size and die()),
     }
     at = (point.stage, point.share * seconds.get(point.stage, 0.0))
     return run(words_for(folder), at=at, hit=moments.get(point.kind), prepare=prepare.get(point.kind), figures=figures)
@@ -92,7 +92,9 @@ def count_operations(folder: Path) -> int:
     """File operations that an uninterrupted run makes."""
     log = folder.with_name("operations")
     done = run(
-        words_for(folder), figures=False, prepare=lambda: _count(folder, lambda number: log.write_text(str(number)))
+        words_for(folder),
+        figures=False,
+        prepare=lambda: before_each(folder, lambda number: log.write_text(str(number))),
     )
     if done.code:
         raise RuntimeError(done.errors)
@@ -103,11 +105,11 @@ def _limit(pid: int, size: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def _die() -> None:
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _count(folder: Path, each: Callable[[int], object]) -> None:
+def before_each(folder: Path, each: Callable[[int], object]) -> None:
     """Call with 0, 1, 2, ... before each operation that changes what is in a folder."""
     number = 0
 

@@ -24,9 +24,9 @@ class Record:
     seconds: float
 
 
-def put(path: Path, records: Sequence[Record], *, instead: str = "") -> None:
+def put(path: Path, records: Sequence[Record], *, instead: str | tuple[str, ...] = ()) -> None:
     """Put records in a file, in place of those of the same name, and of all whose names begin with `instead`."""
-    before = [record for record in get(path) if not instead or not record.what.startswith(instead)]
+    before = [record for record in get(path) if not record.what.startswith(instead)]
     new = {record.what for record in records}
     rows = {record.what: record for record in [*(r for r in before if r.what not in new), *records]}
     lines = [json.dumps({**asdict(row), "seconds": round(row.seconds, 1)}, ensure_ascii=False) for row in rows.values()]
