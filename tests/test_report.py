@@ -20,6 +20,7 @@ from steerkit.report import print_summary, summary, write_report
 from steerkit.report.cautions import cautions
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.run import Run
+from steerkit.report.tabulate import experiment_table
 from steerkit.report.texts import keyword_places, pieces
 from steerkit.report.words import interval, percent
 from steerkit.stages.projection import COLUMNS
@@ -222,6 +223,15 @@ def test_differences_beside_are_told_by_holm_over_their_family(tmp_path: Path) -
     found = other_text()
     assert found.verdict == "no clear difference" and found.low is not None and found.low > 0
     assert "p 0.11 after Holm over 3" in found.detail
+
+
+def test_perplexity_has_a_column_where_it_was_measured(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.05))
+    assert experiment_table(Run.read(tmp_path), "transfer").headings[-1] == "distinct\u20112"
+    rewrite(tmp_path, "results.csv", lambda row: row.update(perplexity=3.25))
+    table = experiment_table(Run.read(tmp_path), "transfer")
+    assert table.headings[-1] == "perplexity" and {row[-1] for row in table.rows} == {"3.25"}
+    assert {len(row) for row in table.rows} == {len(table.headings)}
 
 
 def test_cautions_say_what_intervals_do_not_hold(tmp_path: Path) -> None:

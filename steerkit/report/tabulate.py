@@ -39,6 +39,7 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
         by_condition.setdefault(key, {})[row["metric"]] = row
     shown = (*SHOWN, *({"accuracy"} & {row["metric"] for row in rows}))
     metrics = [HEADINGS[metric] for metric in shown]
+    quality = QUALITY if any(not words.missing(row.get("perplexity")) for row in rows) else QUALITY[:-1]
     made, strong = [], set()
     for index, found in enumerate(by_condition.values()):
         any_row = next(iter(found.values()))
@@ -46,9 +47,9 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
             strong.add(index)
         made.append((
             *_names(run, experiment, any_row), words.short(any_row["strength"]),
-            *(estimate(found.get(metric)) for metric in shown), *_quality(any_row),
+            *(estimate(found.get(metric)) for metric in shown), *_quality(any_row)[: len(quality)],
         ))  # fmt: skip
-    return Table((*names, "strength", *metrics, *QUALITY), made, len(names), frozenset(strong))
+    return Table((*names, "strength", *metrics, *quality), made, len(names), frozenset(strong))
 
 
 def comparison_table(run: Run) -> Table:
