@@ -77,9 +77,12 @@ def figures(recipe: dict[str, Any], rows: Sequence[dict[str, Any]], metric: str)
 def measure(folder: Path) -> list[dict[str, Any]]:
     """A row a metric and strength, of the base-derived vector on the reasoning model."""
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    if recipe["samples"] < 2:
+        sys.exit(f"{folder}: has one sample a prompt; give a run with --set samples=2 or more")
     by: dict[float, list[dict[str, Any]]] = {}
     for row in read_whole_lines(folder / "generations.jsonl"):
-        own = row["method"] == "none" or (row["method"], row["source"]) == (recipe["fitter"]["name"], "base")
+        vector = (row["method"], row["source"], row["layer"], row["pool"])
+        own = row["method"] == "none" or vector == (recipe["fitter"]["name"], "base", recipe["layer"], "own")
         if row["split"] == "test" and row["target"] == "reasoning" and own:
             by.setdefault(row["strength"], []).append(row)
     rows = []
