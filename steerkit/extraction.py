@@ -21,6 +21,7 @@ from steerkit.interfaces import Extractor, Need
 from steerkit.model import adapter_state
 from steerkit.statistics import ActivationStatistics, groups_of
 from steerkit.trace import Span, Trace
+from steerkit.uncompiled import hooks_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,7 +177,8 @@ def _forward(
 
     handles = [lm.blocks[layer].register_forward_hook(hook(layer)) for layer in layers]
     try:
-        lm.decoder(input_ids=ids.to(lm.device), use_cache=False)
+        with hooks_run(lm):
+            lm.decoder(input_ids=ids.to(lm.device), use_cache=False)
     except _Stop:
         pass
     finally:

@@ -41,9 +41,13 @@ class LanguageModel:
     @cached_property
     def decoder(self) -> nn.Module:
         """The stack of blocks without the LM head."""
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        decoder: nn.Module = base.get_decoder()
+        decoder: nn.Module = self.transformer.get_decoder()
         return decoder
+
+    @property
+    def transformer(self) -> Any:
+        """The transformers model itself, without PEFT's wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @cached_property
     def blocks(self) -> Sequence[nn.Module]:

@@ -12,6 +12,7 @@ from steerkit.generation import Generated, GenerationRow, generate
 from steerkit.noise import key_of, normal
 from steerkit.steering import Edit, Steering, Tokens
 from steerkit.tokens import format_prompt
+from steerkit.uncompiled import hooks_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +150,7 @@ def activation_length(lm: LanguageModel, prompts: Sequence[Sequence[int]], layer
 
     handle = lm.blocks[layer].register_forward_hook(keep)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), hooks_run(lm):
             for prompt in prompts:
                 lm.model(input_ids=torch.tensor([list(prompt)], device=lm.device), use_cache=False)
     finally:

@@ -14,8 +14,11 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from steerkit.errors import SteerkitError
+from steerkit.hf_generate import followed
 from steerkit.interfaces import EditContext, Steerer
 from steerkit.model import adapter_state
+from steerkit.positions import Call, Phase, Positions
+from steerkit.uncompiled import hooks_run
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from steerkit.model import LanguageModel
 
 Tokens = Literal["all", "prompt", "generated"]
-Phase = Literal["prompt", "generated"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +48,6 @@ class Edit:
     direction: Tensor | None = None
     tokens: Tokens = "all"
     key: int = 0
-
-
-@dataclass
-class _Call:
-    """The tokens of one forward: [B, T] positions without padding, which are real, which are prompt.
-
-    `real` is None when all are; `phase` says that all are of one kind, else `prompt` (None: can't be told) does.
-    """
-
-    position: Tensor
-    real: Tensor | None
-    prompt: Tensor | None
-    phase: Phase | None
 
 
 class Steering:
@@ -86,23 +75,26 @@ class Steering:
         self.excused: Collection[int] = ()  # layers whose rows all ended before there was a token to steer
         self._rows: Sequence[int | None] | None = None  # which edits the batch's rows have, after `assign`
         self._phase: Phase | None = None
-        self._fixed_lengths = prompt_lengths
-        self._lengths: Tensor | None = None
-        self._prompt: Tensor | None = None  # the prompt's ids, when decoding goes on without a cache
-        self._call: _Call | None = None
+        self._prompt_lengths = prompt_lengths
+        self._positions = Positions(prompt_lengths)
+        self._copies = 1  # rows of a forward for each one that was given
+        self._call: Call | None = None
         self._calls = 0
         self._handles: list[Any] = []
-        self._adapter = ExitStack()
+        self._inside = ExitStack()
         self._groups: dict[int, list[_Group]] = {}
 
     def __enter__(self) -> Self:
         self._calls = 0
-        self._rows = self._lengths = self._prompt = self._call = self._phase = None
+        self._rows = self._call = self._phase = None
+        self._positions, self._copies = Positions(self._prompt_lengths), 1
         self._regroup(None)
-        self._adapter.enter_context(adapter_state(self.lm))
+        self._inside.enter_context(adapter_state(self.lm))
         layers = {edit.layer for edit in self.edits if edit is not None and edit.norm != 0}
         self.steered_at = dict.fromkeys(sorted(layers), 0)
         if layers:
+            self._inside.enter_context(hooks_run(self.lm))
+            self._inside.enter_context(followed(self.lm.transformer, self._positions))
             self._handles.append(self.lm.decoder.register_forward_pre_hook(self._before, with_kwargs=True))
         for layer in sorted(layers):
             hook = self._block_hook(layer)
@@ -114,9 +106,14 @@ class Steering:
             handle.remove()
         self._handles.clear()
         self._groups.clear()
-        self._adapter.close()
+        self._inside.close()
         missed = [layer for layer, count in self.steered_at.items() if not count and layer not in self.excused]
-        if kind is None and self._calls and missed:
+        if kind is None and missed and not self._calls:
+            raise SteerkitError(
+                f"steering changed nothing: no forward pass of {self.lm.name} ran its hooks inside the `with`. Call "
+                "the model there, and uncompiled (a graph that was compiled or captured earlier has no hooks)"
+            )
+        if kind is None and missed:
             raise SteerkitError(
                 f"steering changed no position at block {', '.join(map(str, missed))} in {self._calls} forward passes "
                 f"of {self.lm.name}: with tokens: generated nothing was generated, or the block's hook did not run"
@@ -135,6 +132,7 @@ class Steering:
     def _regroup(self, rows: Sequence[int | None] | None) -> None:
         """Sort the batch's rows into groups that one call of a steerer's `edit` serves."""
         order = rows if rows is not None else list(range(len(self.edits)))
+        order = [row for row in order for _ in range(self._copies)]
         found: dict[tuple[int, int, bool], _Group] = {}
         for place, index in enumerate(order):
             edit = None if index is None else self.edits[index]
@@ -151,8 +149,6 @@ class Steering:
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Read from the decoder's arguments which tokens this forward brings."""
-        import torch
-
         names = signature(module.forward).parameters if args else ()  # GPT-2 and others pass ids by position
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         tokens = given.get("input_ids")
@@ -160,48 +156,21 @@ class Steering:
             tokens = given.get("inputs_embeds")
         if tokens is None:
             return  # the decoder itself refuses a call without tokens
-        rows, length = tokens.shape[:2]
-        expected = rows if self._shared else len(self.edits if self._rows is None else self._rows)
-        if rows != expected:
-            raise SteerkitError(f"{rows} rows came, edits were given for {expected}")
-        cache = given.get("past_key_values")
-        past = int(cache.get_seq_length()) if cache is not None else 0
-        mask = given.get("attention_mask")
-        if isinstance(mask, dict):  # models with mixed attention may be handed a prepared mask per kind
-            mask = None
-        given_positions = given.get("position_ids") if self._phase else None
-        if given_positions is not None:
-            real = mask[:, -length:].bool() if length > 1 and mask is not None else None
-            position = given_positions
-        elif mask is not None and mask.dim() == 2:
-            real = mask[:, -length:].bool() if length > 1 else None
-            position = (mask.cumsum(-1) - 1)[:, -length:] if length > 1 else mask.sum(-1, keepdim=True) - 1
-        else:
-            real = None
-            position = torch.arange(past, past + length, device=tokens.device).expand(rows, length)
-        if self._phase is not None:
-            self._call = _Call(position, real, None, self._phase)
-            self._calls += 1
-            return
-        if self._fixed_lengths is not None and self._lengths is None:
-            self._lengths = torch.tensor(self._fixed_lengths, device=tokens.device)[:, None]
-        elif past == 0 and self._fixed_lengths is None and not (cache is None and self._repeats_prompt(tokens)):
-            self._lengths = (position[:, -1:] + 1).clone()
-            self._prompt = tokens if cache is None else None
-        decoding = past > 0 and length == 1 and self._fixed_lengths is None and self._lengths is not None
-        lengths = None if decoding else self._lengths
-        prompt = None if lengths is None else position < lengths.to(position.device)
-        self._call = _Call(position, real, prompt, "generated" if decoding else None)
+        self._check_rows(len(tokens))
+        self._call = self._positions.call(tokens, given, self._phase)
         self._calls += 1
 
-    def _repeats_prompt(self, tokens: Tensor) -> bool:
-        """Whether these are the prompt's tokens and more: a decoding step without a cache."""
-        import torch
-
-        prompt = self._prompt
-        if prompt is None or len(tokens) != len(prompt) or tokens.shape[1] <= prompt.shape[1]:
-            return False
-        return torch.equal(tokens[:, : prompt.shape[1]], prompt)
+    def _check_rows(self, rows: int) -> None:
+        """Rows of this forward are those that edits were given for, or `generate`'s copies of each (beams)."""
+        if self._shared:
+            return
+        expected = len(self.edits if self._rows is None else self._rows)
+        copies = rows // expected if expected and self._positions.started else 1
+        if rows != expected * copies:
+            raise SteerkitError(f"{rows} rows came, edits were given for {expected}")
+        if copies != self._copies:
+            self._copies = copies
+            self._regroup(self._rows)
 
     def _block_hook(self, layer: int) -> Any:
         def hook(module: Any, args: Any, output: Any) -> Any:
@@ -240,7 +209,7 @@ class Steering:
             edited = torch.where(keep[..., None], edited, part)
         return edited if group.whole else hidden.index_copy(0, state.places, edited)
 
-    def _mask(self, group: _Group, call: _Call, rows: Any, device: torch.device) -> Tensor | None:
+    def _mask(self, group: _Group, call: Call, rows: Any, device: torch.device) -> Tensor | None:
         """[R, T] True where the rows' tokens are edited; None when all of them are."""
         import torch
 

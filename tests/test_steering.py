@@ -144,8 +144,11 @@ def test_a_run_that_steers_nothing_is_an_error(llama, direction) -> None:
     )
     with pytest.raises(SteerkitError, match=message):
         logits(llama, Edit(ADD, 1, 3.0, direction, tokens="generated"))
-    with Steering(llama, Edit(ADD, 1, 3.0, direction)):
-        pass  # the model did not run at all: no run, no error
+    message = "no forward pass of llama ran its hooks inside the `with`"
+    with pytest.raises(SteerkitError, match=message), Steering(llama, Edit(ADD, 1, 3.0, direction)):
+        pass
+    with Steering(llama, Edit(ADD, 1, 0.0, direction)):
+        pass  # nothing was asked for
 
 
 def test_the_error_does_not_hide_another(llama, direction) -> None:
