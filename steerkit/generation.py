@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from steerkit.breaks import NOT_FINITE, checked, first_break
 from steerkit.errors import SteerkitError
 from steerkit.kv import LineCache
 from steerkit.memory import NO_ROOM, out_of_memory, release
@@ -55,11 +56,13 @@ class Generated:
         ids: new token ids, the end-of-sequence token excluded.
         finished: whether the model ended it (not the length limit).
         margins: for each step, by how much the chosen token led the second in logits/T + noise, if asked for.
+        broken: where the row's values stopped being finite, in words; empty for a whole text. `ids` are those before.
     """
 
     ids: list[int] = field(default_factory=list)
     finished: bool = False
     margins: list[float] = field(default_factory=list)
+    broken: str = ""
 
 
 def generate(
@@ -82,11 +85,12 @@ def generate(
         margins: record every decision's margin (slower).
         progress: takes the number of rows that have ended.
 
-    When memory runs out, half as many rows go on; what had ended is kept.
+    When memory runs out, half as many rows go on; what had ended is kept. A steered row whose logits are not finite
+    ends there, and its `broken` says where it began; the others go on.
 
     Raises:
-        SteerkitError: a steered block changed no position, not even one row fits the memory, or the model is of a
-            kind that steerkit doesn't generate with (recurrent layers).
+        SteerkitError: an unsteered row's logits are not finite, a steered block changed no position, not even one
+            row fits the memory, or the model is of a kind that steerkit doesn't generate with (recurrent layers).
     """
     import torch
 
@@ -120,7 +124,27 @@ def generate(
                 log.warning("%s: out of memory; %d rows go on, %d at a time", lm.name, len(rows) - len(results), size)
         with_tokens = {row.edit.layer for i, row in enumerate(rows) if row.edit and results[i].ids}
         steering.excused = steering.steered_at.keys() - with_tokens
+    _explain_breaks(lm, rows, results)
     return [results[i] for i in range(len(rows))]
+
+
+def _explain_breaks(lm: LanguageModel, rows: Sequence[GenerationRow], results: Mapping[int, Generated]) -> None:
+    """Say where broken rows broke, one row for each edit. Raises: SteerkitError when one of them is not steered."""
+    told: dict[tuple[int, float, str], str] = {}
+    for number, result in sorted(results.items()):
+        if not result.broken:
+            continue
+        row = rows[number]
+        edit = row.edit if row.edit is not None and row.edit.norm else None
+        kind = (edit.layer, edit.norm, edit.tokens) if edit else (-1, 0.0, "")
+        if kind not in told:
+            told[kind] = first_break(lm, row.prompt_ids, result.ids, edit)
+        result.broken = f"not finite {told[kind]}, at generated token {len(result.ids)}"
+        if edit is None:
+            raise SteerkitError(
+                f"{lm.name}: row {number} (unsteered): {result.broken}. Its weights hold NaN or infinity "
+                "(`steerkit check` looks), or half precision overflows: load the model in float32 or bfloat16"
+            )
 
 
 def _run(batch: RowBatch, rows: Sequence[int], before: int, progress: Callable[[int], None] | None) -> None:
@@ -212,18 +236,21 @@ class RowBatch:
         chosen = scores.argmax(-1)
         by = leads(scores) if self.margins else None
         ended = []
-        for place, (line, token) in enumerate(zip(lines, chosen.tolist(), strict=True)):
+        for place, (line, token) in enumerate(zip(lines, checked(scores, chosen).tolist(), strict=True)):
             row = self.lines[line]
             if row is None:
                 continue
             result = self.results[row]
             if by is not None:
                 result.margins.append(by[place])
-            if token in self.ends:
+            if token == NOT_FINITE:
+                result.broken = "not finite"
+                self.cache.spoil(line)
+            elif token in self.ends:
                 result.finished = True
             else:
                 result.ids.append(token)
-            if result.finished or len(result.ids) == self.new:
+            if result.broken or result.finished or len(result.ids) == self.new:
                 self.lines[line] = None
                 self.ended.append(row)
                 ended.append(line)

@@ -48,6 +48,7 @@ class LineCache:
         self.start = self.end = 0
         self.mask: Any = None
         self._begin = [0] * lines  # each line's first column
+        self._spoilt: set[int] = set()  # lines that hold numbers which are not finite
 
     def put(self, lines: Sequence[int], prompts: Sequence[int], read: Prefilled) -> None:
         """Rows whose prompts (of these lengths) were read take these lines."""
@@ -61,6 +62,7 @@ class LineCache:
         self.end = max(self.end, self.start + width)
         slots = torch.tensor(list(lines), device=mask.device)
         columns = slice(self.end - width, self.end)
+        self._clean(lines)
         self.mask[slots] = 0
         self.mask[slots, columns] = mask
         for buffers, new in zip(self.hf.layers, layers, strict=True):
@@ -70,6 +72,17 @@ class LineCache:
         for line, length in zip(lines, prompts, strict=True):
             self._begin[line] = self.end - length
         self._show()
+
+    def spoil(self, line: int) -> None:
+        """The line's row broke: its columns are cleared before another row takes it (0 times NaN is NaN)."""
+        self._spoilt.add(line)
+
+    def _clean(self, lines: Sequence[int]) -> None:
+        for line in self._spoilt.intersection(lines):
+            for layer in self.hf.layers:
+                for buffer in layer.room:
+                    buffer[line] = 0
+            self._spoilt.discard(line)
 
     def step(self) -> Tensor:
         """Make room for one more token a line; the mask [B, T + 1] with it.
@@ -91,7 +104,9 @@ class LineCache:
     def keep(self, lines: Tensor) -> None:
         """Only these lines stay."""
         self.lines, self.mask = len(lines), self.mask[lines]
-        self._begin = [self._begin[line] for line in lines.tolist()]
+        kept = lines.tolist()
+        self._begin = [self._begin[line] for line in kept]
+        self._spoilt = {place for place, line in enumerate(kept) if line in self._spoilt}
         for layer in self.hf.layers:
             layer.room = tuple(buffer[lines.to(buffer.device)] for buffer in layer.room)
         self._show()

@@ -74,6 +74,8 @@ class LogitLens:
             if getattr(head, "bias", None) is not None:
                 found = found - head(torch.zeros_like(given[:1])).float()
         known: Tensor = found[:, : len(self.texts)].cpu()
+        if not bool(known.isfinite().all()):
+            raise SteerkitError(f"{self.lm.name}: logits of its unembedding are not finite numbers (NaN in a weight?)")
         return known
 
     def score(self, direction: Tensor, *, top: int = 10, seed: int = 0) -> LensScore:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steerkit.breaks import first_break
+from steerkit.errors import SteerkitError
 from steerkit.model import adapter_state
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ def log_likelihoods(
     """Batch by batch: places in `texts`, and Σ_t log p(id_t | prompt, earlier ids) of each, in nats.
 
     Texts of like length share a batch, padded on the right.
+
+    Raises:
+        SteerkitError: a likelihood is not finite (the text's number is named).
     """
     import torch
 
@@ -52,4 +58,12 @@ def log_likelihoods(
                 logits.flatten(0, 1).float(), ids[:, 1:].flatten().to(logits.device), reduction="none"
             )
         found = -(loss.cpu().double().reshape(len(places), -1) * own[:, 1:]).sum(1)
-        yield places, found.tolist()
+        values = found.tolist()
+        for place, value in zip(places, values, strict=True):
+            if not math.isfinite(value):
+                where = first_break(lm, texts[place].prompt_ids, texts[place].ids, None)
+                raise SteerkitError(
+                    f"{lm.name}: the log-likelihood of text {place} is {value}; it breaks {where}. Half "
+                    "precision overflows like this: load the model in float32 or bfloat16"
+                )
+        yield places, values

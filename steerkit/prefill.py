@@ -187,6 +187,9 @@ def _shareable(
     if lm.decoder not in _trusted:
         counted, two = dict(steering.steered_at), of_unit[:2]
         whole, _ = _read(lm, ids[two], mask[two], rows[:2], steering)
+        if not bool(whole.isfinite().all()):  # an edit that breaks its row says nothing of the model
+            steering.steered_at = counted
+            return False
         _trusted[lm.decoder] = False
         with suppress(Exception):  # whatever such a model makes of it
             parts, _, _ = _read_shared(lm, ids, mask, two, rows[:2], layer, steering)

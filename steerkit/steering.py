@@ -56,7 +56,8 @@ class Steering:
     Inside, a PEFT adapter on the model is on or off as `lm` says, so that `with` the base runs the base.
 
     Raises on leaving without another exception:
-        SteerkitError: the model ran, edits were asked for, and not one position was changed.
+        SteerkitError: edits were asked for and no forward ran the hooks, not one position was changed, or an edited
+            position is not finite.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Steering:
             if edit is not None:
                 lm.check_layer(edit.layer)
         self.steered_at: dict[int, int] = {}  # layer → positions changed so far, over all rows and edits
-        self.excused: Collection[int] = ()  # layers whose rows all ended before there was a token to steer
+        self.excused: Collection[int] = ()  # layers that are not checked at the end (no token to steer came)
         self._rows: Sequence[int | None] | None = None  # which edits the batch's rows have, after `assign`
         self._phase: Phase | None = None
         self._prompt_lengths = prompt_lengths
@@ -83,9 +84,11 @@ class Steering:
         self._handles: list[Any] = []
         self._inside = ExitStack()
         self._groups: dict[int, list[_Group]] = {}
+        self._sound: dict[int, Tensor] = {}  # layer → whether all edited positions so far are finite
 
     def __enter__(self) -> Self:
         self._calls = 0
+        self._sound = {}
         self._rows = self._call = self._phase = None
         self._positions, self._copies = Positions(self._prompt_lengths), 1
         self._regroup(None)
@@ -107,16 +110,28 @@ class Steering:
         self._handles.clear()
         self._groups.clear()
         self._inside.close()
+        if kind is None:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        """Raises: SteerkitError when edits were asked for and none was made, or one made values that aren't finite."""
         missed = [layer for layer, count in self.steered_at.items() if not count and layer not in self.excused]
-        if kind is None and missed and not self._calls:
+        if missed and not self._calls:
             raise SteerkitError(
                 f"steering changed nothing: no forward pass of {self.lm.name} ran its hooks inside the `with`. Call "
                 "the model there, and uncompiled (a graph that was compiled or captured earlier has no hooks)"
             )
-        if kind is None and missed:
+        if missed:
             raise SteerkitError(
                 f"steering changed no position at block {', '.join(map(str, missed))} in {self._calls} forward passes "
                 f"of {self.lm.name}: with tokens: generated nothing was generated, or the block's hook did not run"
+            )
+        broken = [layer for layer, sound in self._sound.items() if not bool(sound) and layer not in self.excused]
+        if broken:
+            added = max(abs(edit.norm) for edit in self.edits if edit is not None and edit.layer in broken)
+            raise SteerkitError(
+                f"{self.lm.name}: the steered output of block {', '.join(map(str, sorted(broken)))} is not finite, or "
+                f"its squares overflow; up to {added:g} is added there: lower the strength, or use bf16 or float32"
             )
 
     @property
@@ -201,13 +216,23 @@ class Steering:
             norm, key = norm.expand(count, 1, 1), key.expand(count)
             direction = direction.expand(count, 1, -1)
         edited = group.steerer.edit(part, EditContext(layer, norm, direction, position, key))
+        # A length whose square overflows becomes 0 in the next norm, and the text would look sound: NaN shows it.
+        whole = torch.linalg.vector_norm(edited, dim=-1, keepdim=True, dtype=torch.float32) < torch.inf
+        edited = edited.where(whole, torch.nan)
         keep = self._mask(group, call, rows, hidden.device)
+        if self._phase is None:  # an engine looks itself, row by row
+            self._note_breaks(layer, whole[..., 0] if keep is None else whole[..., 0] | ~keep)
         if keep is None:
             self.steered_at[layer] += position.numel()
         else:
             self.steered_at[layer] += int(keep.sum())
             edited = torch.where(keep[..., None], edited, part)
         return edited if group.whole else hidden.index_copy(0, state.places, edited)
+
+    def _note_breaks(self, layer: int, whole: Tensor) -> None:
+        """[R, T] False where an edited position overflowed: kept on the device until the `with` ends."""
+        sound = whole.all()
+        self._sound[layer] = sound & self._sound[layer] if layer in self._sound else sound
 
     def _mask(self, group: _Group, call: Call, rows: Any, device: torch.device) -> Tensor | None:
         """[R, T] True where the rows' tokens are edited; None when all of them are."""

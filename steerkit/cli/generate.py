@@ -70,3 +70,6 @@ def generate(
             for s, t in zip(strengths, texts, strict=True)
         )
     )
+    broken = [f"strength {s:g}: {t.broken}" for s, t in zip(strengths, texts, strict=True) if t.broken]
+    if broken:
+        raise SteerkitError("\n  ".join([f"{lm.name}: texts that broke off (lower the strength):", *broken]))

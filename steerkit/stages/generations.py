@@ -186,6 +186,7 @@ def describe_with(trainer: SteeringTrainer, wanted: Sequence[tuple[str, Conditio
             "text": written,
             "ids": text.ids,
             "starts": starts,
+            **({"broken": text.broken} if text.broken else {}),
         }
 
     return describe

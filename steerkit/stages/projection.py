@@ -9,6 +9,7 @@ import numpy as np
 
 from steerkit.conditions import Planner, VectorKey, none
 from steerkit.detection import auroc, begins_within
+from steerkit.errors import SteerkitError
 from steerkit.extraction import Item, read_layer
 from steerkit.files import read_whole_lines, write_jsonl
 from steerkit.importing import place
@@ -88,7 +89,13 @@ def project(trainer: SteeringTrainer, role: str, traces: Sequence[Trace], vector
         values = ((hidden.float() - mean.to(hidden.device)) @ unit.to(hidden.device)).cpu().numpy()
         for item, row in zip(batch, values, strict=True):
             first = len(item.trace.prompt_ids)
-            found[item.trace.id] = row[first : first + item.trace.thinking].copy()
+            own = found[item.trace.id] = row[first : first + item.trace.thinking].copy()
+            if not np.isfinite(own).all():
+                token = first + int(np.argmin(np.isfinite(own)))
+                raise SteerkitError(
+                    f"{trainer.pair[role].name}: the projection of token {token} of text {item.trace.id!r} at block "
+                    f"{layer} is not a finite number; half precision overflows like this: use bf16 or float32"
+                )
     return [found[trace.id] for trace in traces]
 
 

@@ -16,6 +16,7 @@ class SelfAmplify(Steerer):
     direction = "none"
 
     def edit(self, hidden: Tensor, at: EditContext) -> Tensor:
-        # A padding embedding may be all zeros; it stays so.
-        length = hidden.norm(dim=-1, keepdim=True)
-        return hidden + at.norm * hidden / length.clamp(min=1e-12)
+        # In float32: products and lengths overflow in float16. A padding embedding may be all zeros; it stays so.
+        wide = hidden.float()
+        length = wide.norm(dim=-1, keepdim=True)
+        return hidden + (at.norm.float() * wide / length.clamp(min=1e-12)).to(hidden.dtype)

@@ -1,0 +1,61 @@
+"""Rows whose values stop being finite: found at the draw of a token, and traced to the block where it began.
+
+NaN's argmax is a token like any other: without this, a NaN in a weight, half precision that overflows or a strength
+of 1e20 end as ordinary texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from steerkit.steering import Edit, Steering
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from steerkit.model import LanguageModel
+
+NOT_FINITE = -1
+"""The token that `checked` gives a row without a finite best score."""
+
+
+def checked(scores: Tensor, chosen: Tensor) -> Tensor:
+    """[B] the chosen tokens; NOT_FINITE where the best of the scores [B, V] is NaN or infinite. No sync."""
+    best = scores.gather(1, chosen[:, None])[:, 0]
+    return chosen.where(best - best == 0, NOT_FINITE)  # inf - inf and NaN - NaN are NaN
+
+
+def first_break(lm: LanguageModel, prompt: Sequence[int], ids: Sequence[int], edit: Edit | None) -> str:
+    """Where a row stops being finite, in words: one forward over its tokens, with its edit.
+
+    Args:
+        prompt: the row's prompt ids.
+        ids: what it generated before it broke.
+    """
+    import torch
+
+    broken: list[int] = []
+
+    def look(layer: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple | list) else output
+            if not broken and not bool(hidden.isfinite().all()):
+                broken.append(layer)
+
+        return hook
+
+    steering = Steering(lm, [edit], prompt_lengths=[len(prompt)])
+    with torch.inference_mode(), steering:
+        # After the edit's hook, so that the block's output is seen as the next one gets it.
+        handles = [block.register_forward_hook(look(layer)) for layer, block in enumerate(lm.blocks)]
+        try:
+            lm.model(input_ids=torch.tensor([[*prompt, *ids]], device=lm.device), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        steering.excused = steering.steered_at.keys()
+    if not broken:
+        return "behind the last block (final norm or LM head)"
+    edited = edit is not None and edit.layer == broken[0]
+    return f"in the output of block {broken[0]}" + (f", where {edit.norm:g} is added" if edit and edited else "")
