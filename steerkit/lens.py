@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from steerkit.errors import SteerkitError
 from steerkit.model import adapter_state
 from steerkit.noise import key_of, normal
+from steerkit.placing import token_texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,9 +52,8 @@ class LogitLens:
         import torch
 
         self.lm, self.final_norm = lm, final_norm
-        size = len(lm.tokenizer)
         wanted = [word.casefold() for word in words]
-        texts = lm.tokenizer.batch_decode([[i] for i in range(size)], clean_up_tokenization_spaces=False)
+        texts = token_texts(lm.tokenizer)
         self.texts = texts
         self.keywords = torch.tensor([i for i, t in enumerate(texts) if any(w in t.casefold() for w in wanted)])
         self._known: dict[tuple[int, int], tuple[float, float]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,10 @@ class Trace:
         text: the reasoning, decoded; what follows the end-of-thinking marker is in `answer_text`.
         prompt_ids: ids of the formatted prompt, chat template included.
         ids: generated ids, answer included, without padding.
-        starts: character in `text + answer_text` at which each generated token begins, len(ids).
+        starts: character in `text + answer_text` at which each generated token starts, len(ids); what a start is says
+            `steerkit.tokens.Decoded`.
+        continues: indices in `ids` of tokens that continue a character which a token before them began. Files leave
+            the field out where it is empty.
     """
 
     id: str
@@ -46,6 +49,7 @@ class Trace:
     ids: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
     finished: bool = False
+    continues: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -65,12 +69,20 @@ class Trace:
         if not self.ids:
             return -1, -1
         offset = len(self.prompt_ids)
-        first = bisect_right(self.starts, start) - 1
-        # A token without characters of its own (half of a multi-byte character) starts where its neighbour does.
-        while first > 0 and self.starts[first - 1] == self.starts[first]:
-            first -= 1
+        first = first_token(self.starts, self.continues, start)
         last = bisect_left(self.starts, end) - 1
-        return offset + max(first, 0), offset + max(last, first, 0)
+        return offset + first, offset + max(last, first)
+
+
+def first_token(starts: Sequence[int], continues: Collection[int], character: int) -> int:
+    """Index of the first token that overlaps a character: the one that holds its first byte.
+
+    Tokens without text of their own start there too, but do not overlap it.
+    """
+    first = max(bisect_right(starts, character) - 1, 0)
+    while first in continues and starts[first] == character:
+        first -= 1
+    return first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +111,14 @@ def write_rows(path: Path, rows: Iterable[Prompt | Trace | Span]) -> None:
     from steerkit.files import atomic
 
     with atomic(path) as temporary, jsonlines.open(temporary, "w") as out:
-        out.write_all(asdict(row) for row in rows)
+        out.write_all(map(_as_json, rows))
+
+
+def _as_json(row: Prompt | Trace | Span) -> dict[str, Any]:
+    found = asdict(row)
+    if not found.get("continues", True):
+        del found["continues"]
+    return found
 
 
 def read_rows(path: Path | str, kind: type[Row]) -> list[Row]:
@@ -209,6 +228,9 @@ def _misplaced(value: Mapping[str, Any]) -> str:
     end = len(value["text"]) + len(value.get("answer_text", ""))
     if starts and (starts[0] < 0 or starts[-1] > end or any(a > b for a, b in pairwise(starts))):
         return f"'starts' must be places in the text's {end} characters, in order"
+    places = (0, *value.get("continues", ()), len(ids))
+    if len(places) > 2 and any(a >= b for a, b in pairwise(places)):
+        return f"'continues' must be places among the {len(ids)} 'ids' behind the first, in order"
     return ""
 
 

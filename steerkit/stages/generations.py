@@ -14,11 +14,12 @@ from steerkit.errors import SteerkitError
 from steerkit.files import digest, read_whole_lines, write_json, write_jsonl
 from steerkit.generation import Generated, GenerationRow
 from steerkit.noise import key_of
+from steerkit.placing import decode_in_place
 from steerkit.scores import choose_strength
 from steerkit.stages.batches import Job, generate_part, merged_rows
 from steerkit.stages.scoring import score, scoring_inputs
 from steerkit.steering import Edit
-from steerkit.tokens import decode_with_starts, format_prompt
+from steerkit.tokens import format_prompt
 from steerkit.trace import Prompt
 from steerkit.vector import SteeringVector
 
@@ -175,7 +176,7 @@ def describe_with(trainer: SteeringTrainer, wanted: Sequence[tuple[str, Conditio
     def describe(job: Job, text: Generated) -> dict[str, Any]:
         condition_id, prompt_id, sample = job.names
         split, condition = by_id[condition_id]
-        written, starts = decode_with_starts(tokenizer, text.ids)
+        placed = decode_in_place(tokenizer, text.ids)
         return {
             "split": split,
             "condition": condition_id,
@@ -183,9 +184,10 @@ def describe_with(trainer: SteeringTrainer, wanted: Sequence[tuple[str, Conditio
             "prompt_id": prompt_id,
             "sample": int(sample),
             "finished": text.finished,
-            "text": written,
+            "text": placed.text,
             "ids": text.ids,
-            "starts": starts,
+            "starts": placed.starts,
+            **({"continues": placed.continues} if placed.continues else {}),
             **({"broken": text.broken} if text.broken else {}),
         }
 
