@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tiny import build
+from vocabularies import llama2
 
 from steerkit.errors import SteerkitError
 from steerkit.lens import LogitLens
+from steerkit.model import LanguageModel
 
 KEYWORDS = [3, 4]  # "wait" and "hmm" in the tiny vocabulary
 
@@ -65,3 +67,11 @@ def test_a_model_without_a_known_final_norm_says_so(direction) -> None:
     lm.__dict__["decoder"] = SimpleNamespace()
     with pytest.raises(SteerkitError, match="has no final norm that steerkit knows of"):
         LogitLens(lm, ["wait"], final_norm=True).score(direction)
+
+
+def test_words_with_a_space_before_them_are_found() -> None:
+    """Also where the decoder takes a space off a text's beginning, as Llama 2's does."""
+    tokenizer = llama2()
+    lens = LogitLens(LanguageModel("llama2", torch.nn.Module(), tokenizer), [" the the"])
+    tokens = tokenizer.convert_ids_to_tokens(lens.keywords.tolist())
+    assert "▁the▁the▁wai" in tokens and all("▁the▁the" in token for token in tokens)

@@ -16,12 +16,12 @@ from rich.console import Console
 
 from steerkit.errors import SteerkitError
 from steerkit.files import write_jsonl
-from steerkit.report import print_summary, summary, write_report
+from steerkit.report import print_summary, summary, textgrid, write_report
 from steerkit.report.cautions import cautions
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.tabulate import experiment_table
-from steerkit.report.texts import keyword_places, pieces
+from steerkit.report.texts import Piece, keyword_places, pieces, windows_before
 from steerkit.report.words import interval, percent
 from steerkit.stages.projection import COLUMNS
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, read_csv, write_csv
@@ -328,3 +328,22 @@ def test_projections_of_empty_texts_and_of_one_token(tmp_path: Path, text: str) 
     html = page(tmp_path)
     assert (tmp_path / "figures/projection.png").is_file()
     assert "Does the vector detect?" in html and "<b>Wait" not in html
+
+
+def test_texts_of_any_script_are_drawn_one_column_a_character(tmp_path: Path) -> None:
+    """A character that the font lacks is a square, not a warning, and nothing runs off the page."""
+    text = "Wait, 等等 no ∈ 🤔 e\u0301 👩\u200d👩 \x07\u202e שלום. " + "等这里没有空格" * 20
+    assert page(write_run(tmp_path, effect(0.05), kept=("transfer",), text=text)).count("等这里没有空格") >= 20
+    lines = textgrid.lines_of([Piece(text, judged=True)], 40, 9)
+    assert "".join(character for character, _ in lines[0]).startswith("Wait, □□ no ∈ □ é □□ ")
+    assert all(len(line) <= 41 and all(len(character) == 1 for character, _ in line) for line in lines)  # a space more
+
+
+def test_windows_are_marked_as_tokens_overlap_characters() -> None:
+    """The sentence at 4 begins in token 2, which also holds the space before it; tokens 3 and 4 continue its √."""
+    text, starts, continues = "a b √2. So", (0, 1, 3, 4, 4, 5, 6, 7), (3, 4)
+    assert windows_before([(4, 7)], (starts, continues), (-1, -1), len(text)) == [(1, 3)]
+    assert windows_before([(4, 7)], (starts, continues), (0, 0), len(text)) == [(3, 5)]  # the half is marked whole
+    assert windows_before([(4, 7)], (starts, continues), (-3, -1), len(text)) == []
+    assert windows_before([(7, 10)], (starts, continues), (0, 0), len(text)) == [(7, 10)]
+    assert windows_before([(0, 1)], ((), ()), (0, 0), 0) == []

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vocabularies import ALL, gpt2, llama2, llama3, random_texts, tiktoken, unigram_bytes, word_level, word_piece
 
+from steerkit.conditions import none
 from steerkit.errors import InputError
+from steerkit.generation import Generated, GenerationRow
 from steerkit.placing import place_in_text, token_texts
+from steerkit.stages.batches import Job
+from steerkit.stages.generations import describe_with
 from steerkit.tokens import encode_trace, make_trace
 from steerkit.trace import Prompt, Trace, first_token, read_rows, write_rows
 
@@ -144,6 +149,17 @@ def test_continues_in_files(tmp_path: Path) -> None:
         path.write_text(json.dumps(rows[1] | {"continues": wrong}) + "\n")
         with pytest.raises(InputError, match="'continues' must be places among the 3 'ids' behind the first, in order"):
             read_rows(path, Trace)
+
+
+def test_generations_say_which_tokens_continue_a_character() -> None:
+    tokenizer, unsteered = tiktoken(), none("reasoning")
+    pair = SimpleNamespace(reasoning=SimpleNamespace(tokenizer=tokenizer))
+    describe = describe_with(cast("Any", SimpleNamespace(pair=pair)), [("test", unsteered)])
+    job = Job("reasoning", GenerationRow([1], 0), (unsteered.id, "p", "0"))
+
+    row = describe(job, Generated(tokenizer.convert_tokens_to_ids(["Ġâ", "Ī", "ļ"]), True))
+    assert (row["text"], row["starts"], row["continues"]) == (" √", (0, 1, 1), (1, 2))
+    assert "continues" not in describe(job, Generated(tokenizer("so")["input_ids"], True))
 
 
 def test_a_vocabularys_texts_keep_their_spaces() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -19,12 +21,18 @@ ADVANCE = 0.602
 HEIGHT = 1.75
 """A line's height, in character widths."""
 
+FONT = "DejaVu Sans Mono"
+LACKING = "□"
+"""Stands for a character that the font lacks; the page has it."""
+
 Cell = tuple[str, Piece]
+"""What one column shows, and how it is marked."""
 
 
 def lines_of(pieces: Sequence[Piece], columns: int, most: int) -> list[list[Cell]]:
     """Words broken into lines of at most `columns` characters; after `most` lines an ellipsis."""
-    cells = [(" " if c.isspace() else c, piece) for piece in pieces for c in piece.text]
+    cells = [(shown(c), piece) for piece in pieces for c in unicodedata.normalize("NFC", piece.text)]
+    cells = [cell for cell in cells if cell[0]]
     lines: list[list[Cell]] = [[]]
     word: list[Cell] = []
     for cell in [*cells, (" ", Piece(""))]:
@@ -41,6 +49,24 @@ def lines_of(pieces: Sequence[Piece], columns: int, most: int) -> list[list[Cell
     if len(lines) > most:
         lines = [*lines[:most], [("…", Piece(""))]]
     return lines
+
+
+def shown(character: str) -> str:
+    """What a column shows of a character; nothing for those without a width (combining, joining, control)."""
+    if character.isspace():
+        return " "
+    if unicodedata.category(character) in ("Mn", "Me", "Cc", "Cf"):
+        return ""
+    return character if ord(character) in _known() else LACKING
+
+
+@cache
+def _known() -> frozenset[int]:
+    """Code points that the font has, bold and not."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    faces = [get_font(findfont(FontProperties(family=FONT, weight=weight))) for weight in ("normal", "bold")]
+    return frozenset(faces[0].get_charmap()) & frozenset(faces[1].get_charmap())
 
 
 def inches(lines: int, width: float, columns: int) -> float:
@@ -70,7 +96,7 @@ def draw(ax: Axes, lines: Sequence[Sequence[Cell]], columns: int) -> None:
             if piece.keyword:
                 ax.add_patch(Rectangle((column, top + 0.1 * HEIGHT), length, 0.8 * HEIGHT, fill=False, lw=0.9))
             ax.text(
-                column, top + HEIGHT / 2, characters, family="DejaVu Sans Mono", va="center",
+                column, top + HEIGHT / 2, characters, family=FONT, va="center",
                 weight="bold" if piece.keyword else "normal", in_layout=False,
             )  # fmt: skip
             column += length

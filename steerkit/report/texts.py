@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -15,12 +14,15 @@ from steerkit.errors import SteerkitError
 from steerkit.quality import collapsed, words
 from steerkit.report.run import Row, Run, select
 from steerkit.tokens import split_answer
+from steerkit.trace import first_token
 
 MOST = 16  # prompts shown
 UNSTEERED = "unsteered"
 SHADES = 4
 
 Span = tuple[int, int]
+Tokens = tuple[Sequence[int], Sequence[int]]
+"""Where a text's tokens start, and which of them continue a character (see `steerkit.tokens.Decoded`)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def browse(run: Run) -> tuple[list[Shown], str]:
     for prompt in prompts:
         keys = [(prompt["id"], ids) for ids in named if (prompt["id"], ids) in split]
         own = [
-            _text(run, named[key[1]], *split[key], spans[key], rows[key].get("starts", ()),
+            _text(run, named[key[1]], *split[key], spans[key],
+                  (rows[key].get("starts", ()), rows[key].get("continues", ())),
                   shades.get(f"{key[0]}-0", ()) if named[key[1]] == UNSTEERED else ())
             for key in keys
         ]  # fmt: skip
@@ -146,25 +149,26 @@ def shades_of(run: Run) -> dict[str, list[tuple[int, int, int]]]:
     }
 
 
-def windows_before(judged: Sequence[Span], starts: Sequence[int], window: tuple[int, int], end: int) -> list[Span]:
+def windows_before(judged: Sequence[Span], tokens: Tokens, window: tuple[int, int], end: int) -> list[Span]:
     """Characters of the fitted window's tokens before each sentence; one that begins before the text is left out."""
-    places = [*starts, end]
+    starts, continues = tokens[0], set(tokens[1])
+    ends = [start + (index in continues) for index, start in enumerate([*starts[1:], end], 1)]
     found = []
     for begin, _ in judged:
-        first = bisect_right(starts, begin) - 1
-        low, high = first + window[0], first + window[1] + 1
-        if starts and low >= 0 and high < len(places):
-            found.append((min(places[low], end), min(places[high], end)))
+        first = first_token(starts, continues, begin)
+        low, high = first + window[0], first + window[1]
+        if starts and low >= 0 and high < len(ends):
+            found.append((min(starts[low], end), min(ends[high], end)))
     return found
 
 
 def _text(
-    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, starts: Sequence[int],
+    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, tokens: Tokens,
     shades: Sequence[tuple[int, int, int]],
 ) -> Text:  # fmt: skip
     judged = [(start, end) for start, end, label in spans or () if label == run.label]
     keywords = keyword_places(text, run.recipe["score_judge"])
-    windows = windows_before(judged, starts, run.window, len(text))
+    windows = windows_before(judged, tokens, run.window, len(text))
     return Text(
         name=name, pieces=pieces(text, judged, keywords, windows, shades), answer=answer, keywords=len(keywords),
         judged=None if spans is None else len(judged), sentences=len(spans or ()), collapsed=collapsed(text),
