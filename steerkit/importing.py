@@ -75,6 +75,7 @@ def read_spans(
 ) -> ImportedSpans:
     """Spans of a file, steerkit's own or tagged annotations (rows with `id` and `annotated`).
 
+    Spans are placed by their characters: tokens that the file names are those of whoever wrote it.
     Annotations are of the whole text; spans in the answer behind the reasoning are counted, and left out.
 
     Args:
@@ -97,7 +98,7 @@ def read_spans(
             )
         own = numbered_rows(path, Span)
         check_spans(path, own, by_id)
-        return ImportedSpans([s if s.first >= 0 else placed(s, by_id[s.trace_id]) for s in own.values()])
+        return ImportedSpans([placed(s, by_id[s.trace_id]) for s in own.values()])
     aligned: dict[str, Aligned] = {}
     lines: dict[str, int] = {}
     for number, row in rows:
@@ -167,9 +168,6 @@ def check_spans(path: Path, spans: Mapping[int, Span], traces: Mapping[str, Trac
 def _out_of_range(span: Span, trace: Trace) -> str:
     if not 0 <= span.start < span.end <= len(trace.text):
         return f"characters [{span.start}, {span.end}) are not a part of trace {trace.id!r} ({len(trace.text)} long)"
-    known = span.first >= 0 or span.last >= 0
-    if known and trace.ids and not 0 <= span.first <= span.last < len(trace.tokens):
-        return f"tokens {span.first} to {span.last} are not a part of trace {trace.id!r} ({len(trace.tokens)} tokens)"
     return ""
 
 

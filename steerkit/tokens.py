@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from steerkit.errors import SteerkitError
@@ -56,6 +57,19 @@ def encode_trace(tokenizer: Any, prompt: Prompt, text: str, marker: str, chat: C
     placed = place_in_text(tokenizer, text, ids)
     prompt_ids = format_prompt(tokenizer, prompt.prompt, chat)
     return _trace(prompt, prompt_ids, ids, placed, marker, bool(marker) and marker in text)
+
+
+def placed_again(tokenizer: Any, trace: Trace) -> Trace | None:
+    """A trace of a file with the places that its ids have here; None where its ids are not those of its text."""
+    text = trace.text + trace.answer_text
+    if min(trace.ids, default=0) < 0:
+        return None
+    found = decode_in_place(tokenizer, trace.ids)
+    if found.text != text:
+        if list(trace.ids) != list(tokenizer(text, add_special_tokens=False)["input_ids"]):
+            return None
+        found = place_in_text(tokenizer, text, trace.ids)
+    return replace(trace, starts=found.starts, continues=found.continues)
 
 
 def plain_trace(prompt: Prompt, text: str, marker: str) -> Trace:

@@ -89,7 +89,7 @@ def first_token(starts: Sequence[int], continues: Collection[int], character: in
 class Span:
     """Labelled characters [start, end) of a trace's text, and the tokens [first, last] in prompt + trace ids.
 
-    Tokens of -1 are not known yet: a run places them by the characters, with its own tokenizer.
+    Tokens of -1 are not known yet. A run that reads spans places them by the characters, with its own tokenizer.
     """
 
     trace_id: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,11 +17,13 @@ from vocabularies import ALL, gpt2, llama2, llama3, random_texts, tiktoken, unig
 from steerkit.conditions import none
 from steerkit.errors import InputError
 from steerkit.generation import Generated, GenerationRow
+from steerkit.importing import read_spans
 from steerkit.placing import place_in_text, token_texts
 from steerkit.stages.batches import Job
 from steerkit.stages.generations import describe_with
+from steerkit.stages.traces import imported
 from steerkit.tokens import encode_trace, make_trace
-from steerkit.trace import Prompt, Trace, first_token, read_rows, write_rows
+from steerkit.trace import Prompt, Span, Trace, first_token, read_rows, write_rows
 
 PROMPT = Prompt(id="p", prompt="q")
 TEXTS = random_texts(120, seed=1)
@@ -149,6 +152,33 @@ def test_continues_in_files(tmp_path: Path) -> None:
         path.write_text(json.dumps(rows[1] | {"continues": wrong}) + "\n")
         with pytest.raises(InputError, match="'continues' must be places among the 3 'ids' behind the first, in order"):
             read_rows(path, Trace)
+
+
+def test_tokens_of_files_are_placed_anew(tmp_path: Path) -> None:
+    """Starts of another program, or of an earlier version, and tokens of spans are not taken over."""
+    tokenizer = tiktoken()
+    pair = SimpleNamespace(reasoning=SimpleNamespace(tokenizer=tokenizer, name="tiny"))
+    trainer = cast("Any", SimpleNamespace(pair=pair, args=SimpleNamespace(think_end="</think>", chat="auto")))
+    ids = tokenizer.convert_tokens_to_ids(["t", "Ġâ", "Ī", "ļ", "2"])
+    trace = make_trace(tokenizer, PROMPT, (1, 2), ids, True, "")
+    composed = "e\u0301 is"
+    other = normalizing(gpt2(), normalizers.NFC())
+    write_rows(tmp_path / "traces.jsonl", [replace(trace, starts=(0, 0, 0, 0, 1), continues=())])
+    assert imported(trainer, tmp_path / "traces.jsonl") == [trace]
+    spans = [Span(trace_id="p", label="x", judge="j", start=2, end=4, first=9, last=99)]
+    write_rows(tmp_path / "spans.jsonl", spans)
+    assert read_spans(tmp_path / "spans.jsonl", [trace], []).spans == [replace(spans[0], first=3, last=6)]
+
+    pair.reasoning.tokenizer = other  # its tokens are not the text, but they are those of the text
+    forced = encode_trace(other, PROMPT, composed, "")
+    write_rows(tmp_path / "forced.jsonl", [replace(forced, starts=(0,) * len(forced.ids))])
+    assert imported(trainer, tmp_path / "forced.jsonl") == [forced]
+    foreign = make_trace(tokenizer, PROMPT, (), tokenizer("the sum of √2 is")["input_ids"], True, "")
+    wrong = [replace(foreign, id="a"), replace(trace, id="b", ids=(-1, *trace.ids[1:]))]
+    write_rows(tmp_path / "wrong.jsonl", [forced, *wrong])
+    said = r"(?s)2 problems.*trace 'a': its 'ids' are not its text under the tokenizer of tiny; .*'b'"
+    with pytest.raises(InputError, match=said):
+        imported(trainer, tmp_path / "wrong.jsonl")
 
 
 def test_generations_say_which_tokens_continue_a_character() -> None:

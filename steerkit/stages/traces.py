@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerkit.errors import InputError, Problem
 from steerkit.files import input_digest
 from steerkit.generation import Generated, GenerationRow
 from steerkit.importing import read_traces
 from steerkit.noise import key_of
 from steerkit.stages.batches import Job, generate_part, merged_rows
-from steerkit.tokens import encode_trace, format_prompt, make_trace
+from steerkit.tokens import encode_trace, format_prompt, make_trace, placed_again
 from steerkit.trace import Prompt, Trace, from_json, read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
 
     def make(key: str) -> tuple[list[Trace], list[str]]:
         if args.traces:
-            encode = partial(encode_trace, trainer.pair.reasoning.tokenizer, marker=args.think_end, chat=args.chat)
-            found = read_traces(Path(args.traces), encode)
+            found = imported(trainer, Path(args.traces))
         else:
             found = [from_json(Trace, row) for row in merged_rows(trainer, "traces")]
         write_rows(path, found)
@@ -55,6 +55,29 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
     ]  # fmt: skip
     part = None if args.traces else partial(make_traces, trainer, prompts)
     return trainer.stage("traces", inputs, make, lambda: read_rows(path, Trace), part=part)
+
+
+def imported(trainer: SteeringTrainer, path: Path) -> list[Trace]:
+    """Traces of a file, their tokens placed by the reasoning model's tokenizer.
+
+    Raises:
+        InputError: traces whose ids are not those of their text: another tokenizer made them.
+    """
+    args, tokenizer = trainer.args, trainer.pair.reasoning.tokenizer
+    read = read_traces(path, partial(encode_trace, tokenizer, marker=args.think_end, chat=args.chat))
+    found = [placed_again(tokenizer, trace) for trace in read]
+    wrong = [
+        Problem(
+            f"{path}: trace {trace.id!r}",
+            f"its 'ids' are not its text under the tokenizer of {trainer.pair.reasoning.name}",
+            "leave out 'ids', 'starts' and 'continues' (or give rows of 'prompt' and 'trace') to have it encoded anew",
+        )
+        for trace, placed in zip(read, found, strict=True)
+        if placed is None
+    ]
+    if wrong:
+        raise InputError(str(path), wrong)
+    return [trace for trace in found if trace is not None]
 
 
 def make_traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> None:
