@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from steerkit.interfaces import Config
+from steerkit.words import with_a_word
 
 
 class Kind(str):
@@ -96,8 +97,9 @@ class Layers(Config):
 
 
 class Lens(Config):
-    words: tuple[str, ...] = Field(default=("wait", "but"), min_length=1)
-    """B of Eq. 2: the score is the mean logit of the tokens that contain one of these, in any case."""
+    words: tuple[Annotated[str, AfterValidator(with_a_word)], ...] = Field(default=("wait", "but"), min_length=1)
+    """B of Eq. 2: the score is the mean logit of the tokens that contain one of these, in any case. Each must be in a
+    token of the vocabulary, which phrases seldom are."""
     final_norm: bool = False
     """Send the vector through the model's final norm first."""
     top: int = Field(default=10, ge=1)

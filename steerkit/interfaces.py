@@ -177,6 +177,10 @@ class Judge(Plugin):
         """What annotating these texts will take, by unit (calls, tokens, dollars); empty when nothing is paid."""
         return {}
 
+    def marks(self, text: str) -> list[tuple[int, int]]:
+        """(start, end) characters of what `score` counts in a text, in order: a report outlines them."""
+        return []
+
     def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """For each text, label → share of its spans, in [0, 1]; an empty dict for a text without spans."""
         scores = []

@@ -10,6 +10,7 @@ from steerkit.errors import SteerkitError
 from steerkit.model import adapter_state
 from steerkit.noise import key_of, normal
 from steerkit.placing import token_texts
+from steerkit.words import fold, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,24 +42,25 @@ class LogitLens:
     """A model's unembedding as a reader of directions.
 
     Args:
-        words: a token counts when its text contains one of them, in any case (B of Eq. 2).
+        words: a token counts when its text contains one of them, whatever its case (B of Eq. 2); signs at a word's
+            edges are left out, as everywhere (`steerkit.words`).
         final_norm: whether directions go through the model's final norm first.
 
     Raises:
-        SteerkitError: no token of the vocabulary contains a word.
+        SteerkitError: words that no token of the vocabulary contains, all of them.
     """
 
     def __init__(self, lm: LanguageModel, words: Sequence[str], *, final_norm: bool = False) -> None:
         import torch
 
         self.lm, self.final_norm = lm, final_norm
-        wanted = [word.casefold() for word in words]
-        texts = token_texts(lm.tokenizer)
-        self.texts = texts
-        self.keywords = torch.tensor([i for i, t in enumerate(texts) if any(w in t.casefold() for w in wanted)])
+        self.texts = token_texts(lm.tokenizer)
+        folded = [fold(text) for text in self.texts]
+        holders = {word: [i for i, text in enumerate(folded) if plain(word) in text] for word in words if plain(word)}
+        if lost := [word for word in words if not holders.get(word)]:
+            raise SteerkitError(f"{lm.name}: no token contains {' or '.join(map(repr, lost))}; change lens.words")
+        self.keywords = torch.tensor(sorted({i for found in holders.values() for i in found}))
         self._known: dict[tuple[int, int], tuple[float, float]] = {}
-        if not len(self.keywords):
-            raise SteerkitError(f"{lm.name}: no token contains {' or '.join(map(repr, words))}; change lens.words")
 
     def logits(self, directions: Tensor) -> Tensor:
         """[N, H] directions → [N, V] float32 logits of the tokenizer's tokens, without the unembedding's bias."""

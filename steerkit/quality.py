@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import string
 from itertools import groupby, pairwise
+
+from steerkit.words import split_words
 
 
 def words(text: str) -> list[str]:
-    """Whitespace words, case-folded, without the punctuation around them."""
-    return [word.strip(string.punctuation + "“”‘’…—–").casefold() for word in text.split()]
+    """Words in the form that they are compared in (`steerkit.words`); what is signs alone stays as it is."""
+    return [word.text or text[word.start : word.end] for word in split_words(text)]
 
 
 def longest_repeat(text: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 from steerkit.conditions import Condition, Planner, none
 from steerkit.quality import collapsed, distinct_2, longest_repeat
+from steerkit.words import split_words
 
 METRICS = ("keyword", "keyword_uncollapsed", "judged_sentences", "judged_uncollapsed", "other_sentences")
 """b (Eq. 1); share of sentences judged to have the label; both with collapsed generations counted as their
@@ -78,7 +79,7 @@ class Scores:
                 judged=shares.get(label, nan),
                 other=shares.get("other", nan),
                 collapsed=collapsed(text),
-                words=len(text.split()),
+                words=len(split_words(text)),
                 repeat=longest_repeat(text),
                 distinct=distinct_2(text),
                 accuracy=right,

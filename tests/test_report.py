@@ -21,7 +21,7 @@ from steerkit.report.cautions import cautions
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.tabulate import experiment_table
-from steerkit.report.texts import Piece, keyword_places, pieces, windows_before
+from steerkit.report.texts import Piece, marks_of, pieces, windows_before
 from steerkit.report.words import interval, percent
 from steerkit.stages.projection import COLUMNS
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, read_csv, write_csv
@@ -304,13 +304,27 @@ def test_numbers() -> None:
     assert interval(-0.001, 0.02, signed=True) == "[−0.10, +2.00]"
 
 
+def test_what_is_outlined_is_what_the_score_judge_counts(tmp_path: Path) -> None:
+    def marks(text: str, **judge: Any) -> list[str]:
+        run = Run(tmp_path, {"score_judge": judge}, [], [])
+        return [text[start:end] for start, end in marks_of(run)(text)]
+
+    text = "Wait, wait. A waiter. Hold on — 等等，不对。"
+    assert marks(text, name="keyword", keywords=["**wait**"]) == ["Wait,", "wait."]
+    assert marks(text, name="keyword", keywords=["wait"], substring=True) == ["Wait,", "wait.", "waiter."]
+    assert marks(text, name="keyword", keywords=["hold on", "等等"]) == ["Hold on", "等等"]
+    assert marks(text, name="rules", patterns={"x": ["Wait"]}) == marks(text, name="not here") == []
+
+
 def test_pieces_make_up_the_text() -> None:
+    """Each character is marked by the spans that it lies in, nested and overlapping ones too."""
     text = "Wait, wait. A waiter."
-    places = keyword_places(text, {"keywords": ["wait"]})
-    assert places == [(0, 5), (6, 11)]
-    assert len(keyword_places(text, {"keywords": ["wait"], "substring": True})) == 3
-    assert keyword_places(text, {"name": "llm"}) == []
-    assert "".join(piece.text for piece in pieces(text, [(0, 11)], places)) == text
+    judged, keywords, windows = [(0, 11)], [(0, 5), (6, 11)], [(3, 8), (4, 8), (9, 9), (20, 21)]
+    found = [piece for piece in pieces(text, judged, keywords, windows) for _ in piece.text]
+    assert "".join(piece.text for piece in pieces(text, judged, keywords, windows)) == text
+    for place, piece in enumerate(found):
+        inside = [any(a <= place < b for a, b in spans) for spans in (judged, keywords, windows)]
+        assert [piece.judged, piece.keyword, piece.window] == inside
 
 
 @pytest.mark.parametrize("text", ["", "<b>Wait,"])

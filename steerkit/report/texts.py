@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from steerkit.conditions import Condition
 from steerkit.errors import SteerkitError
-from steerkit.quality import collapsed, words
+from steerkit.quality import collapsed
 from steerkit.report.run import Row, Run, select
 from steerkit.tokens import split_answer
 from steerkit.trace import first_token
@@ -23,6 +23,7 @@ SHADES = 4
 Span = tuple[int, int]
 Tokens = tuple[Sequence[int], Sequence[int]]
 """Where a text's tokens start, and which of them continue a character (see `steerkit.tokens.Decoded`)."""
+Marks = Callable[[str], list[Span]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Piece:
 
     Attributes:
         judged: whether it lies in a sentence with the fitted label.
-        keyword: whether it is a word that the score judge counts.
+        keyword: whether the score judge counts it.
         window: whether it lies in the fitted window before such a sentence.
         shade: 0 to 4: how far the projection on the vector is above 0.
     """
@@ -77,12 +78,12 @@ def browse(run: Run) -> tuple[list[Shown], str]:
     split = {key: split_answer(str(rows[key]["text"]), run.recipe.get("think_end", "")) for key in wanted}
     judged, note = _judge(run, [split[key][0] for key in wanted])
     spans = dict(zip(wanted, judged, strict=True))
-    shades = shades_of(run)
+    shades, marks = shades_of(run), marks_of(run)
     shown = []
     for prompt in prompts:
         keys = [(prompt["id"], ids) for ids in named if (prompt["id"], ids) in split]
         own = [
-            _text(run, named[key[1]], *split[key], spans[key],
+            _text(run, named[key[1]], *split[key], spans[key], marks,
                   (rows[key].get("starts", ()), rows[key].get("continues", ())),
                   shades.get(f"{key[0]}-0", ()) if named[key[1]] == UNSTEERED else ())
             for key in keys
@@ -163,11 +164,11 @@ def windows_before(judged: Sequence[Span], tokens: Tokens, window: tuple[int, in
 
 
 def _text(
-    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, tokens: Tokens,
-    shades: Sequence[tuple[int, int, int]],
+    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, marks: Marks,
+    tokens: Tokens, shades: Sequence[tuple[int, int, int]],
 ) -> Text:  # fmt: skip
     judged = [(start, end) for start, end, label in spans or () if label == run.label]
-    keywords = keyword_places(text, run.recipe["score_judge"])
+    keywords = marks(text)
     windows = windows_before(judged, tokens, run.window, len(text))
     return Text(
         name=name, pieces=pieces(text, judged, keywords, windows, shades), answer=answer, keywords=len(keywords),
@@ -176,15 +177,16 @@ def _text(
     )  # fmt: skip
 
 
-def keyword_places(text: str, judge: dict[str, Any]) -> list[Span]:
-    """Characters of the words that the score judge counts; none when it does not count keywords."""
-    wanted = [str(word).casefold() for word in judge.get("keywords", ())]
-    found = []
-    for match in re.finditer(r"\S+", text):
-        word = words(match.group())[0]
-        if any(w in word for w in wanted) if judge.get("substring") else word in wanted:
-            found.append(match.span())
-    return found
+def marks_of(run: Run) -> Marks:
+    """What the run's score judge counts in a text, where the judge can be had here; nothing where it can't."""
+    from steerkit.arguments import PluginSpec
+
+    try:
+        judge: Any = PluginSpec(**run.recipe["score_judge"]).build("judges")
+    except SteerkitError:
+        return lambda text: []
+    marks: Marks = judge.marks
+    return marks
 
 
 def pieces(
@@ -195,10 +197,11 @@ def pieces(
     marks = [*judged, *keywords, *windows, *((start, end) for start, end, _ in shades)]
     cuts = sorted({0, len(text), *(place for span in marks for place in span)})
     shade_at = {start: shade for start, end, shade in shades if start < end}
+    inside = [_inside(cuts, spans) for spans in (judged, keywords, windows)]
     found, shade = [], 0
-    for a, b in pairwise(cuts):
+    for (a, b), *marked in zip(pairwise(cuts), *inside, strict=True):
         shade = shade_at.get(a, shade)
-        found.append(Piece(text[a:b], _inside(a, judged), _inside(a, keywords), _inside(a, windows), shade))
+        found.append(Piece(text[a:b], *marked, shade))
     return [piece for piece in _joined(found) if piece.text]
 
 
@@ -208,5 +211,10 @@ def _joined(parts: Iterable[Piece]) -> Iterator[Piece]:
         yield Piece("".join(p.text for p in group), *marks)
 
 
-def _inside(place: int, spans: Iterable[Span]) -> bool:
-    return any(start <= place < end for start, end in spans)
+def _inside(cuts: Sequence[int], spans: Sequence[Span]) -> list[bool]:
+    """Of each stretch between two cuts, whether it lies in a span; spans begin and end at cuts."""
+    changes: Counter[int] = Counter()
+    for start, end in spans:
+        changes[start] += 1
+        changes[end] -= 1
+    return [depth > 0 for depth in accumulate(changes[cut] for cut in cuts[:-1])]

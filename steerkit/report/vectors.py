@@ -10,7 +10,7 @@ from steerkit.report.finding import Claim
 from steerkit.report.run import Row, Run, select
 from steerkit.report.style import Look
 from steerkit.report.tabulate import Table
-from steerkit.report.texts import keyword_places, pieces, shades_of
+from steerkit.report.texts import marks_of, pieces, shades_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,8 +98,7 @@ def draw_projection(run: Run) -> None:
     rows, columns, width = run.csv("detection.csv"), 92, 8.2
     texts = run.jsonl("projections.jsonl")
     text = next((row for row in texts if row["begins"]), texts[0])
-    keywords = keyword_places(text["text"], run.recipe["score_judge"])
-    marked = pieces(text["text"], [], keywords, shades=shades_of(run).get(text["id"], ()))
+    marked = pieces(text["text"], [], marks_of(run)(text["text"]), shades=shades_of(run).get(text["id"], ()))
     lines = textgrid.lines_of(marked, columns, 14)
     height = textgrid.inches(len(lines), width, columns)
     with style.figure(run, "projection", width + 0.4, height + 3.4) as made:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from steerkit.scores import Scores
 from steerkit.tokens import decode, format_prompt, split_answer
 from steerkit.trace import Prompt
+from steerkit.words import split_words
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
@@ -38,7 +39,8 @@ def score(
     if args.per == "tokens":
         tokens = trainer.pair.reasoning.tokenizer(read, add_special_tokens=False)["input_ids"] if read else []
         rates = [
-            rate * len(text.split()) / max(len(ids), 1) for rate, text, ids in zip(rates, read, tokens, strict=True)
+            rate * len(split_words(text)) / max(len(ids), 1)
+            for rate, text, ids in zip(rates, read, tokens, strict=True)
         ]
     right = accuracies(trainer, rows, prompts)
     return Scores.of(rows, traces, judged, rates, right, label, likelihoods or {})

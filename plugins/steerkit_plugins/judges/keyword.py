@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from steerkit.interfaces import Config, Judge
+from steerkit.words import with_a_word
+from steerkit_plugins.judges.keywords import Keywords
 from steerkit_plugins.judges.sentences import sentences
 
 
 class KeywordConfig(Config):
-    keywords: tuple[str, ...] = Field(default=("wait", "hmm"), min_length=1)
-    """B of Eq. 1."""
+    keywords: tuple[Annotated[str, AfterValidator(with_a_word)], ...] = Field(default=("wait", "hmm"), min_length=1)
+    """B of Eq. 1: words or phrases, in any script; case and punctuation around words don't matter. A phrase counts once
+    wherever its words follow on each other, and of keywords that overlap the longest counts."""
     substring: bool = False
     """Count words that contain a keyword (the author's code) instead of whole words."""
     label: str = "backtracking"
@@ -27,6 +30,10 @@ class KeywordJudge(Judge):
     Config = KeywordConfig
 
     @cached_property
+    def _keywords(self) -> Keywords:
+        return Keywords(self.config.keywords, substring=self.config.substring)
+
+    @cached_property
     def _metric(self) -> Any:
         from steerkit_plugins.judges.keyword_rate import KeywordRate
 
@@ -36,16 +43,14 @@ class KeywordJudge(Judge):
         return (self.config.label,)
 
     def annotate(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
-        from steerkit_plugins.judges.keyword_rate import keyword_rate
-
-        c = self.config
         return [
-            [
-                (a, b, c.label if keyword_rate(text[a:b], c.keywords, substring=c.substring) > 0 else "other")
-                for a, b in sentences(text)
-            ]
+            [(a, b, self.config.label if self.marks(text[a:b]) else "other") for a, b in sentences(text)]
             for text in texts
         ]
+
+    def marks(self, text: str) -> list[tuple[int, int]]:
+        """Characters of the keywords that `score` counts."""
+        return self._keywords.places(text)
 
     def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """`keyword`: b of each text in [0, 1]; a text without words has none."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 
 import datasets
 import evaluate
 
-_EDGES = string.punctuation + "“”‘’…—–"
+from steerkit_plugins.judges.keywords import Keywords
 
 
 class KeywordRate(evaluate.Metric):
-    """b = (1/N) Σ_word 1[word ∈ B]: the share of a text's whitespace words that are keywords."""
+    """b = (1/N) Σ_word 1[word ∈ B]: the share of a text's words that are keywords; a phrase counts once.
+
+    What a word is says `steerkit.words` (in English, what stands between whitespace); how keywords are matched says
+    `Keywords`. N counts every word, those of signs alone too.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Share of whitespace words that are one of the keywords (case-folded, punctuation stripped).",
+            description="Keywords in a text over its words (case-folded, signs at their edges stripped).",
             citation="arXiv:2507.12638, Eq. 1",
-            inputs_description="predictions: texts; keywords: words; substring: count words that contain a keyword",
+            inputs_description="predictions: texts; keywords: words, phrases; substring: count words that contain one",
             features=datasets.Features({"predictions": datasets.Value("string")}),
         )
 
@@ -26,16 +29,12 @@ class KeywordRate(evaluate.Metric):
         self, predictions: Sequence[str], keywords: Sequence[str] = ("wait", "hmm"), substring: bool = False
     ) -> dict[str, object]:
         """`rates`: b of each text in [0, 1], NaN for a text without words; `b`: their mean over the others."""
-        rates = [keyword_rate(text, keywords, substring=substring) for text in predictions]
+        wanted = Keywords(keywords, substring=substring)
+        rates = [wanted.rate(text) for text in predictions]
         real = [rate for rate in rates if rate == rate]
         return {"rates": rates, "b": sum(real) / len(real) if real else float("nan")}
 
 
 def keyword_rate(text: str, keywords: Sequence[str], *, substring: bool = False) -> float:
     """b of one text; NaN when it has no words."""
-    wanted = [word.casefold() for word in keywords]
-    found = [word.strip(_EDGES).casefold() for word in text.split()]
-    if not found:
-        return float("nan")
-    hits = sum(any(w in word for w in wanted) if substring else word in wanted for word in found)
-    return hits / len(found)
+    return Keywords(keywords, substring=substring).rate(text)
