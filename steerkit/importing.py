@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steerkit.annotation import Aligned, align, parse_tagged
+from steerkit.drafts import after_draft
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.trace import Prompt, Span, Trace, numbered_rows, read_jsonl
 
@@ -76,7 +77,8 @@ def read_spans(
     """Spans of a file, steerkit's own or tagged annotations (rows with `id` and `annotated`).
 
     Spans are placed by their characters: tokens that the file names are those of whoever wrote it.
-    Annotations are of the whole text; spans in the answer behind the reasoning are counted, and left out.
+    Annotations are of the whole text; spans in the answer behind the reasoning are counted, and left out. The draft
+    that a reasoning model wrote before its annotation is no part of it.
 
     Args:
         labels: those that annotations may use; sections with another are rejected and counted.
@@ -109,7 +111,8 @@ def read_spans(
             continue
         lines[name] = number
         text = by_id[name].text + by_id[name].answer_text
-        aligned[name] = align(text, parse_tagged(row["annotated"], text), labels)
+        annotated = after_draft(row["annotated"], text) or ""
+        aligned[name] = align(text, parse_tagged(annotated, text), labels)
     if problems:
         raise InputError(str(path), sorted(problems, key=lambda p: int(p.where.rsplit(":", 1)[1])))
     coverage = {name: each.coverage for name, each in aligned.items()}

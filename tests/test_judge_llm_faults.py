@@ -78,7 +78,6 @@ def test_a_request_without_an_answer(tmp_path: Path, caplog: pytest.LogCaptureFi
         ("prose", "1 × not the form .Sure!"),
         ("refusal", r"1 × refused \(I can't help with that.\)"),
         ("length", "1 × cut off.*raise max_tokens"),
-        ("echo", "1 × not the form"),
     ],
 )
 def test_an_answer_that_can_not_be_used_is_paid_once(
@@ -94,6 +93,17 @@ def test_an_answer_that_can_not_be_used_is_paid_once(
         assert sum(judge.notes()["unusable_answers"].values()) == 1
         assert state.paid == dict.fromkeys([*OTHERS, ODD], 1)
     check_no_key(tmp_path, str(caught.value), caplog.text)
+
+
+def test_an_answer_that_repeats_the_key_is_read_and_kept_without_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as (url, state):
+        state.faults = {ODD: ["echo"]}
+        assert [len(spans) for spans in judge_at(url, tmp_path).annotate([*OTHERS, ODD])] == [2] * 6
+        assert state.paid == dict.fromkeys([*OTHERS, ODD], 1)
+    assert "Bearer [key]" in (tmp_path / "answers.jsonl").read_text()
+    check_no_key(tmp_path, caplog.text)
 
 
 @pytest.mark.parametrize(

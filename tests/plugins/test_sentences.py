@@ -48,9 +48,16 @@ def test_a_mark_of_pysbd_in_the_text_is_an_ordinary_character(mark: str) -> None
     text = f"First one. Then {mark} stands here. Wait, {mark}{mark} again! Done."
     check(text)
     usual = [sentence.replace("~", mark) for sentence in split(text.replace(mark, "~"))]
-    assert split(text) == usual == [
-        "First one.", f"Then {mark} stands here.", f"Wait, {mark}{mark} again!", "Done.",
-    ]  # fmt: skip
+    assert (
+        split(text)
+        == usual
+        == [
+            "First one.",
+            f"Then {mark} stands here.",
+            f"Wait, {mark}{mark} again!",
+            "Done.",
+        ]
+    )
 
 
 def test_every_mark_that_pysbd_uses_is_known() -> None:

@@ -105,13 +105,14 @@ def human(path: Path) -> None:
 
 def answer(path: Path) -> None:
     from steerkit_plugins.judges.llm.prompt import Structured, Tagged
-    from steerkit_plugins.llm.answers import read_answer
+    from steerkit_plugins.llm.completion import read_answer
     from steerkit_plugins.prompts.llm import prompts_of
 
     from steerkit.annotation import align, parse_tagged
+    from steerkit.drafts import after_draft
 
     text = path.read_bytes().decode("utf-8", "replace")
-    prompts_of(text)
+    prompts_of(after_draft(text) or "")
     for read in (read_answer, lambda t: Structured().sections(TEXT, t), lambda t: Tagged().sections(TEXT, t)):
         try:
             read(text)
@@ -233,9 +234,17 @@ def _state() -> bytes:
     return json.dumps({"recipe": {"name": "x"}, "stages": {"traces": record}}).encode()
 
 
-def _chat() -> bytes:
-    choice = {"message": {"content": TAGGED, "refusal": None}, "finish_reason": "stop"}
+def _chat(**message: Any) -> bytes:
+    choice = {"message": {"content": TAGGED, "refusal": None, **message}, "finish_reason": "stop"}
     return json.dumps({"model": "m", "choices": [choice], "usage": {"prompt_tokens": 3}}).encode()
+
+
+def _answers() -> list[bytes]:
+    sections = '{"sections": [{"label": "a", "text": "b"}]}'
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": TAGGED}]
+    calls = [{"function": {"name": "label", "arguments": "{}"}}]
+    texts = [TAGGED, sections, f"<think>\nhm </think> Here:\n```json\n{sections}\n```"]
+    return [_chat(), _chat(content=parts), _chat(content=None, tool_calls=calls), *(text.encode() for text in texts)]
 
 
 def _logged() -> bytes:
@@ -253,9 +262,7 @@ TARGETS: dict[str, Target] = {
     "spans": Target(".jsonl", spans, lambda: [_lines(SPAN), _lines({"id": "t0", "annotated": TAGGED})]),
     "annotations": Target(".jsonl", annotations, lambda: [_logged()]),
     "human": Target(".jsonl", human, lambda: [_logged(), _lines(SPAN)]),
-    "answer": Target(
-        ".json", answer, lambda: [_chat(), TAGGED.encode(), b'{"sections": [{"label": "a", "text": "b"}]}']
-    ),
+    "answer": Target(".json", answer, _answers),
     "answers": Target(
         ".jsonl", answers, lambda: [_lines({"key": "f00d", "model": "m", "request": {}, "answer": KEPT})]
     ),

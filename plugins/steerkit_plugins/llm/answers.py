@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +16,12 @@ from pydantic import TypeAdapter
 
 from steerkit.errors import SteerkitError
 from steerkit.files import append_jsonl, disk_error, read_whole_lines
+from steerkit_plugins.llm.completion import Answer
 
 FILE = "answers.jsonl"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model said, and what its server said of it.
-
-    Attributes:
-        finish: why it ended: `stop`, `length`, `content_filter`, ...
-        model: the dated snapshot that answered.
-        system_fingerprint: of the server's configuration, where it tells.
-        input_tokens, output_tokens: as charged; None when the server doesn't say.
-    """
-
-    content: str
-    refusal: str
-    finish: str
-    model: str
-    system_fingerprint: str
-    input_tokens: int | None
-    output_tokens: int | None
-
-
 ANSWER = TypeAdapter(Answer)
-
-
-def read_answer(body: str) -> Answer:
-    """The answer in the body of a chat completion.
-
-    Raises:
-        ValueError: it is none, in words.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("the body is no JSON") from error
-    try:
-        choice = value["choices"][0]
-        message, usage = choice["message"], value.get("usage") or {}
-        return Answer(
-            content=writable(str(message.get("content") or "")),
-            refusal=writable(str(message.get("refusal") or "")),
-            finish=str(choice.get("finish_reason") or ""),
-            model=str(value.get("model") or ""),
-            system_fingerprint=str(value.get("system_fingerprint") or ""),
-            input_tokens=_count(usage.get("prompt_tokens")),
-            output_tokens=_count(usage.get("completion_tokens")),
-        )
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError("the body is JSON, but no chat completion") from error
-
-
-def writable(text: str) -> str:
-    """A text as UTF-8 can have it: half a surrogate pair (an answer cut within an emoji) becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def key_of(host: str, request: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerkit.files import append_jsonl, read_whole_lines
-from steerkit_plugins.llm.answers import read_answer
+from steerkit_plugins.llm.completion import read_answer
 from steerkit_plugins.llm.failures import Failure, failure_of, words_of
 
 if TYPE_CHECKING:

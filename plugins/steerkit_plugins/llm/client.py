@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import SteerkitError
-from steerkit_plugins.llm.answers import Answer, Answers, key_of, read_answer
+from steerkit_plugins.llm.answers import Answers, key_of
+from steerkit_plugins.llm.completion import Answer, read_answer
 from steerkit_plugins.llm.cost import expected_tokens
 from steerkit_plugins.llm.failures import FATAL, Failure, failure_of
 from steerkit_plugins.llm.options import LLMConfig

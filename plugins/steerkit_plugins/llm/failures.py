@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from steerkit_plugins.llm.answers import Answer
+from steerkit_plugins.llm.completion import Answer
 
 WAYS_OUT = {
     "key refused": "check the key in the variable that api_key_env names, and that it may use this model",
@@ -28,6 +28,9 @@ WAYS_OUT = {
     "not the form": "format: structured where the server can do it, another model or seed, or `unusable: leave-out`",
 }
 
+UNUSABLE = ("refused", "cut off", "not the form")
+"""What is wrong with an answer that was paid for and can't be used."""
+
 FATAL = frozenset({"key refused", "not found", "no credit"})
 
 
@@ -38,6 +41,18 @@ class Failure:
     kind: str
     message: str = ""
     answer: Answer | None = None
+
+
+def unusable(answer: Answer) -> Failure | None:
+    """Why an answer that was paid for has nothing to read; None when it has."""
+    if answer.refusal or answer.finish == "content_filter":
+        return Failure("refused", answer.refusal[:200], answer)
+    if answer.said:
+        return None
+    drafted = "a draft and no answer" if answer.content.strip() or answer.reasoning.strip() else "no text"
+    if answer.finish == "length":
+        return Failure("cut off", drafted, answer)
+    return Failure("not the form", f"no text, but {answer.besides[:80]}" if answer.besides else drafted, answer)
 
 
 def failure_of(error: Exception, secret: str) -> Failure:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from steerkit_plugins.llm.answers import Answer
 from steerkit_plugins.llm.client import Client
+from steerkit_plugins.llm.completion import Answer
 
 
 def notes_of(client: Client, answers: Sequence[Answer], asked: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from pydantic import Field
 from steerkit.errors import SteerkitError
 from steerkit.sources import PromptSource, assign_splits
 from steerkit.trace import Prompt
-from steerkit_plugins.llm.answers import Answer, Answers, default_folder
+from steerkit_plugins.llm.answers import Answers, default_folder
 from steerkit_plugins.llm.client import Client
-from steerkit_plugins.llm.failures import Failure, described
+from steerkit_plugins.llm.completion import Answer
+from steerkit_plugins.llm.failures import Failure, described, unusable
 from steerkit_plugins.llm.notes import notes_of
 from steerkit_plugins.llm.options import LLMConfig
 
@@ -83,6 +85,7 @@ class LLMPrompts(PromptSource):
         found: dict[str, list[str]] = {category: [] for category in c.categories}
         seen: set[str] = set()
         answers: list[Answer] = []
+        useless: list[Failure] = []
         duplicates = 0
         for number in range(1, -(-c.per_category // c.per_request) + c.spare_requests + 1):
             short = [category for category, texts in found.items() if len(texts) < c.per_category]
@@ -94,7 +97,8 @@ class LLMPrompts(PromptSource):
                 if not isinstance(outcome, Answer):
                     continue
                 answers.append(outcome)
-                for text in prompts_of(outcome.content):
+                useless += filter(None, [unusable(outcome)])
+                for text in prompts_of(outcome.said):
                     same = "".join(ch for ch in text.casefold() if ch.isalnum())
                     duplicates += same in seen
                     if same not in seen and len(found[category]) < c.per_category:
@@ -102,12 +106,16 @@ class LLMPrompts(PromptSource):
                         seen.add(same)
         self._notes = {
             "duplicate_prompts": duplicates,
+            "unusable_answers": dict(Counter(failure.kind for failure in useless)),
             **notes_of(self._client, answers, self._client.asked - asked_before),
         }
         if lacking := [f"{k} {len(v)} of {c.per_category}" for k, v in found.items() if len(v) < c.per_category]:
+            why = Counter(f"{f.kind} ({f.message})" if f.message else f.kind for f in useless)
+            counted = ", ".join(f"{n} × {reason}" for reason, n in why.most_common())
             raise SteerkitError(
                 f"{c.model} wrote too few different prompts: {', '.join(lacking)}; raise spare_requests, lower "
                 "per_category, or take another model or seed (what was answered is kept)"
+                + (f". Answers without any prompt: {counted}; max_tokens is how long one may be" if useless else "")
             )
         return found
 

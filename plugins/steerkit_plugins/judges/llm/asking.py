@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerkit_plugins.judges.llm.prompt import Form, Structured, Tagged
-from steerkit_plugins.llm.answers import Answer
+from steerkit_plugins.judges.llm.prompt import JSON_BEGINS, Form, Structured, Tagged
 from steerkit_plugins.llm.client import Client, Request
-from steerkit_plugins.llm.failures import Failure
+from steerkit_plugins.llm.completion import Answer
+from steerkit_plugins.llm.failures import UNUSABLE, Failure, unusable
 
 if TYPE_CHECKING:
     from steerkit_plugins.judges.llm.judge import LLMJudgeConfig
@@ -18,9 +18,6 @@ STRUCTURED, TAGGED = Structured(), Tagged()
 
 NO_STRUCTURE = frozenset({"bad request", "server error", "no completion", "not the form"})
 """How a first try ends at a server that has no structured output."""
-
-UNUSABLE = ("refused", "cut off", "not the form")
-"""What is wrong with an answer that was paid for and can't be used."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +101,14 @@ class Asking:
         }
 
     def _read(self, text: str, answer: Answer, form: Form) -> Reply | Failure:
-        if answer.refusal or answer.finish == "content_filter":
-            return Failure("refused", answer.refusal[:200], answer)
+        if failure := unusable(answer):
+            return failure
         try:
-            sections = form.sections(text, answer.content)
+            sections = form.sections(text, answer.said)
         except ValueError:
             # A server that ignores the form may also write on to its limit: JSON would have begun with a brace.
-            cut = answer.finish == "length" and (form is TAGGED or answer.content.lstrip().startswith("{"))
-            return Failure("cut off" if cut else "not the form", answer.content[:80], answer)
+            cut = answer.finish == "length" and (form is TAGGED or JSON_BEGINS.match(answer.said))
+            return Failure("cut off" if cut else "not the form", answer.said[:80], answer)
         return Failure("cut off", answer=answer) if answer.finish == "length" else Reply(answer, sections)
 
 

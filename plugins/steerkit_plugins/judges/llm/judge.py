@@ -13,11 +13,11 @@ from steerkit.annotation import Aligned, align
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Judge
 from steerkit.taxonomy import DEFAULT, load_taxonomy
-from steerkit_plugins.judges.llm.asking import UNUSABLE, Asking, Reply
+from steerkit_plugins.judges.llm.asking import Asking, Reply
 from steerkit_plugins.llm.answers import Answers, default_folder
 from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.cost import expected_tokens
-from steerkit_plugins.llm.failures import Failure, described
+from steerkit_plugins.llm.failures import UNUSABLE, Failure, described
 from steerkit_plugins.llm.notes import notes_of
 from steerkit_plugins.llm.options import LLMConfig
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from steerkit.annotation import parse_tagged
-from steerkit.strict_json import loads
-from steerkit_plugins.llm.answers import writable
+from steerkit.drafts import draft_marks
+from steerkit_plugins.llm.completion import writable
 
 TASK = """\
 You label the steps of a written line of reasoning. The user's message is that reasoning and nothing else: all of it \
@@ -31,6 +32,8 @@ Write each section between its label and an end mark, and write nothing else:
 OTHER = "None of these fits, or the text makes no sense."
 
 LOOKS_LIKE_A_TAG = re.compile(r'\[\s*"[^"\]\n]*"\s*\]')
+JSON_BEGINS = re.compile(r"\s*(?:```\w*\s*)?\{")
+JSON = json.JSONDecoder(strict=False)  # line breaks within texts are let through
 
 
 class Form(Protocol):
@@ -47,10 +50,10 @@ class Form(Protocol):
 
 
 class Structured:
-    """JSON by `response_format`."""
+    """JSON by `response_format`. A server that ignores it may put the JSON into a fence or prose: it is found there."""
 
     def messages(self, text: str, labels: Mapping[str, str]) -> list[dict[str, str]]:
-        return _messages(JSON_FORM, labels, text)
+        return _messages(JSON_FORM, labels, _masked(text, _draft_masks(text)))
 
     def parameters(self, labels: Mapping[str, str]) -> dict[str, Any]:
         section = {"label": {"type": "string", "enum": [*labels, "other"]}, "text": {"type": "string"}}
@@ -63,23 +66,17 @@ class Structured:
         }
 
     def sections(self, text: str, content: str) -> list[tuple[str, str]]:
-        value = loads(content)
-        rows = value.get("sections") if isinstance(value, dict) else None
-        if not isinstance(rows, list) or not all(
-            isinstance(row, dict) and isinstance(row.get("label"), str) and isinstance(row.get("text"), str)
-            for row in rows
-        ):
+        found = list(_sections(content))
+        if not found:
             raise ValueError("not the schema")
-        return [(row["label"], row["text"]) for row in rows]
+        return _unmasked([(row["label"], row["text"]) for row in found[-1]], _draft_masks(text))
 
 
 class Tagged:
     """Text between `["label"]` and `["end-section"]`. What looks like a tag in the text itself is masked meanwhile."""
 
     def messages(self, text: str, labels: Mapping[str, str]) -> list[dict[str, str]]:
-        for shown, mask in _masks(text).items():
-            text = text.replace(shown, mask)
-        return _messages(TAGGED_FORM, labels, text)
+        return _messages(TAGGED_FORM, labels, _masked(text, _tag_masks(text)))
 
     def parameters(self, labels: Mapping[str, str]) -> dict[str, Any]:
         return {}
@@ -88,16 +85,55 @@ class Tagged:
         found = parse_tagged(content)
         if not found:
             raise ValueError("no tags")
-        for shown, mask in _masks(text).items():
-            found = [(label, section.replace(mask, shown)) for label, section in found]
-        return found
+        return _unmasked(found, _tag_masks(text))
 
 
-def _masks(text: str) -> dict[str, str]:
-    """What looks like a tag in a text → a mark that stands nowhere in it."""
-    shown = list(dict.fromkeys(LOOKS_LIKE_A_TAG.findall(text)))
-    free = (mark for n in range(len(text) + len(shown)) if (mark := f"⟦{n}⟧") not in text)
-    return dict(zip(shown, free, strict=False))
+def _sections(content: str) -> Iterator[list[dict[str, str]]]:
+    """Rows of each JSON object of an answer that has sections; the last one counts where a model tries twice."""
+    at = 0
+    while (at := content.find("{", at)) >= 0:
+        try:
+            value, at = JSON.raw_decode(content, at)
+        except (ValueError, RecursionError):
+            at += 1
+            continue
+        rows = value.get("sections")
+        if isinstance(rows, list) and all(
+            isinstance(row, dict) and isinstance(row.get("label"), str) and isinstance(row.get("text"), str)
+            for row in rows
+        ):
+            yield rows
+
+
+def _tag_masks(text: str) -> dict[str, str]:
+    return _masks(text, [*LOOKS_LIKE_A_TAG.findall(text), *draft_marks(text)])
+
+
+def _draft_masks(text: str) -> dict[str, str]:
+    """A judge's own draft is cut off by its marks, so that those of the text must be none in its answer."""
+    return _masks(text, draft_marks(text))
+
+
+def _masks(text: str, shown: list[str]) -> dict[str, str]:
+    """What may not stand in an answer → a mark that stands nowhere in the text."""
+    once = list(dict.fromkeys(shown))
+    free = (mark for n in range(len(text) + len(once)) if (mark := f"⟦{n}⟧") not in text)
+    return dict(zip(once, free, strict=False))
+
+
+def _masked(text: str, masks: Mapping[str, str]) -> str:
+    for shown, mask in masks.items():
+        text = text.replace(shown, mask)
+    return text
+
+
+def _unmasked(sections: list[tuple[str, str]], masks: Mapping[str, str]) -> list[tuple[str, str]]:
+    found = []
+    for label, section in sections:
+        for shown, mask in masks.items():
+            section = section.replace(mask, shown)
+        found.append((writable(label), writable(section)))
+    return found
 
 
 def _messages(form: str, labels: Mapping[str, str], text: str) -> list[dict[str, str]]:
