@@ -181,6 +181,15 @@ def test_report_is_built_again(steerkit: Steerkit, run: Path) -> None:
     assert "report.html" in done.stdout
 
 
+def test_a_folder_whose_name_looks_like_markup(steerkit: Steerkit, run: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "[red] :warning: [" / "b]"
+    odd.parent.mkdir()
+    odd.symlink_to(run)
+    done = steerkit("report", odd)
+    assert done.returncode == 0, done.stderr
+    assert f"report {odd / 'report.html'}" in done.stdout
+
+
 def test_ctrl_c_is_said_to_keep_what_is_done(steerkit: Steerkit, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -59,7 +59,7 @@ def check(
     lm.check_layer(block, "--layer")
     limit = (0.25 if bf16 else 1e-3) if tolerance is None else tolerance
     names = ("residual-add", "gaussian-noise", "self-amplify")
-    console = Console()
+    console = Console(markup=False, emoji=False)
     with closing(runner), console.status(f"{engine} starts with {model}, then both steer block {block}"):
         runner.start(pair, {"bf16": bf16, "device_map": None, "trust_remote_code": trust_remote_code})
         steerers = {name: registry.get("steerers", name)() for name in names}

@@ -62,7 +62,7 @@ def generate(
         for s in strengths
     ]
     texts = run(lm, rows, max_new_tokens=max_new_tokens, temperature=temperature)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     width = max(30, console.width // min(len(texts), 3) - 2)
     console.print(
         Columns(

@@ -54,7 +54,7 @@ def import_(
     from steerkit.taxonomy import DEFAULT, load_taxonomy
     from steerkit.trace import write_rows
 
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False)
     files = [to / n for n in ("traces.jsonl", "spans.jsonl", "spans.notes.json")]
     taken = [path for path in files if path.exists()]
     if taken:
@@ -122,7 +122,7 @@ def compare(
         raise SteerkitError(f"--uncovered {uncovered}: {nearest(uncovered, ways)}")
     if out and out.suffix not in (".csv", ".json"):
         raise SteerkitError(f"{out}: agreement is written as .csv or .json; name such a file")
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False)
     with console.status("comparing judges"):
         units = compare_judges(
             files, judge or (), reference=reference, traces=traces, labels=_words(labels) if labels else None, by=by,

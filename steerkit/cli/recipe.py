@@ -144,7 +144,7 @@ def run(
     from steerkit.recipe import find_recipe, load_recipe
     from steerkit.shards import PartsMissing, Shard
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     share = Shard.of(shard, wait=wait)
     console.print(f"recipe {find_recipe(name)}", style="dim", highlight=False)
     settings = [*(changes or ()), *([f"output_dir={json.dumps(str(out))}"] if out else [])]

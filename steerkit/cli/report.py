@@ -27,7 +27,7 @@ def report(
             raise SteerkitError(
                 f"{folder}: no finished run there (no results.csv); give the folder that `recipe run` printed"
             )
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     if other:
         write_comparison(run, other, out)
         console.print(f"comparison {out}", highlight=False)

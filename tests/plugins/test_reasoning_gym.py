@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -130,3 +132,12 @@ def test_without_the_package_the_command_is_named() -> None:
 )
 def test_final_answers(text: str, answer: str) -> None:
     assert final_answer(text) == answer
+
+
+def test_tags_are_paired_from_the_left_in_one_go() -> None:
+    draw = random.Random(0)
+    for _ in range(300):
+        text = "".join(draw.choice(["<answer>", "</answer>", " a ", "b"]) for _ in range(draw.randint(0, 9)))
+        found = re.findall(r"<answer>(.*?)</answer>", text)
+        assert final_answer(text) == (found[-1] if found else text).strip()
+    assert final_answer("<answer>" * 100_000) == "<answer>" * 100_000  # minutes, by that pattern
