@@ -33,6 +33,7 @@ OTHER = "None of these fits, or the text makes no sense."
 
 LOOKS_LIKE_A_TAG = re.compile(r'\[\s*"[^"\]\n]*"\s*\]')
 JSON_BEGINS = re.compile(r"\s*(?:```\w*\s*)?\{")
+OBJECT = re.compile(r'\{\s*"[^"\\\n]{1,80}"\s*:')
 JSON = json.JSONDecoder(strict=False)  # line breaks within texts are let through
 
 
@@ -91,11 +92,11 @@ class Tagged:
 def _sections(content: str) -> Iterator[list[dict[str, str]]]:
     """Rows of each JSON object of an answer that has sections; the last one counts where a model tries twice."""
     at = 0
-    while (at := content.find("{", at)) >= 0:
+    while place := OBJECT.search(content, at):
         try:
-            value, at = JSON.raw_decode(content, at)
+            value, at = JSON.raw_decode(content, place.start())
         except (ValueError, RecursionError):
-            at += 1
+            at = place.end()
             continue
         rows = value.get("sections")
         if isinstance(rows, list) and all(
