@@ -23,6 +23,7 @@ _HOMES = {
         "Extractor",
         "FitterConfig",
         "Judge",
+        "Metric",
         "Steerer",
         "VectorFitter",
     ],
@@ -47,7 +48,16 @@ if TYPE_CHECKING:
     from steerkit.extraction import Item, extract  # noqa: F401
     from steerkit.fitting import fit  # noqa: F401
     from steerkit.generation import GenerationRow, generate  # noqa: F401
-    from steerkit.interfaces import Config, EditContext, Extractor, FitterConfig, Judge, Steerer, VectorFitter  # noqa: F401
+    from steerkit.interfaces import (  # noqa: F401
+        Config,
+        EditContext,
+        Extractor,
+        FitterConfig,
+        Judge,
+        Metric,
+        Steerer,
+        VectorFitter,
+    )
     from steerkit.loading import load_model  # noqa: F401
     from steerkit.model import LanguageModel  # noqa: F401
     from steerkit.pair import ModelPair, load_pair  # noqa: F401

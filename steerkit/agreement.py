@@ -16,9 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from steerkit.errors import SteerkitError
+from steerkit.interfaces import OTHER
 from steerkit.intervals import cluster_intervals
-
-OTHER = "other"
 
 Labels = Sequence[str | None]
 """A judge's label of each unit; None where it has none."""

@@ -65,8 +65,11 @@ Role = Literal["base", "reasoning"]
 
 
 class Choose(Config):
-    metric: Literal["judged_sentences", "keyword", "keyword_uncollapsed"] = "judged_sentences"
-    """What the strength is chosen by, on the choose prompts: the highest mean wins."""
+    metric: str = "judged_sentences"
+    """What the strength is chosen by, on the choose prompts: `judged_sentences` or `judged_uncollapsed` (the span
+    judge's), `accuracy`, or a metric that the score judge declares, as the keyword judge's `keyword` (and
+    `keyword_uncollapsed`, with collapsed texts counted as unsteered). The best mean wins: the highest where up is
+    better, the lowest where down is."""
     max_other: float = Field(default=0.35, ge=0, le=1)
     """A strength is left out when more than this share of its sentences fits no label (text damage) ..."""
     max_collapsed: float = Field(default=0.2, ge=0, le=1)
@@ -162,7 +165,8 @@ class SteeringArguments(Config):
     """Text that the score judge reads: the reasoning, the answer after it too, or the prompt as well (the author's
     code)."""
     per: Literal["words", "tokens"] = "words"
-    """What b counts hits per: words, or tokens of the same text."""
+    """What the score judge's rates per word (`share of words`, as b) are per: words, or tokens of the same text. Its
+    other metrics stay as they are; where it has no such rate, tokens are refused."""
     think_end: str = "</think>"
     """Text that ends the reasoning; words and sentences after it are not judged."""
     chat: Literal["auto", "yes", "no"] = "auto"
@@ -180,7 +184,8 @@ class SteeringArguments(Config):
     span_judge: Annotated[PluginSpec, Kind("judges")]
     """Labels the spans of traces and the sentences of generations."""
     score_judge: Annotated[PluginSpec, Kind("judges")]
-    """Gives each generation its b (Eq. 1): the number it calls `keyword`."""
+    """Gives each generation its numbers, under the names, units and bounds that it declares: the keyword judge b
+    (Eq. 1) as `keyword`, a judge of labels each label's share."""
     extractor: Annotated[PluginSpec, Kind("extractors")]
     """Which activations are read."""
     fitter: Annotated[PluginSpec, Kind("fitters")]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from steerkit.agreement import OTHER
 from steerkit.arguments import PluginSpec
 from steerkit.errors import SteerkitError, nearest
-from steerkit.interfaces import Judge
+from steerkit.interfaces import OTHER, Judge
 from steerkit.trace import Trace
 from steerkit.units import Source, labels_by, labels_on, read_labelled, read_texts
 

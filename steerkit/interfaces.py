@@ -7,6 +7,7 @@ A `layer` is a 0-based decoder block, output side: its activations are HF's ``hi
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from steerkit.errors import SteerkitError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +33,9 @@ Need = Literal["means", "squares", "raw"]
 
 OWN_TOKENS = (0, -1)
 """The window that is a span's own tokens, first to last; each counts once, so it has no offsets."""
+
+OTHER = "other"
+"""Label of spans that fit none of a judge's labels."""
 
 Window = Annotated[tuple[int, int], Field(description="first and last token offset, inclusive")]
 
@@ -162,30 +168,100 @@ class Steerer(Plugin):
         return Steering(lm, vector.edit(lm, self, strength, layer=layer, tokens=tokens))
 
 
-class Judge(Plugin):
-    """Texts → labelled spans, and texts → numbers. Keyword, rules, LLM and human judges are interchangeable."""
+@dataclass(frozen=True)
+class Metric:
+    """What a number of a judge means. Tables, intervals, claims and reports follow it.
 
-    @abstractmethod
+    Attributes:
+        name: its key in what `Judge.score` returns, and its name in tables and recipes.
+        unit: in words, e.g. ``points 0 to 100``. Where it is ``share of ...`` and the bounds are 0 and 1, reports
+            print percent.
+        bounds: lowest and highest value that is possible, None for no limit. Values beyond them are an error, and
+            intervals end there.
+        better: the direction in which a strength is chosen by it and claims are made about it; neither is done
+            with a metric that has none.
+        title: its name in reports; the name itself when left out.
+        about: what it counts, in a line, above the panels of figures; the title when left out.
+
+    Raises:
+        SteerkitError: no name or unit, bounds that aren't in order, or another direction.
+    """
+
+    name: str
+    unit: str
+    bounds: tuple[float | None, float | None] = (None, None)
+    better: Literal["up", "down", "neither"] = "neither"
+    title: str = ""
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.name.strip() and self.unit.strip()):
+            raise SteerkitError(f"metric {self.name!r}: needs a name, and a unit in words")
+        low, high = self.limits
+        if not low < high or any(map(math.isinf, (end or 0.0 for end in self.bounds))):
+            raise SteerkitError(
+                f"metric {self.name!r}: bounds are (lowest, highest), None for no limit, not {self.bounds}"
+            )
+        if self.better not in ("up", "down", "neither"):
+            raise SteerkitError(f"metric {self.name!r}: better is up, down or neither, not {self.better!r}")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The bounds, infinite where there is no limit."""
+        low, high = self.bounds
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    @property
+    def of(self) -> str:
+        """What it is a share of (``words``); empty for what isn't a share."""
+        before, share, whole = self.unit.partition("share of ")
+        return whole if share and not before and self.bounds == (0, 1) else ""
+
+
+class Judge(Plugin):
+    """Texts → labelled spans, and texts → numbers. Keyword, rules, LLM and human judges are interchangeable.
+
+    A judge of spans has `labels` and `annotate`, and its numbers are the shares of its labels. A judge of whole texts
+    has `metrics` and `score`.
+    """
+
     def labels(self) -> Sequence[str]:
         """The labels that `annotate` may answer; what fits none of them is labelled ``other``."""
+        return ()
 
-    @abstractmethod
     def annotate(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
         """For each text its spans in order: (start, end, label), characters, ``text[start:end]``."""
+        raise SteerkitError(f"judge {self.name!r} gives numbers and labels no spans; use another one for that")
 
     def estimate(self, texts: Iterable[str]) -> dict[str, float]:
         """What annotating these texts will take, by unit (calls, tokens, dollars); empty when nothing is paid."""
         return {}
 
-    def marks(self, text: str) -> list[tuple[int, int]]:
-        """(start, end) characters of what `score` counts in a text, in order: a report outlines them."""
-        return []
+    def metrics(self) -> Sequence[Metric]:
+        """What `score` returns: the share of each label's spans, if no subclass has others.
+
+        Claims are made about the first one; about the fitted label's share where these are shares of labels.
+        """
+        by = f" by {self.name}" if self.name else ""
+        return [
+            Metric(label, "share of spans", (0.0, 1.0), title=f"spans labelled {label}{by}")
+            for label in dict.fromkeys((*self.labels(), OTHER))
+        ]
 
     def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """For each text, label → share of its spans, in [0, 1]; an empty dict for a text without spans."""
-        scores = []
-        for spans in self.annotate(texts):
-            found = [label for _, _, label in spans]
-            names = (*self.labels(), "other")
-            scores.append({name: found.count(name) / len(found) for name in names} if found else {})
-        return scores
+        """For each text, the values of `metrics` by name; those that it has none of, as an empty text, are left out.
+
+        A name that `metrics` doesn't have, one that no text has, and a value out of bounds end the run.
+        """
+        labels = self.labels()
+        return [label_shares(spans, labels) for spans in self.annotate(texts)]
+
+    def marks(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each text, what `score` counts in it, (start, end) in characters: reports put a box around it."""
+        return [[] for _ in texts]
+
+
+def label_shares(spans: Sequence[tuple[int, int, str]], labels: Sequence[str]) -> dict[str, float]:
+    """The share of spans that each label has, and ``other``; empty where there are no spans."""
+    found = [label for _, _, label in spans]
+    return {name: found.count(name) / len(found) for name in (*labels, OTHER)} if found else {}

@@ -10,6 +10,7 @@ from steerkit.conditions import Experiment, Planner, distinct
 from steerkit.duration import Load
 from steerkit.hardware import GIB, Device
 from steerkit.loading import ModelShape, load_shape
+from steerkit.metrics import same_numbers
 from steerkit.model import check_layer
 from steerkit.plan_time import gpu_lines, machine_lines
 from steerkit.statistics import groups_of
@@ -99,11 +100,15 @@ def _costs(recipe: Recipe, shape: ModelShape, experiments: list[Experiment], loa
 
 def _judging(recipe: Recipe, traces: int, steered: int) -> list[str]:
     """A line for each judge whose work is paid for: at most so much, every text being as long as it may."""
+    span_judge, score_judge = (spec.build("judges") for spec in (recipe.span_judge, recipe.score_judge))
+    asked = [(span_judge, traces + steered)]
+    if not same_numbers(recipe, span_judge, score_judge):
+        asked.append((score_judge, steered))
     lines = []
-    for spec, texts in ((recipe.span_judge, traces + steered), (recipe.score_judge, steered)):
+    for judge, texts in asked:
         size = recipe.max_new_tokens * CHARACTERS
-        estimate = spec.build("judges").estimate(f"{n} ".ljust(size, "x") for n in range(texts))
+        estimate = judge.estimate(f"{n} ".ljust(size, "x") for n in range(texts))
         if estimate:
             shown = ", ".join(f"{value:,.2f} {unit}".replace(".00 ", " ") for unit, value in estimate.items())
-            lines.append(f"judge           {spec.name}: at most about {shown}")
+            lines.append(f"judge           {judge.name}: at most about {shown}")
     return lines

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 from steerkit import registry, trust
 from steerkit.arguments import PluginSpec, Recipe, plugin_fields
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
+from steerkit.metrics import OWN, MetricsError, run_metrics
 from steerkit.recipe_yaml import Document, Key, read_yaml
+from steerkit.sources import checks_answers
 
 
 def shipped_folder() -> Path:
@@ -111,7 +113,7 @@ def load_recipe(
             for problem in _explain(e, document)
         ]
     if recipe is not None and not problems:
-        problems += _check_windows(recipe, document)
+        problems += [*_check_windows(recipe, document), *_check_metrics(recipe, document)]
     if problems or recipe is None:
         raise InputError(name, sorted(dict.fromkeys(problems), key=_by_place))
     return recipe
@@ -189,6 +191,22 @@ def _check_windows(recipe: Recipe, document: Document) -> list[Problem]:
                 fix = "widen extractor.sweep, or leave this start out"
                 problems.append(Problem(where, f"window {a}..{b} is outside the extracted {shown}", fix))
     return problems
+
+
+def _check_metrics(recipe: Recipe, document: Document) -> list[Problem]:
+    """The judges must know the fitted label and the metric that the strength is chosen by."""
+    label = recipe.fitter.build("fitters").config.label
+    answers = checks_answers(registry.get("prompts", recipe.prompts.source.name))
+    try:
+        span_judge, score_judge = (spec.build("judges") for spec in (recipe.span_judge, recipe.score_judge))
+        run_metrics(recipe, span_judge, score_judge, label=label, answers=answers)
+    except MetricsError as error:
+        return [Problem(document.place(tuple(p.where.split("."))), p.message, p.fix) for p in error.problems]
+    except SteerkitError as error:
+        # A judge that reads its labels from files: they need not be there before the run begins.
+        unknown = recipe.choose.metric not in OWN
+        return [Problem(document.place(("choose", "metric")), str(error))] if unknown else []
+    return []
 
 
 def _explain(error: Any, document: Document, prefix: Key = (), model: type[BaseModel] = Recipe) -> list[Problem]:

@@ -10,54 +10,55 @@ from typing import Any
 import numpy as np
 
 from steerkit.conditions import Condition, Planner, none
+from steerkit.metrics import ACCURACY, OTHERS, RunMetric
 from steerkit.quality import collapsed, distinct_2, longest_repeat
 from steerkit.words import split_words
-
-METRICS = ("keyword", "keyword_uncollapsed", "judged_sentences", "judged_uncollapsed", "other_sentences")
-"""b (Eq. 1); share of sentences judged to have the label; both with collapsed generations counted as their
-unsteered ones; share of sentences that fit no label (text damage)."""
-
-ACCURACY = "accuracy"
-"""Share of right answers, where answers can be checked."""
-
-PLAIN = {"keyword_uncollapsed": "keyword", "judged_uncollapsed": "judged_sentences"}
 
 
 @dataclass(frozen=True)
 class Score:
-    """Figures of one generation's reasoning; NaN where an empty text has none.
+    """Figures of one generation.
 
-    `accuracy` is how right its answer is, in [0, 1], where the prompt has one that can be checked.
-    `log_likelihood` (nats, under its own model without steering) is that of all its `tokens`.
+    Attributes:
+        values: metric → value; what a text has no value of is left out, as of an empty reasoning.
+        log_likelihood: of all its `tokens`, in nats, under its own model without steering; NaN where it wasn't taken.
     """
 
-    keyword: float
-    judged: float
-    other: float
+    values: Mapping[str, float]
     collapsed: bool
     words: int
     repeat: int
     distinct: float
-    accuracy: float = float("nan")
     log_likelihood: float = float("nan")
     tokens: int = 0
 
+    def value(self, metric: str) -> float:
+        """The value of a metric; NaN where there is none."""
+        return self.values.get(metric, float("nan"))
+
 
 class Scores:
-    """All generations of a run, scored, by split, condition, prompt and sample."""
+    """All generations of a run, scored, by split, condition, prompt and sample.
 
-    def __init__(self, by_id: dict[tuple[str, str], dict[tuple[str, int], Score]]) -> None:
-        self._by_id = by_id
+    Args:
+        by_id: (split, condition's id) → (prompt, sample) → figures.
+        metrics: what the judges and the prompt source have figures of.
+    """
+
+    def __init__(
+        self, by_id: Mapping[tuple[str, str], dict[tuple[str, int], Score]], metrics: Sequence[RunMetric]
+    ) -> None:
+        self._by_id, self._known = by_id, tuple(metrics)
+        checked = any(ACCURACY in score.values for own in by_id.values() for score in own.values())
+        self.metrics = tuple(metric for metric in metrics if checked or metric.name != ACCURACY)
 
     @classmethod
     def of(
         cls,
         rows: Sequence[dict[str, Any]],
         traces: Sequence[str],
-        judged: Sequence[Mapping[str, float]],
-        rates: Sequence[float],
-        accuracies: Sequence[float],
-        label: str,
+        values: Sequence[Mapping[str, float]],
+        metrics: Sequence[RunMetric],
         likelihoods: Mapping[tuple[str, ...], float],
     ) -> Scores:
         """Scores of generations.
@@ -65,55 +66,46 @@ class Scores:
         Args:
             rows: as in ``generations.jsonl``.
             traces: reasoning of each.
-            judged: label → share of its sentences, of each; empty for an empty text.
-            rates: b of each.
-            accuracies: how right each answer is; NaN where it can't be told.
-            label: the label that counts.
+            values: metric → value, of each; without those that a text has none of.
+            metrics: what these metrics are.
             likelihoods: (split, condition, prompt id, sample) → log-likelihood, where these were asked for.
         """
-        nan = float("nan")
         found: dict[tuple[str, str], dict[tuple[str, int], Score]] = {}
-        for row, text, shares, rate, right in zip(rows, traces, judged, rates, accuracies, strict=True):
+        for row, text, own in zip(rows, traces, values, strict=True):
             score = Score(
-                keyword=rate,
-                judged=shares.get(label, nan),
-                other=shares.get("other", nan),
+                values=own,
                 collapsed=collapsed(text),
                 words=len(split_words(text)),
                 repeat=longest_repeat(text),
                 distinct=distinct_2(text),
-                accuracy=right,
-                log_likelihood=likelihoods.get(name_of(row), nan),
+                log_likelihood=likelihoods.get(name_of(row), float("nan")),
                 tokens=len(row["ids"]),
             )
             found.setdefault((row["split"], row["condition"]), {})[row["prompt_id"], row["sample"]] = score
-        return cls(found)
+        return cls(found, metrics)
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What there are figures of."""
-        checked = any(not math.isnan(s.accuracy) for own in self._by_id.values() for s in own.values())
-        return (*METRICS, ACCURACY) if checked else METRICS
+    def metric(self, name: str) -> RunMetric:
+        """A metric by its name; accuracy too, where no answer could be checked."""
+        return next(metric for metric in self._known if metric.name == name)
 
     def __getitem__(self, key: tuple[str, Condition]) -> dict[tuple[str, int], Score]:
         return self._by_id[key[0], key[1].id]
 
-    def by_prompt(self, split: str, condition: Condition, metric: str) -> tuple[list[str], np.ndarray]:
-        """Prompts, and a value a prompt: the mean over its samples, NaN where none has any."""
+    def by_prompt(
+        self, split: str, condition: Condition, metric: RunMetric, *, plain: bool = False
+    ) -> tuple[list[str], np.ndarray]:
+        """Prompts, and a value a prompt: the mean over its samples, NaN where none has any.
+
+        Args:
+            plain: count collapsed generations as they are also where the metric has them as unsteered ones.
+        """
         scores = self[split, condition]
         unsteered = self._by_id.get((split, none(condition.target).id), scores)
         values: dict[str, list[float]] = {}
         for (prompt, sample), score in scores.items():
-            if metric in PLAIN and score.collapsed:
+            if metric.plain and score.collapsed and not plain:
                 score = unsteered[prompt, sample]
-            name = PLAIN.get(metric, metric)
-            value = {
-                "keyword": score.keyword,
-                "judged_sentences": score.judged,
-                "other_sentences": score.other,
-                ACCURACY: score.accuracy,
-            }[name]
-            values.setdefault(prompt, []).append(value)
+            values.setdefault(prompt, []).append(score.value(metric.plain or metric.name))
         prompts = sorted(values)
         return prompts, np.array([mean_of(values[p]) for p in prompts])
 
@@ -138,19 +130,24 @@ def mean_of(values: Iterable[float]) -> float:
 def choose_strength(scores: Scores, planner: Planner) -> tuple[float, str]:
     """The strength that claims are made at, and in words how it came to be chosen."""
     rule = planner.args.choose
+    metric = scores.metric(rule.metric)
     found = []
     for strength in planner.args.nonzero:
         condition = planner.dom("base", "reasoning", strength)
         own = scores["choose", condition].values()
-        other = mean_of(s.other for s in own)
+        other = mean_of(s.value(OTHERS) for s in own)
         broken = sum(s.collapsed for s in own) / len(own)
-        value = mean_of(scores.by_prompt("choose", condition, rule.metric)[1])
+        value = mean_of(scores.by_prompt("choose", condition, metric)[1])
         damaged = not (other <= rule.max_other and broken <= rule.max_collapsed)
-        found.append((damaged, -value if not math.isnan(value) else math.inf, strength, other, broken))
-    damaged, value, strength, other, broken = min(found)
+        rank = math.inf if math.isnan(value) else -metric.sign * value
+        found.append((damaged, rank, strength, value, other, broken))
+    damaged, _, strength, value, other, broken = min(found, key=lambda each: each[:3])
+    name = metric.name.replace("_", " ")
+    if math.isnan(value):
+        return strength, f"strength {strength:g} is taken: no text of the choose prompts has a value of {name}"
     how = (
-        f"strength {strength:g} has the highest {rule.metric.replace('_', ' ')} on the choose prompts ({-value:.2%}; "
-        f"{other:.0%} of its sentences fit no label, {broken:.0%} of its generations collapsed)"
+        f"strength {strength:g} has the {'lowest' if metric.sign < 0 else 'highest'} {name} on the choose prompts "
+        f"({metric.text(value)}; {other:.0%} of its sentences fit no label, {broken:.0%} of its generations collapsed)"
     )
     if damaged:
         how += (

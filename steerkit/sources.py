@@ -45,6 +45,12 @@ class PromptSource(Plugin):
         return None
 
 
+def checks_answers(source: PromptSource | type[PromptSource] | None) -> bool:
+    """Whether a prompt source can say that an answer is right."""
+    cls = source if isinstance(source, type) or source is None else type(source)
+    return cls is not None and cls.correct is not PromptSource.correct
+
+
 def assign_splits(prompts: Sequence[Prompt], counts: Mapping[str, int], seed: int) -> list[Prompt]:
     """Deal a list of prompts to the splits: those with a `split` of their own as they say, others by a seeded hash.
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from steerkit.arguments import SteeringArguments
 from steerkit.conditions import Condition, Experiment, Planner, none
 from steerkit.files import atomic
 from steerkit.intervals import Estimate, holm, mean_interval, pairing_gain
-from steerkit.scores import ACCURACY, PLAIN, Scores, mean_of, perplexity
+from steerkit.metrics import RunMetric
+from steerkit.scores import Scores, mean_of, perplexity
 
 RESULT_COLUMNS = (
     "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
@@ -33,38 +33,31 @@ def result_rows(
     experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
 ) -> list[dict[str, Any]]:
     """One row per experiment, condition and metric."""
-    args, metrics = planner.args, scores.metrics
     known: dict[tuple[str, str, str], Estimate] = {}
     rows = []
     for experiment in experiments:
         for condition in experiment.conditions:
             own = list(scores[experiment.split, condition].values())
             filled = [s for s in own if s.words]
-            for metric in metrics:
-                key = (experiment.split, condition.id, metric)
+            for metric in scores.metrics:
+                key = (experiment.split, condition.id, metric.name)
                 if key not in known:
                     values = scores.by_prompt(experiment.split, condition, metric)[1]
-                    known[key] = mean_interval(values, confidence=args.confidence, bounds=(0.0, 1.0))
+                    known[key] = mean_interval(values, confidence=planner.args.confidence, bounds=metric.limits)
                 estimate = known[key]
-                judge = judge_of(args, metric)
                 rows.append({
-                    "experiment": experiment.name, "split": experiment.split, **condition.columns(), "metric": metric,
-                    "mean": estimate.mean, "sd": estimate.sd, "ci_low": estimate.low, "ci_high": estimate.high,
+                    "experiment": experiment.name, "split": experiment.split, **condition.columns(),
+                    "metric": metric.name, "mean": estimate.mean, "sd": estimate.sd,
+                    "ci_low": estimate.low, "ci_high": estimate.high,
                     "n_prompts": estimate.n, "n_apart": estimate.apart, "degenerate": estimate.degenerate,
                     "n_nonempty": len(filled), "n_collapsed": sum(s.collapsed for s in own),
                     "mean_words": mean_of(s.words for s in own),
                     "longest_repeat": max((s.repeat for s in own), default=0),
-                    "distinct_2": mean_of(s.distinct for s in filled), "perplexity": perplexity(own), "judge": judge,
-                    "scale": planner.fitter.config.scale, "chosen": condition.strength == chosen,
+                    "distinct_2": mean_of(s.distinct for s in filled), "perplexity": perplexity(own),
+                    "judge": metric.judge, "scale": planner.fitter.config.scale,
+                    "chosen": condition.strength == chosen,
                 })  # fmt: skip
     return rows
-
-
-def judge_of(args: SteeringArguments, metric: str) -> str:
-    """Who gave a metric its values."""
-    if metric == ACCURACY:
-        return "answer"
-    return args.score_judge.name if metric.startswith("keyword") else args.span_judge.name
 
 
 def comparison_rows(
@@ -75,11 +68,12 @@ def comparison_rows(
     `p_holm` is adjusted over all comparisons of the same experiment and metric.
     """
     rows: list[dict[str, Any]] = []
-    metrics = scores.metrics
     for experiment in experiments:
         if experiment.split == "test":
             for condition, other in _pairs(experiment, planner):
-                rows += [_compare(experiment, condition, other, metric, scores, planner, chosen) for metric in metrics]
+                rows += [
+                    _compare(experiment, condition, other, metric, scores, planner, chosen) for metric in scores.metrics
+                ]
     families: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         families.setdefault((row["experiment"], row["metric"]), []).append(row)
@@ -116,23 +110,27 @@ def _compare(
     experiment: Experiment,
     c: Condition,
     other: Condition,
-    metric: str,
+    metric: RunMetric,
     scores: Scores,
     planner: Planner,
     chosen: float,
 ) -> dict[str, Any]:
-    """The vector's own collapsed generations may count as unsteered ones (`*_uncollapsed`), the other's never do."""
+    """The vector's own collapsed generations may count as unsteered ones (`*_uncollapsed`), the other's never do.
+
+    `holds`: the whole interval lies on the better side of 0, above it for a metric that is better neither up nor down.
+    """
     ours = dict(zip(*scores.by_prompt(experiment.split, c, metric), strict=True))
-    theirs = dict(zip(*scores.by_prompt(experiment.split, other, PLAIN.get(metric, metric)), strict=True))
+    theirs = dict(zip(*scores.by_prompt(experiment.split, other, metric, plain=True), strict=True))
     both = np.array([(ours[p], theirs[p]) for p in ours]).reshape(-1, 2)
-    estimate = mean_interval(both[:, 0] - both[:, 1], confidence=planner.args.confidence, bounds=(-1.0, 1.0))
+    estimate = mean_interval(both[:, 0] - both[:, 1], confidence=planner.args.confidence, bounds=metric.difference)
+    holds = estimate.high < 0 if metric.sign < 0 else estimate.low > 0
     vs = other.columns()
     return {
-        "experiment": experiment.name, "split": experiment.split, **c.columns(), "metric": metric,
+        "experiment": experiment.name, "split": experiment.split, **c.columns(), "metric": metric.name,
         "vs_method": other.method, "vs_source": other.source, "vs_target": other.target, "vs_layer": vs["layer"],
         "vs_window_start": vs["window_start"], "vs_window_end": vs["window_end"], "delta": estimate.mean,
         "ci_low": estimate.low, "ci_high": estimate.high, "n_prompts": estimate.n, "n_apart": estimate.apart,
-        "degenerate": estimate.degenerate, "holds": estimate.low > 0 and not estimate.degenerate, "p": estimate.p,
+        "degenerate": estimate.degenerate, "holds": holds and not estimate.degenerate, "p": estimate.p,
         "pairing_gain": pairing_gain(*both.T), "chosen": c.strength == chosen,
     }  # fmt: skip
 

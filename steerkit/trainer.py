@@ -19,10 +19,11 @@ from steerkit.folder import RunFolder
 from steerkit.hub import repo_for
 from steerkit.interfaces import Judge
 from steerkit.merging import take_over
+from steerkit.metrics import run_metrics
 from steerkit.pair import ModelPair, load_pair
 from steerkit.provenance import settings_of, write_recipe
 from steerkit.shards import Parts, PartsMissing, Shard
-from steerkit.sources import PromptSource, as_prompts
+from steerkit.sources import PromptSource, as_prompts, checks_answers
 from steerkit.threads import fastest_thread_count
 from steerkit.trace import Prompt
 
@@ -51,7 +52,7 @@ class SteeringTrainer:
             say when left out, else all of it.
 
     Raises:
-        SteerkitError: a plugin is unknown or its options don't fit.
+        SteerkitError: a plugin is unknown or its options don't fit, or the judges' labels or metrics don't.
     """
 
     def __init__(
@@ -93,6 +94,9 @@ class SteeringTrainer:
         self.score_judge = self.judge(args.score_judge)
         self.extractor = args.extractor.build("extractors")
         self.fitter = args.fitter.build("fitters")
+        self.metrics = run_metrics(
+            args, self.span_judge, self.score_judge, label=self.fitter.config.label, answers=checks_answers(self.source)
+        )
         self._engine: Engine = args.engine.build("engines")
         self.baseline_fitter = (args.baseline_fitter or args.fitter).build("fitters")
         self.needs = self.fitter.needs | self.baseline_fitter.needs

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from steerkit.agreement import OTHER
+from steerkit import judging
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.importing import check_spans, read_traces
-from steerkit.interfaces import Judge
+from steerkit.interfaces import OTHER, Judge
 from steerkit.tokens import plain_trace
 from steerkit.trace import Span, Trace, numbered_rows, read_jsonl
 
@@ -128,7 +128,7 @@ def labels_on(units: Sequence[Span], spans: Sequence[Span]) -> list[str | None]:
 def labels_by(judge: Judge, texts: Sequence[str]) -> list[str | None]:
     """A judge's label of each text, asked live: the one, `other` aside, that covers most of its characters."""
     found: list[str | None] = []
-    for spans in judge.annotate(texts):
+    for spans in judging.annotate(judge, texts):
         shares: Counter[str] = Counter()
         for start, end, label in spans:
             if label != OTHER:

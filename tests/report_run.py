@@ -10,14 +10,26 @@ from typing import Any
 import torch
 import yaml
 
+from steerkit import registry
 from steerkit.conditions import Condition, VectorKey, none
-from steerkit.scores import METRICS
+from steerkit.interfaces import Judge
+from steerkit.metrics import RunMetric, run_metrics, write_metrics
+from steerkit.recipe import load_recipe
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, write_csv
 from steerkit.vector import SteeringVector, VectorInfo
 
 WINDOW, LAYER, N = (-13, -8), 2, 12
 BASELINES = ("overall-mean", "gaussian-noise", "deduction")
 HOSTILE = "<script>alert(1)</script> {{ 7 * 7 }} {% raw %} <img src=x onerror=y> & \u202e"
+
+
+def metrics_with(judge: Judge) -> tuple[RunMetric, ...]:
+    """The metrics of a run with this score judge."""
+    rules = registry.get("judges", "rules")(patterns={"backtracking": ["^Wait"]})
+    return run_metrics(load_recipe("backtracking"), rules, judge, label="backtracking", answers=False)
+
+
+METRICS = metrics_with(registry.get("judges", "keyword")())
 
 Value = Callable[[Condition, str], float | None]
 
@@ -75,17 +87,20 @@ def write_run(
     kept: Sequence[str] = ("transfer", "baselines", "offsets", "layers"),
     text: str = "Wait, no. Next.",
     same_model: bool = False,
+    metrics: Sequence[RunMetric] = (),
 ) -> Path:
     """Write the folder; the first strength is the chosen one, intervals are 0.005 wide on either side."""
+    metrics = metrics or METRICS
     found = {name: c for name, c in experiments(strengths, swept).items() if name in kept}
     results, comparisons = [], []
     for name, conditions in found.items():
         for c in conditions:
-            results += [_result(name, c, metric, value, strengths[0]) for metric in METRICS]
+            results += [_result(name, c, m, value, strengths[0]) for m in metrics]
             for o in _others(name, c, conditions):
-                comparisons += [_comparison(name, c, o, metric, value, strengths[0]) for metric in METRICS]
+                comparisons += [_comparison(name, c, o, m, value, strengths[0]) for m in metrics]
     write_csv(folder / "results.csv", RESULT_COLUMNS, results)
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, comparisons)
+    write_metrics(folder, metrics)
     for source in ("base", "reasoning"):
         info = VectorInfo(method="dom", label="backtracking", window=WINDOW, source=source, depth=4)
         directions = {layer: torch.tensor([1.0, float(source == "base"), 0.0]) for layer in range(4)}
@@ -145,12 +160,12 @@ def _others(name: str, c: Condition, conditions: Sequence[Condition]) -> list[Co
     return [none("reasoning"), *same] if (c.window, c.layer) == (WINDOW, LAYER) else []
 
 
-def _result(name: str, c: Condition, metric: str, value: Value, chosen: float) -> dict[str, Any]:
-    mean = value(c, metric)
+def _result(name: str, c: Condition, metric: RunMetric, value: Value, chosen: float) -> dict[str, Any]:
+    mean = value(c, metric.name)
     nan = float("nan")
     some = mean is not None
     return {
-        "experiment": name, "split": "test", **c.columns(), "metric": metric, "mean": mean if some else nan,
+        "experiment": name, "split": "test", **c.columns(), "metric": metric.name, "mean": mean if some else nan,
         "sd": 0.01 if some else nan, "ci_low": mean - 0.005 if some else nan, "ci_high": mean + 0.005 if some else nan,
         "n_prompts": N if some else 0, "n_apart": N - 1 if some else 0, "degenerate": False,
         "n_nonempty": N if some else 0, "n_collapsed": 1, "mean_words": 40.5,
@@ -159,14 +174,17 @@ def _result(name: str, c: Condition, metric: str, value: Value, chosen: float) -
     }  # fmt: skip
 
 
-def _comparison(name: str, c: Condition, o: Condition, metric: str, value: Value, chosen: float) -> dict[str, Any]:
-    ours, theirs, vs = value(c, metric), value(o, metric), o.columns()
+def _comparison(
+    name: str, c: Condition, o: Condition, metric: RunMetric, value: Value, chosen: float
+) -> dict[str, Any]:
+    ours, theirs, vs = value(c, metric.name), value(o, metric.name), o.columns()
     delta = float("nan") if ours is None or theirs is None else ours - theirs
+    holds = delta + 0.005 < 0 if metric.sign < 0 else delta - 0.005 > 0
     p = delta if delta != delta else 0.001 if abs(delta) > 0.005 else 0.5
     return {
-        "experiment": name, "split": "test", **c.columns(), "metric": metric, "vs_method": o.method,
+        "experiment": name, "split": "test", **c.columns(), "metric": metric.name, "vs_method": o.method,
         "vs_source": o.source, "vs_target": o.target, "vs_layer": vs["layer"], "vs_window_start": vs["window_start"],
         "vs_window_end": vs["window_end"], "delta": delta, "ci_low": delta - 0.005, "ci_high": delta + 0.005,
         "n_prompts": 0 if delta != delta else N, "n_apart": 0 if delta != delta else N - 1, "degenerate": False,
-        "holds": delta - 0.005 > 0, "p": p, "p_holm": p, "pairing_gain": 0.2, "chosen": c.strength == chosen,
+        "holds": holds, "p": p, "p_holm": p, "pairing_gain": 0.2, "chosen": c.strength == chosen,
     }  # fmt: skip

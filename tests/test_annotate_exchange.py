@@ -118,7 +118,7 @@ def test_labels_of_generations_go_to_another_copy_of_the_run(run: Path, annotate
     from steerkit.annotate.generations import generation_tasks
 
     with Store(run, "ada") as store:
-        store.put("label", *generation_tasks(run, "keyword", 1), label="backtracking")
+        store.put("label", *generation_tasks(run, "scored", 1), label="backtracking")
     annotate(run, "--export", "ada.jsonl")
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -132,7 +132,7 @@ def test_labels_of_generations_carry_their_strength(run: Path, annotate: Call, t
     from steerkit.annotate.generations import generation_tasks
 
     with Store(run, "ada") as store:
-        store.put("label", *generation_tasks(run, "keyword", 1), trace_tasks(run, 1)[0], label="other")
+        store.put("label", *generation_tasks(run, "scored", 1), trace_tasks(run, 1)[0], label="other")
     annotate(run, "--export", "ada.jsonl", "--with", "strength")
     rows = [json.loads(line) for line in (tmp_path / "ada.jsonl").read_text().splitlines()]
     assert [(row["trace_id"], row.get("strength")) for row in rows] == [

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from annotate_run import GENERATIONS, TRACES, sentences, write_run
 
 from steerkit.annotate.generations import JUDGED, generation_tasks
 from steerkit.annotate.session import shown
 from steerkit.annotate.tasks import sample, shuffled, trace_tasks
 from steerkit.errors import InputError, SteerkitError
+from steerkit.interfaces import Judge, Metric
+from steerkit.registry import register
 from steerkit.trace import Span, generation_id, read_rows, write_rows
 
 
@@ -47,7 +50,7 @@ def test_the_parts_are_the_text_and_its_neighbours(run: Path, context: int) -> N
 
 
 def test_the_page_is_told_nothing_of_judges_and_conditions(run: Path) -> None:
-    tasks = shuffled([*trace_tasks(run, 1), *generation_tasks(run, "keyword", 1)], "ada", 0)
+    tasks = shuffled([*trace_tasks(run, 1), *generation_tasks(run, "scored", 1)], "ada", 0)
     told = json.dumps([{"id": name, **shown(task)} for name, task in tasks.items()])
     for secret in ("rules", "backtracking", "deduction", "none", "dom", "8.0", "strength", '"t0', "q0"):
         assert secret not in told
@@ -79,8 +82,8 @@ def test_flagged_sentences_of_generations(run: Path) -> None:
         return [(t.place[0], shown(t)["parts"][2]) for t in generation_tasks(run, flag, 1)]  # type: ignore[arg-type]
 
     assert found("generations") == [("dom/q0/0", "Wait."), ("dom/q0/0", "Wait."), ("none/q0/0", "Wait, 5.")]
-    assert found("keyword") == [("dom/q0/0", "Hmm."), *found("generations")]
-    assert generation_tasks(run, "keyword", 1)[0].text.prompt == "What is it?"
+    assert found("scored") == [("dom/q0/0", "Hmm."), *found("generations")]
+    assert generation_tasks(run, "scored", 1)[0].text.prompt == "What is it?"
     judged = read_rows(run / JUDGED, Span)
     assert {(s.judge, s.label) for s in judged} == {
         (j, x) for j in ("rules", "keyword") for x in ("backtracking", "other")
@@ -90,14 +93,41 @@ def test_flagged_sentences_of_generations(run: Path) -> None:
     assert {s.trace_id for s in judged} == {generation_id(row) for row in rows}
 
 
+def recipe_with(run: Path, judge: dict[str, object]) -> None:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "score_judge": judge}))
+
+
+def test_sentences_flagged_by_a_score_judge_of_labels(run: Path) -> None:
+    """Its own sentences with the fitted label; one and the same judge is named once."""
+    recipe_with(run, {"name": "rules", "patterns": {"backtracking": ["^Hmm"], "x": ["4"]}})
+    assert [shown(t)["parts"][2] for t in generation_tasks(run, "scored", 1)] == ["Hmm."]
+    assert {s.judge for s in read_rows(run / JUDGED, Span)} == {"rules", "rules:score"}
+    recipe_with(run, {"name": "rules", "patterns": {"backtracking": ["^Wait"]}})
+    assert len(generation_tasks(run, "scored", 1)) == len(generation_tasks(run, "generations", 1)) == 3
+    assert {s.judge for s in read_rows(run / JUDGED, Span)} == {"rules"}
+
+
+def test_a_score_judge_of_points_flags_no_sentence(run: Path) -> None:
+    @register("judges", "points-for-annotation")
+    class Points(Judge):
+        def metrics(self) -> list[Metric]:
+            return [Metric("trait", "points 0 to 100", (0, 100))]
+
+    recipe_with(run, {"name": "points-for-annotation"})
+    with pytest.raises(SteerkitError, match=r"gives points 0 to 100 \(trait\), which picks out no sentence"):
+        generation_tasks(run, "scored", 1)
+    assert len(generation_tasks(run, "generations", 1)) == 3
+
+
 def test_generations_are_judged_once_and_again_when_they_change(run: Path) -> None:
-    generation_tasks(run, "keyword", 1)
+    generation_tasks(run, "scored", 1)
     before = (run / JUDGED).stat().st_mtime_ns
     generation_tasks(run, "generations", 1)
     assert (run / JUDGED).stat().st_mtime_ns == before
     row = {"condition": "c", "prompt_id": "q0", "sample": 0, "strength": 0, "text": "Wait now."}
     (run / "generations.jsonl").write_text(json.dumps(row) + "\n")
-    assert [t.place for t in generation_tasks(run, "keyword", 1)] == [("c/q0/0", 0, 9)]
+    assert [t.place for t in generation_tasks(run, "scored", 1)] == [("c/q0/0", 0, 9)]
     assert len(GENERATIONS) == 2
 
 
@@ -105,7 +135,7 @@ def test_runs_that_have_nothing_to_label(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SteerkitError, match=r"spans\.jsonl: is not there: run the recipe until its spans are made"):
         trace_tasks(tmp_path, 1)
     with pytest.raises(SteerkitError, match=r"recipe\.yaml: is not there: give the folder of a run"):
-        generation_tasks(tmp_path, "keyword", 1)
+        generation_tasks(tmp_path, "scored", 1)
     lost = [
         Span(trace_id=n, label="x", judge="j", start=0, end=e, first=0, last=0) for n, e in (("t9", 3), ("t0", 999))
     ]
@@ -116,4 +146,4 @@ def test_runs_that_have_nothing_to_label(run: Path, tmp_path: Path) -> None:
     assert "spans.jsonl:2: characters 0 to 999 are not in the trace" in str(error.value)
     (run / "generations.jsonl").write_text('{"condition": "c", "prompt_id": "q0", "sample": 0, "text": "So."}\n')
     with pytest.raises(SteerkitError, match="no sentence of its generations is 'backtracking' by keyword"):
-        generation_tasks(run, "keyword", 1)
+        generation_tasks(run, "scored", 1)

@@ -181,7 +181,7 @@ def test_what_b_is_counted_in(run: Path) -> None:
     for scored, per in (("output", "words"), ("everything", "words"), ("everything", "tokens")):
         recipe = load_recipe("backtracking", [*SMALL, f"scored={scored}", f"per={per}"])
         trainer = SteeringTrainer.from_recipe(recipe)
-        found = score(trainer, generations, asked, "backtracking")
+        found = score(trainer, generations, asked)
         texts = [text(row, scored) for row in generations]
         sizes = [
             len(t.split()) if per == "words" else len(tokenizer(t, add_special_tokens=False)["input_ids"])
@@ -190,7 +190,7 @@ def test_what_b_is_counted_in(run: Path) -> None:
         expected = {r["prompt_id"]: hits(t) / n for r, t, n in zip(generations, texts, sizes, strict=True)}
         split, condition = generations[0]["split"], generations[0]["condition"]
         own = found._by_id[split, condition]
-        assert {prompt: s.keyword for (prompt, _), s in own.items()} == pytest.approx(expected)
+        assert {prompt: s.values["keyword"] for (prompt, _), s in own.items()} == pytest.approx(expected)
 
 
 def test_one_model_under_two_names_is_read_once(tmp_path: Path) -> None:

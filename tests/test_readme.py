@@ -75,6 +75,15 @@ def test_python(small: None) -> None:
     assert Path("my-vector/steering_vector.safetensors").is_file()
 
 
+def test_the_judge_gives_what_it_declares(small: None) -> None:
+    from steerkit import judging, registry
+
+    registry.load_file(Path("questions.py"))
+    judge = registry.get("judges", "questions")()
+    assert judging.score(judge, ["Is it? Is it so?", ""]) == [{"questions": 2.0}, {"questions": 0.0}]
+    assert steerkit.recipe.load_recipe("backtracking", ["score_judge=questions", "choose.metric=questions"])
+
+
 def test_links_and_pictures_are_there() -> None:
     for target in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert (ROOT / target).exists(), target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -11,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_run import effect, write_run
+from report_run import effect, metrics_with, write_run
 from rich.console import Console
 
+from steerkit.conditions import Condition
 from steerkit.errors import SteerkitError
 from steerkit.files import write_jsonl
+from steerkit.interfaces import Judge, Metric
 from steerkit.report import print_summary, summary, textgrid, write_report
 from steerkit.report.cautions import cautions
+from steerkit.report.compare import condition_table
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.tabulate import experiment_table
 from steerkit.report.texts import Piece, marks_of, pieces, windows_before
-from steerkit.report.words import interval, percent
+from steerkit.report.words import interval, named, percent, unit, value
 from steerkit.stages.projection import COLUMNS
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, read_csv, write_csv
 
@@ -249,7 +253,7 @@ def test_cautions_say_what_intervals_do_not_hold(tmp_path: Path) -> None:
     rewrite(tmp_path, "comparisons.csv", lambda row: row.update(n_apart=0, degenerate=True, pairing_gain=None))
     (flat,) = told(tmp_path)
     assert re.match(r"Degenerate: (\d+) of \1 differences", flat)
-    assert {c.interval for c in summary(tmp_path) if c.n == 64 and "b is above 0" not in c.text} == {"degenerate"}
+    assert {c.interval for c in summary(tmp_path) if c.n == 64 and "above 0" not in c.text} == {"degenerate"}
     rewrite(tmp_path, "comparisons.csv", lambda row: row.update(n_apart=30, degenerate=False))
     assert told(tmp_path) == []
 
@@ -299,32 +303,144 @@ def test_import_is_cheap() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 
+class Toxicity(Judge):
+    """A judge of points that should fall."""
+
+    name = "toxicity"
+
+    def metrics(self) -> list[Metric]:
+        return [
+            Metric("toxicity", "points 0 to 100", (0, 100), "down"),
+            Metric("warmth", "degrees", title="warmth of tone"),
+        ]
+
+
+def falls(size: float) -> Callable[[Condition, str], float | None]:
+    """The base-derived vector lowers toxicity, 50 on the reasoning and 80 on the base model, and moves nothing else."""
+
+    def value(c: Condition, metric: str) -> float | None:
+        if metric.startswith("toxicity"):
+            return 80.0 if c.target == "base" else 50.0 - size * (c.method == "dom" and c.layer == 2) * c.strength
+        return -3.0 if metric == "warmth" else effect(0.0)(c, metric)
+
+    return value
+
+
+def test_a_metric_that_should_fall(tmp_path: Path) -> None:
+    """Claims, sweeps and figures follow its direction and its unit; one with no direction is claimed nothing about."""
+    metrics = metrics_with(Toxicity())
+    write_run(tmp_path, falls(0.5), swept=(10.0, 20.0), metrics=metrics)
+    assert set(write_report(tmp_path)) == set(FILES)
+    found, name = claims(tmp_path), "toxicity (points 0 to 100, lower is better)"
+    for text in (
+        f"The base-derived vector lowers {name} over unsteered",
+        f"The base-derived vector lowers {name} over unsteered, its own collapsed texts counted as unsteered ones",
+    ):
+        assert (found[text].verdict, found[text].points) == ("holds", "−5.00"), text
+    stays = found[f"The base model's {name} stays above the unsteered reasoning model's at every strength"]
+    assert stays.verdict == "holds" and "unsteered 80.0, steered at least 80.0;" in stays.detail
+    assert not any("above 0" in text or "warmth" in text for text in found)
+    run = Run.read(tmp_path)
+    assert "toxicity 50.0 → 45.0 (points 0 to 100)" in headline(run, list(found.values()))
+    beside = {claim.text: claim for claim in summary(tmp_path) if claim.kind == "beside"}
+    block = beside[f"{name.capitalize()}, block 2 minus 0, the best other"]
+    assert (block.verdict, block.points, block.detail[:27]) == ("lower", "−5.00", "lowest: 2 with 45.0 [45.0, ")
+    assert beside["Warmth of tone (degrees), steered minus unsteered"].verdict == "no clear difference"
+    table = experiment_table(run, "transfer")
+    assert table.headings[3:5] == ("toxicity, points 0 to 100", "warmth of tone, degrees")
+    assert table.rows[0][3] == "80.0 [80.0, 80.0]" and table.rows[0][4] == "−3.00 [−3.00, −3.00]"
+    html = page(tmp_path)
+    assert (
+        "toxicity (points 0 to 100, judge toxicity, down is better)" in html and "keyword" not in html.split("<pre>")[0]
+    )
+    svg = (tmp_path / "figures/offsets.svg").read_text(encoding="utf-8")
+    assert "<!-- toxicity (lower is better); unsteered 50.0 -->" in svg and "<!-- degrees -->" in svg
+
+
+def test_a_metric_that_rises_instead(tmp_path: Path) -> None:
+    write_run(tmp_path, falls(-0.5), metrics=metrics_with(Toxicity()))
+    found = claims(tmp_path)
+    fell = [claim for text, claim in found.items() if "lowers" in text]
+    assert [claim.verdict for claim in fell] == ["does not hold"] * 2 and fell[0].points == "+5.00"
+
+
+def test_runs_that_measured_in_other_units_are_not_subtracted(tmp_path: Path) -> None:
+    class Milder(Toxicity):
+        def metrics(self) -> list[Metric]:
+            return [Metric("toxicity", "points 0 to 10", (0, 10), "down"), *super().metrics()[1:]]
+
+    runs = []
+    for name, judge in (("a", Toxicity()), ("b", Toxicity()), ("c", Milder())):
+        (tmp_path / name).mkdir()
+        runs.append(Run.read(write_run(tmp_path / name, falls(0.0), metrics=metrics_with(judge))))
+    same = {row[6] for row in condition_table(runs[:2]).rows}
+    assert "toxicity, points 0 to 100" in same
+    assert {row[6] for row in condition_table(runs[1:]).rows} == same - {"toxicity, points 0 to 100"}
+
+
+def test_a_run_without_its_metrics_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, effect(0.0))
+    (tmp_path / "metrics.json").unlink()
+    with pytest.raises(
+        SteerkitError, match=r"metrics\.json: is not there: .* run the recipe to its end in this folder"
+    ):
+        summary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "number", "shown"),
+    [
+        ((0, 100), 59.123, "59.1"),
+        ((0, 100), 0.0444, "0.04"),
+        ((0, 100), 100.0, "100.0"),
+        ((-1, 1), 0.1234, "0.123"),
+        ((0, 0.01), 0.00123, "0.00123"),
+        ((None, None), -1234.56, "−1,234.6"),
+        ((0, None), 0.00123, "0.00123"),
+        ((None, None), 0.0, "0.00"),
+        ((None, None), math.nan, "–"),
+        ((0, 100), -1e-9, "0.00"),
+    ],
+)
+def test_values_in_their_own_unit(bounds: tuple[float | None, float | None], number: float, shown: str) -> None:
+    assert value(number, Metric("x", "points", bounds)) == shown
+
+
+def test_shares_are_in_percent() -> None:
+    share = Metric("x", "share of words", (0, 1), title="b")
+    assert (value(0.0123, share), unit(share), named(share)) == ("1.23", "% of words", "b")
+    assert interval(-0.001, 0.02, share, signed=True) == "[−0.10, +2.00]"
+    rate = Metric("x", "share of words", (0, None))
+    assert (value(0.0123, rate), unit(rate)) == ("0.01", "share of words")
+
+
 def test_numbers() -> None:
     assert [percent(x) for x in (None, float("nan"), 0.0123, 0.5, -1e-9)] == ["–", "–", "1.23", "50.0", "0.00"]
     assert interval(-0.001, 0.02, signed=True) == "[−0.10, +2.00]"
 
 
 def test_what_is_outlined_is_what_the_score_judge_counts(tmp_path: Path) -> None:
-    def marks(text: str, **judge: Any) -> list[str]:
-        run = Run(tmp_path, {"score_judge": judge}, [], [])
-        return [text[start:end] for start, end in marks_of(run)(text)]
+    def marks(text: str, **judge: Any) -> list[str] | None:
+        run = Run(tmp_path, {"score_judge": judge}, [], [], ())
+        [places] = marks_of(run, [text])
+        return None if places is None else [text[start:end] for start, end in places]
 
     text = "Wait, wait. A waiter. Hold on — 等等，不对。"
     assert marks(text, name="keyword", keywords=["**wait**"]) == ["Wait,", "wait."]
     assert marks(text, name="keyword", keywords=["wait"], substring=True) == ["Wait,", "wait.", "waiter."]
     assert marks(text, name="keyword", keywords=["hold on", "等等"]) == ["Hold on", "等等"]
-    assert marks(text, name="rules", patterns={"x": ["Wait"]}) == marks(text, name="not here") == []
+    assert marks(text, name="rules", patterns={"x": ["Wait"]}) is marks(text, name="not here") is None
 
 
 def test_pieces_make_up_the_text() -> None:
     """Each character is marked by the spans that it lies in, nested and overlapping ones too."""
     text = "Wait, wait. A waiter."
-    judged, keywords, windows = [(0, 11)], [(0, 5), (6, 11)], [(3, 8), (4, 8), (9, 9), (20, 21)]
-    found = [piece for piece in pieces(text, judged, keywords, windows) for _ in piece.text]
-    assert "".join(piece.text for piece in pieces(text, judged, keywords, windows)) == text
+    judged, marked, windows = [(0, 11)], [(0, 5), (6, 11)], [(3, 8), (4, 8), (9, 9), (20, 21)]
+    found = [piece for piece in pieces(text, judged, marked, windows) for _ in piece.text]
+    assert "".join(piece.text for piece in pieces(text, judged, marked, windows)) == text
     for place, piece in enumerate(found):
-        inside = [any(a <= place < b for a, b in spans) for spans in (judged, keywords, windows)]
-        assert [piece.judged, piece.keyword, piece.window] == inside
+        inside = [any(a <= place < b for a, b in spans) for spans in (judged, marked, windows)]
+        assert [piece.judged, piece.marked, piece.window] == inside
 
 
 @pytest.mark.parametrize("text", ["", "<b>Wait,"])

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from steerkit import judging
 from steerkit.annotate.tasks import Task, Text, tasks_of
+from steerkit.arguments import PluginSpec
 from steerkit.bounded_yaml import load
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.files import digest, file_digest, write_json
+from steerkit.interfaces import OTHER, Judge
+from steerkit.judging import metrics_of
+from steerkit.metrics import shares_labels
 from steerkit.tokens import split_answer
 from steerkit.trace import Prompt, Span, generation_id, read_jsonl, read_rows, write_rows
 from steerkit.trust import refuse_asking
@@ -21,9 +27,9 @@ JUDGED = "annotations/judges/generations.jsonl"
 NOTES = "annotations/judges/generations.notes.json"
 CHUNK = 64
 
-Flag = Literal["generations", "keyword"]
-"""Which sentences: those that the span judge gave the fitted label, or those with a word that the score judge
-counts."""
+Flag = Literal["generations", "scored"]
+"""Which sentences: those that the span judge gave the fitted label, or those that the score judge finds something in
+(a keyword, the label)."""
 
 
 def generation_tasks(run: Path, flag: Flag, context: int) -> list[Task]:
@@ -35,6 +41,8 @@ def generation_tasks(run: Path, flag: Flag, context: int) -> list[Task]:
     recipe = read_recipe(run)
     spans = judged_generations(run, recipe)
     judge, label = _names(recipe)[flag], recipe["fitter"]["label"]
+    if flag == "scored":
+        _check_flags(_judges(recipe)[1])
     flagged = [span for span in spans if span.judge == judge and span.label == label]
     if not flagged:
         raise SteerkitError(f"{run}: no sentence of its generations is {label!r} by {judge}: there is nothing to check")
@@ -81,34 +89,61 @@ def judged_generations(run: Path, recipe: dict[str, Any]) -> list[Span]:
 
 
 def _judge(run: Path, texts: dict[str, Text], recipe: dict[str, Any]) -> list[Span]:
-    from steerkit.arguments import PluginSpec
-
-    judges = [PluginSpec.model_validate(recipe[name]).build("judges") for name in ("span_judge", "score_judge")]
-    for judge in judges:
+    span_judge, score_judge = _judges(recipe)
+    for judge in (span_judge, score_judge):
         judge.open(run / "judges" / judge.name, lambda done, total: None)  # the answers that the run paid for
         refuse_asking(judge, [text.text for text in texts.values()], run)
     names, label = _names(recipe), recipe["fitter"]["label"]
     found: list[Span] = []
     with _progress(len(texts)) as advance:
         for chunk in _chunks(list(texts.items())):
-            places: list[tuple[str, int, int]] = []
-            for (name, _), spans in zip(chunk, judges[0].annotate([text.text for _, text in chunk]), strict=True):
-                places += [(name, start, end) for start, end, _ in spans]
-                found += [_span(name, start, end, kind, names["generations"]) for start, end, kind in spans]
-            scores = judges[1].score([texts[name].text[start:end] for name, start, end in places])
-            for place, score in zip(places, scores, strict=True):
-                found.append(_span(*place, label if score.get("keyword", 0.0) > 0 else "other", names["keyword"]))
+            spans = _labelled(span_judge, chunk, names["generations"])
+            found += spans
+            if names["scored"] == names["generations"]:
+                pass
+            elif shares_labels(score_judge):
+                found += _labelled(score_judge, chunk, names["scored"])
+            elif (metric := metrics_of(score_judge)[0]).of:
+                values = judging.score(score_judge, [texts[s.trace_id].text[s.start : s.end] for s in spans])
+                found += [
+                    replace(s, judge=names["scored"], label=label if value.get(metric.name, 0.0) > 0 else OTHER)
+                    for s, value in zip(spans, values, strict=True)
+                ]
             advance(len(chunk))
     return found
 
 
-def _span(trace_id: str, start: int, end: int, label: str, judge: str) -> Span:
-    return Span(trace_id=trace_id, label=label, judge=judge, start=start, end=end, first=-1, last=-1)
+def _labelled(judge: Judge, chunk: Sequence[tuple[str, Text]], name: str) -> list[Span]:
+    """A judge's spans of texts."""
+    found = judging.annotate(judge, [text.text for _, text in chunk])
+    return [
+        Span(trace_id=text, label=label, judge=name, start=start, end=end, first=-1, last=-1)
+        for (text, _), spans in zip(chunk, found, strict=True)
+        for start, end, label in spans
+    ]
+
+
+def _judges(recipe: dict[str, Any]) -> list[Judge]:
+    """The span judge and the score judge."""
+    return [PluginSpec.model_validate(recipe[name]).build("judges") for name in ("span_judge", "score_judge")]
+
+
+def _check_flags(judge: Judge) -> None:
+    """Raises: SteerkitError when a judge's numbers don't say of a sentence that it is one."""
+    metric = metrics_of(judge)[0]
+    if not metric.of:
+        raise SteerkitError(
+            f"--what scored: the score judge {judge.name!r} gives {metric.unit} ({metric.name}), which picks out no "
+            "sentences; label those of the span judge (--what generations)"
+        )
 
 
 def _names(recipe: dict[str, Any]) -> dict[Flag, str]:
-    spans, scores = recipe["span_judge"]["name"], recipe["score_judge"]["name"]
-    return {"generations": spans, "keyword": scores if scores != spans else f"{scores}:score"}
+    """What the judges' labels go by; one name for one judge that labels for both."""
+    span_judge, score_judge = _judges(recipe)
+    spans, scores = span_judge.name, score_judge.name
+    same = spans == scores and span_judge.config == score_judge.config and shares_labels(score_judge)
+    return {"generations": spans, "scored": scores if scores != spans or same else f"{scores}:score"}
 
 
 def read_recipe(run: Path) -> dict[str, Any]:

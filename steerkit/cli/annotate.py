@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from steerkit.annotate.tasks import Task
 
-WHAT = ("spans", "generations", "keyword")
+WHAT = ("spans", "generations", "scored")
 
 
 def annotate(
@@ -22,7 +22,7 @@ def annotate(
         str,
         typer.Option(
             help="What is labelled: spans (of the traces), generations (their sentences that the span judge gave the "
-            "fitted label) or keyword (their sentences with a keyword)."
+            "fitted label) or scored (those that the score judge's share is above 0 in, as sentences with a keyword)."
         ),
     ] = "spans",
     sample: Annotated[

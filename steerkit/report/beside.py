@@ -1,36 +1,48 @@
-"""What stands beside the claims, as it comes out: baselines on b, text damage, cosines, windows, layers."""
+"""What stands beside the claims, as it comes out: baselines, other metrics, text damage, cosines, windows, layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from steerkit.metrics import JUDGED, OTHERS, RunMetric
 from steerkit.report import judges, vectors, words
 from steerkit.report.finding import Claim, beside
 from steerkit.report.run import Row, Run, select
-
-SWEPT = ("keyword", "judged_sentences")
 
 
 def beside_of(run: Run) -> list[Claim]:
     """All of it, in the order of the page."""
     return [
-        *_b_against_baselines(run), *_damage(run), *_sources(run), *_cosine(run), *_windows(run), *_layers(run),
-        *vectors.lens_lines(run), *vectors.projection_lines(run),
+        *_score_against_baselines(run), *_unclaimed(run), *_damage(run), *_sources(run), *_cosine(run),
+        *_windows(run), *_layers(run), *vectors.lens_lines(run), *vectors.projection_lines(run),
         *judges.agreement_lines(run),
     ]  # fmt: skip
 
 
-def _b_against_baselines(run: Run) -> list[Claim]:
-    rows = select(run.comparisons, experiment="baselines", strength=run.strength, metric="keyword")
+def _score_against_baselines(run: Run) -> list[Claim]:
+    if run.score.name == JUDGED:
+        return []  # a claim
+    rows = select(run.comparisons, experiment="baselines", strength=run.strength, metric=run.score.name)
     return [
-        beside(run, row, f"b, base-derived vector minus {row['vs_method']}")
+        beside(run, row, f"{words.named(run.score)}, base-derived vector minus {row['vs_method']}")
         for row in rows
         if row["vs_method"] != "none"
     ]
 
 
+def _unclaimed(run: Run) -> list[Claim]:
+    """Metrics that nothing is claimed about, steered minus unsteered."""
+    own = {"experiment": "transfer", "source": "base", "target": "reasoning", "strength": run.strength}
+    return [
+        beside(run, row, f"{_title(metric)}, steered minus unsteered")
+        for metric in run.shown
+        if not (metric.main and metric.sign)
+        for row in select(run.comparisons, **own, metric=metric.name, vs_method="none")
+    ]
+
+
 def _damage(run: Run) -> list[Claim]:
-    own = {"experiment": "transfer", "source": "base", "target": "reasoning", "metric": "other_sentences"}
+    own = {"experiment": "transfer", "source": "base", "target": "reasoning", "metric": OTHERS}
     rows = select(run.comparisons, **own, strength=run.strength, vs_method="none")
     steered = run.fitted(**own, strength=run.strength)
     text = "Sentences that fit no label (text damage), steered minus unsteered"
@@ -48,8 +60,8 @@ def _sources(run: Run) -> list[Claim]:
     )  # fmt: skip
     return [
         beside(run, row, f"{_title(metric)}, base-derived minus reasoning-derived vector")
-        for metric in SWEPT
-        for row in select(rows, metric=metric)
+        for metric in run.shown
+        for row in select(rows, metric=metric.name)
     ]
 
 
@@ -69,8 +81,8 @@ def _windows(run: Run) -> list[Claim]:
     """The fitted window against the latest one (0..5 when it was run), and the order of all of them."""
     rows = select(run.comparisons, experiment="offsets", strength=run.strength, vs_method=run.fitter)
     found = []
-    for metric in SWEPT:
-        own = select(rows, metric=metric)
+    for metric in run.shown:
+        own = select(rows, metric=metric.name)
         if own:
             zero = select(own, vs_window_start=0.0)
             row = (zero or [max(own, key=lambda r: r["vs_window_start"])])[0]
@@ -85,24 +97,33 @@ def _layers(run: Run) -> list[Claim]:
     """The steered block against the best other one, and the order of all of them."""
     rows = select(run.comparisons, experiment="layers", strength=run.strength, vs_method=run.fitter)
     found = []
-    for metric in SWEPT:
-        own = [row for row in select(rows, metric=metric) if row["delta"] is not None]
+    for metric in run.shown:
+        own = [row for row in select(rows, metric=metric.name) if row["delta"] is not None]
         if own:
-            row = min(own, key=lambda r: (r["delta"], r["vs_layer"]))
+            row = min(own, key=lambda r: (_towards(metric) * r["delta"], r["vs_layer"]))
             text = f"{_title(metric)}, block {run.layer} minus {words.short(row['vs_layer'])}, the best other"
             order = _order(run, "layers", metric, lambda r: words.short(r["layer"]))
             found.append(beside(run, row, text, order))
     return found
 
 
-def _order(run: Run, experiment: str, metric: str, name: Callable[[Row], str]) -> str:
-    """The three highest means of a sweep at the chosen strength, with intervals."""
-    rows = run.fitted(experiment=experiment, strength=run.strength, metric=metric)
-    rows = sorted((r for r in rows if r["mean"] is not None), key=lambda r: -r["mean"])[:3]
-    each = [f"{name(r)} with {words.percent(r['mean'])} % {words.interval(r['ci_low'], r['ci_high'])}" for r in rows]
-    return f"highest: {', '.join(each)}" if each else ""
+def _order(run: Run, experiment: str, metric: RunMetric, name: Callable[[Row], str]) -> str:
+    """The three best means of a sweep at the chosen strength, with intervals."""
+    rows = run.fitted(experiment=experiment, strength=run.strength, metric=metric.name)
+    rows = sorted((r for r in rows if r["mean"] is not None), key=lambda r: -_towards(metric) * r["mean"])[:3]
+    percent = " %" if metric.of else ""
+    each = [
+        f"{name(r)} with {words.value(r['mean'], metric)}{percent} {words.interval(r['ci_low'], r['ci_high'], metric)}"
+        for r in rows
+    ]
+    return f"{'highest' if _towards(metric) > 0 else 'lowest'}: {', '.join(each)}" if each else ""
 
 
-def _title(metric: str) -> str:
-    name = words.METRIC_NAMES[metric]
-    return name if name == "b" else name.capitalize()
+def _towards(metric: RunMetric) -> int:
+    """Which way a sweep is read: down only where down is better."""
+    return metric.sign or 1
+
+
+def _title(metric: RunMetric) -> str:
+    name = words.named(metric)
+    return name if len(name) == 1 else name[:1].upper() + name[1:]

@@ -35,7 +35,7 @@ def _few_apart(run: Run) -> list[str]:
     found = [row for row in _main(run) if 0 < row["n_apart"] < ENOUGH_APART <= row["n_prompts"]]
     if not found:
         return []
-    each = ", ".join(f"{words.METRIC_NAMES[row['metric']]} {words.number(row['n_apart'])}" for row in found)
+    each = ", ".join(f"{run.metric(row['metric']).title} {words.number(row['n_apart'])}" for row in found)
     return [
         f"Few prompts that differ, steered minus unsteered: {each}. With fewer than {ENOUGH_APART} the interval can "
         f"hold the truth less often than its level says ({GUIDE})."
@@ -67,13 +67,14 @@ def _degenerate(run: Run) -> list[str]:
 
 
 def _collapsed(run: Run) -> list[str]:
-    counts = [int(row["n_collapsed"]) for row in run.main("keyword")[:1]]
-    if not counts or not 0 < counts[0] < ENOUGH_APART:
+    """Rates of words are the figures that one text which repeats a word can outweigh all others in."""
+    counts = [int(row["n_collapsed"]) for row in run.main(run.score.name)[:1]]
+    if not counts or not 0 < counts[0] < ENOUGH_APART or run.score.of not in ("words", "tokens"):
         return []
     return [
-        f"{counts[0]} collapsed text{'s' * (counts[0] > 1)} at the chosen strength: where such a text repeats a "
-        "keyword it outweighs all others, and no interval for the mean of b is good; the claims that count them as "
-        "unsteered ones don't depend on them."
+        f"{counts[0]} collapsed text{'s' * (counts[0] > 1)} at the chosen strength: where such a text repeats a word "
+        f"that counts it outweighs all others, and no interval for the mean of {run.score.title} is good; the claims "
+        "that count them as unsteered ones don't depend on them."
     ]
 
 
@@ -82,7 +83,7 @@ def _pairing(run: Run) -> list[str]:
     if not gains:
         return []
     every = [row["pairing_gain"] for row in run.comparisons if row["pairing_gain"] is not None]
-    each = ", ".join(f"{_gain(gains[metric])} for {words.METRIC_NAMES[metric]}" for metric in gains)
+    each = ", ".join(f"{_gain(gains[metric])} for {run.metric(metric).title}" for metric in gains)
     return [
         "Pairing, each prompt against itself with the same random numbers, makes an interval narrower or wider than "
         f"two independent sets of prompts would: steered minus unsteered, {each}; {_gain(median(every))} in the median "
@@ -96,7 +97,7 @@ def _main(run: Run) -> list[Row]:
         run.comparisons, source="base", target="reasoning", method=run.fitter, layer=run.layer, pool="own",
         strength=run.strength, vs_method="none", vs_target="reasoning",
     )  # fmt: skip
-    return [row for metric in words.METRIC_NAMES for row in select(rows, metric=metric)[:1]]
+    return [row for metric in run.metrics for row in select(rows, metric=metric.name)[:1]]
 
 
 def _gain(gain: float) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from steerkit.errors import readable
 from steerkit.files import atomic
+from steerkit.metrics import RunMetric
 from steerkit.report import words
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.page import data_uri, environment
 from steerkit.report.run import Row, Run, select
-from steerkit.report.tabulate import SHOWN, Table, estimate
+from steerkit.report.tabulate import Table, estimate, tabulated
 
 FIGURES = ("transfer", "baselines", "offsets", "layers", "lens", "projection", "agreement", "texts")
 KEY = (
@@ -64,7 +65,7 @@ def claim_table(claims: Sequence[Sequence[Claim]]) -> Table:
     texts = dict.fromkeys(claim.text for own in claims for claim in own)
     by_text = [{claim.text: claim for claim in own} for own in claims]
     rows = [(text, *(cell for own in by_text for cell in _claim_cells(own.get(text)))) for text in texts]
-    headings = ("claim", *(f"{name}, {letter}" for letter in "AB" for name in ("points", "interval", "verdict")))
+    headings = ("claim", *(f"{name}, {letter}" for letter in "AB" for name in ("difference", "interval", "verdict")))
     return Table(headings, rows, 1)
 
 
@@ -93,9 +94,11 @@ def _shown(value: object) -> str:
 
 
 def condition_table(runs: Sequence[Run]) -> Table:
-    """Means of the conditions that both runs have, and the difference of the two."""
+    """Means of the conditions and metrics that both runs have, and the difference of the two."""
+    shown = [{metric.name: metric for metric in tabulated(run)} for run in runs]
+    alike = {name: own for name, own in shown[0].items() if name in shown[1] and _alike(own, shown[1][name])}
     by_key = [
-        {tuple(row[name] for name in KEY): row for row in select(run.results, split="test") if row["metric"] in SHOWN}
+        {tuple(row[name] for name in KEY): row for row in select(run.results, split="test") if row["metric"] in alike}
         for run in runs
     ]
     confidence = float(runs[0].recipe.get("confidence", 0.95))
@@ -104,16 +107,23 @@ def condition_table(runs: Sequence[Run]) -> Table:
         theirs = by_key[1].get(key)
         if theirs is not None:
             delta, low, high = difference(ours, theirs, confidence)
+            metric = alike[ours["metric"]]
             vector = "none" if ours["source"] == "none" else f"{ours['source']}-derived"
             layer = "" if ours["layer"] is None else f"block {words.short(ours['layer'])}"
             rows.append((
                 str(ours["experiment"]), words.method(ours["method"], runs[0].fitter), vector,
                 str(ours["target"]), layer, words.window(ours["window_start"], ours["window_end"]),
-                words.METRIC_NAMES[ours["metric"]], words.short(ours["strength"]), estimate(ours), estimate(theirs),
-                f"{words.percent(delta, signed=True)} {words.interval(low, high, signed=True)}",
+                f"{metric.title}, {words.unit(metric)}", words.short(ours["strength"]), estimate(ours, metric),
+                estimate(theirs, metric),
+                f"{words.value(delta, metric, signed=True)} {words.interval(low, high, metric, signed=True)}",
             ))  # fmt: skip
     headings = ("experiment", "method", "vector", "target", "block", "window", "metric", "strength", "A", "B", "B − A")
     return Table(headings, rows, 7)
+
+
+def _alike(one: RunMetric, other: RunMetric) -> bool:
+    """Whether values of a metric of two runs can be subtracted."""
+    return (one.unit, one.bounds) == (other.unit, other.bounds)
 
 
 def difference(ours: Row, theirs: Row, confidence: float) -> tuple[float, float, float]:

@@ -18,6 +18,11 @@ NOTES = {
     "left_out_traces": "annotated traces left out, their coverage too low",
     "empty_spans": "annotated spans without text",
 }
+COSTS = (
+    ("input_tokens", ",", "tokens read"),
+    ("output_tokens", ",", "written"),
+    ("dollars", ",.2f", "dollars"),
+)
 
 
 def data_lines(run: Run) -> list[str]:
@@ -36,9 +41,8 @@ def data_lines(run: Run) -> list[str]:
             lines.append(f"{text.capitalize()}: " + (f"{value:.1%}" if name == "mean_coverage" else f"{value:,}") + ".")
     if notes.get("answered_by"):
         by = ", ".join(f"{name} ({n:,} answers)" for name, n in notes["answered_by"].items())
-        cost = f", {notes['dollars']:,.2f} dollars" if "dollars" in notes else ""
-        tokens = f"{notes['input_tokens']:,} tokens read, {notes['output_tokens']:,} written"
-        lines.append(f"Spans labelled by {by}: {tokens}{cost}.")
+        cost = [f"{notes[key]:{form}} {unit}" for key, form, unit in COSTS if key in notes]
+        lines.append(f"Spans labelled by {by}{': ' * bool(cost)}{', '.join(cost)}.")
     if notes.get("unusable_answers"):
         lost = ", ".join(f"{kind} {n:,}" for kind, n in notes["unusable_answers"].items())
         lines.append(f"Traces left out, the judge's answer not being usable: {lost}.")

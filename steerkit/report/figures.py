@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from steerkit.metrics import OTHERS
 from steerkit.report import judges, style, sweeps, textgrid, vectors, words
 from steerkit.report.run import Row, Run, select
 from steerkit.report.style import Look
 from steerkit.report.texts import Shown
-
-SHOWN = ("keyword", "judged_sentences")
 
 
 def draw_all(run: Run, shown: Sequence[Shown]) -> list[str]:
@@ -32,62 +31,55 @@ def draw_all(run: Run, shown: Sequence[Shown]) -> list[str]:
     return [f"figures/{name}.{kind}" for name in names for kind in style.KINDS]
 
 
-def titles(run: Run) -> dict[str, str]:
-    """Panel title of each metric."""
-    keywords = ", ".join(run.recipe["score_judge"].get("keywords", ())) or run.recipe["score_judge"]["name"]
-    return {
-        "keyword": words.cut(f"b: keywords ({keywords})"),
-        "judged_sentences": words.cut(f"sentences judged {run.label}"),
-        "other_sentences": "sentences that fit no label (text damage)",
-    }
-
-
 def transfer(run: Run) -> None:
-    """b and judged sentences against the norm added, for both sources on both targets."""
+    """The shown metrics against the norm added, for both sources on both targets."""
     looks = {
         ("base", "reasoning"): Look(style.BLUE, "o", "-"),
         ("reasoning", "reasoning"): Look(style.VERMILLION, "s", "--"),
         ("base", "base"): Look(style.BLUE, "o", ":", hollow=True),
         ("reasoning", "base"): Look(style.VERMILLION, "s", ":", hollow=True),
     }
-    with style.figure(run, "transfer", 7.6, 3.6) as made:
-        axes = made.subplots(1, 2)
+    down, across = style.grid(len(run.shown))
+    with style.figure(run, "transfer", 3.8 * max(across, 2), 3.6 * down) as made:
+        axes = style.panels(made, len(run.shown))
         shown = _test(run, "transfer")
-        for ax, metric in zip(axes, SHOWN, strict=True):
+        for ax, metric in zip(axes, run.shown, strict=True):
             for shift, ((source, target), look) in zip(_shifts(4, shown), looks.items(), strict=True):
-                rows = select(shown, target=target, metric=metric)
+                rows = select(shown, target=target, metric=metric.name)
                 rows = [row for row in rows if row["source"] == source or row["method"] == "none"]
                 label = f"{source}-derived vector on {target} model"
-                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, shift=shift)
+                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, metric, shift=shift)
             style.strength_ticks(ax, shown)
-            style.panel(ax, titles(run)[metric], metric, style.strength_label(run))
+            style.panel(ax, words.heading(metric), metric, style.strength_label(run))
         style.legend(made, axes[0], 2)
         style.heading(made, run, f"Steering both models, block {run.layer}", shown)
 
 
 def baselines(run: Run) -> None:
-    """b, judged and other sentences against the norm added, for the fitted vector and every baseline."""
+    """The shown metrics and text damage against the norm added, for the fitted vector and every baseline."""
     shown = _test(run, "baselines")
     methods = list(dict.fromkeys(str(row["method"]) for row in shown if row["method"] not in ("none", run.fitter)))
-    with style.figure(run, "baselines", 10.2, 3.9) as made:
-        axes = made.subplots(1, 3)
-        for ax, metric in zip(axes, (*SHOWN, "other_sentences"), strict=True):
-            style.unsteered_band(ax, run.unsteered("reasoning", metric))
+    metrics = [*run.shown, run.metric(OTHERS)]
+    down, across = style.grid(len(metrics))
+    with style.figure(run, "baselines", 3.4 * max(across, 3), 3.9 * down) as made:
+        axes = style.panels(made, len(metrics))
+        for ax, metric in zip(axes, metrics, strict=True):
+            style.unsteered_band(ax, run.unsteered("reasoning", metric.name), metric)
             for index, (shift, method) in enumerate(
                 zip(_shifts(len(methods) + 1, shown), [run.fitter, *methods], strict=True)
             ):
-                rows = select(shown, metric=metric, method=method)
+                rows = select(shown, metric=metric.name, method=method)
                 label = f"{run.label} ({method}, fitted vector)" if method == run.fitter else method
                 look = style.LOOKS[index % len(style.LOOKS)]
-                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, shift=shift)
+                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, metric, shift=shift)
             style.strength_ticks(ax, [row for row in shown if row["method"] != "none"])
-            style.panel(ax, titles(run)[metric], metric, style.strength_label(run))
+            style.panel(ax, words.heading(metric), metric, style.strength_label(run))
         style.legend(made, axes[0], 4)
         style.heading(made, run, f"Reasoning model, equal norm added at block {run.layer}", shown)
 
 
 def texts(run: Run, shown: Shown) -> None:
-    """The first test prompt's texts, one below the other: sentences, keywords and windows marked."""
+    """The first test prompt's texts, one below the other: sentences, counted words and windows marked."""
     columns, width = 92, 8.2
     plain = [[replace(piece, shade=0) for piece in text.pieces] for text in shown.texts]
     pages = [textgrid.lines_of(pieces, columns, 14) for pieces in plain]
@@ -98,8 +90,9 @@ def texts(run: Run, shown: Shown) -> None:
             textgrid.draw(ax, lines, columns)
             ax.set_title(text.name)
         window = words.window(*run.window)
+        boxed = "" if shown.texts[0].marked is None else f"boxed: counted in {run.score.title}; "
         made.suptitle(
-            f"filled: judged {run.label}; boxed: keywords; underlined: tokens {window} before such a sentence",
+            f"filled: judged {run.label}; {boxed}underlined: tokens {window} before such a sentence",
             fontsize=9, x=0.01, ha="left",
         )  # fmt: skip
         textgrid.fit(made, list(axes), columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from steerkit.metrics import JUDGED, RunMetric
 from steerkit.report import words
 from steerkit.report.run import Row, Run, select
 
@@ -16,7 +17,7 @@ class Claim:
     Attributes:
         kind: `claim` (the question that the run was made for) or `beside` (as it comes out).
         text: what is claimed, or compared.
-        delta: difference, a share in [−1, 1] (of words for b, else of sentences); None when there is none.
+        delta: difference, or a mean, in the tables' unit; None when there is none.
         low: lower end of its interval.
         high: upper end.
         n: prompts that the difference is over.
@@ -24,6 +25,7 @@ class Claim:
         clear: whether a difference beside is told from 0 after Holm's adjustment over its family.
         degenerate: whether all prompts gave the same value, which leaves no interval.
         detail: what belongs beside it.
+        metric: what the difference is of; None when there is none.
     """
 
     kind: Literal["claim", "beside"] = "claim"
@@ -36,6 +38,7 @@ class Claim:
     clear: bool = False
     degenerate: bool = False
     detail: str = ""
+    metric: RunMetric | None = None
 
     @property
     def verdict(self) -> str:
@@ -50,21 +53,21 @@ class Claim:
 
     @property
     def points(self) -> str:
-        """The difference in percentage points."""
-        return words.percent(self.delta, signed=True)
+        """The difference in its metric's unit: for shares in percentage points."""
+        return words.value(self.delta, self.metric, signed=True) if self.metric else words.NOTHING
 
     @property
     def interval(self) -> str:
-        """Its interval in percentage points."""
-        return "degenerate" if self.degenerate else words.interval(self.low, self.high, signed=True)
+        """Its interval in the same unit."""
+        return "degenerate" if self.degenerate else words.interval(self.low, self.high, self.metric, signed=True)
 
 
-def claim_of(row: Row, text: str, **more: Any) -> Claim:
+def claim_of(run: Run, row: Row, text: str, **more: Any) -> Claim:
     """A Claim of a row of comparisons.csv."""
     values: dict[str, Any] = {"holds": row["holds"] is True, **more}
     return Claim(
         text=text, delta=row["delta"], low=row["ci_low"], high=row["ci_high"], n=int(row["n_prompts"]),
-        degenerate=row["degenerate"] is True, **values,
+        degenerate=row["degenerate"] is True, metric=run.metric(row["metric"]), **values,
     )  # fmt: skip
 
 
@@ -74,26 +77,31 @@ def beside(run: Run, row: Row, text: str, detail: str = "") -> Claim:
     p, tested = row["p_holm"], sum(not words.missing(other["p"]) for other in family)
     adjusted = "" if words.missing(p) else f"p {words.p_value(p)} after Holm over {tested}"
     return claim_of(
-        row, text, kind="beside", clear=not words.missing(p) and p < run.alpha,
+        run, row, text, kind="beside", clear=not words.missing(p) and p < run.alpha,
         detail="; ".join(part for part in (detail, adjusted) if part),
     )  # fmt: skip
 
 
 def claims_of(run: Run) -> list[Claim]:
     """The claims: base-derived vector on the reasoning model at the chosen strength, and on the base model."""
-    own = ", its own collapsed texts counted as unsteered ones"
-    sentences, baseline = f"judged {run.label} sentences", "every baseline of equal norm"
-    found = _unsteered_backtracks(run)
-    for metric, what, more in (
-        ("keyword", "b", ""), ("keyword_uncollapsed", "b", own),
-        ("judged_sentences", sentences, ""), ("judged_uncollapsed", sentences, own),
-    ):  # fmt: skip
-        found += _over_unsteered(run, metric, f"The base-derived vector raises {what} over unsteered{more}")
-        if what != "b":
-            found += _over_every_baseline(run, metric, f"The base-derived vector raises {what} over {baseline}{more}")
+    found = _unsteered_has_some(run)
+    for plain in (metric for metric in run.metrics if metric.main and metric.sign):
+        for metric in (plain, run.uncollapsed(plain)):
+            if metric is not None:
+                own = ", its own collapsed texts counted as unsteered ones" if metric.plain else ""
+                moves = f"The base-derived vector {'raises' if metric.sign > 0 else 'lowers'} {_what(run, plain)}"
+                found += _over_unsteered(run, metric, f"{moves} over unsteered{own}")
+                if plain.name == JUDGED:
+                    baselines = f"{moves} over every baseline of equal norm{own}"
+                    found += _over_every_baseline(run, metric, baselines)
     if not run.same_model:
-        found += _base_stays_below(run)
+        found += _base_stays(run)
     return found
+
+
+def _what(run: Run, metric: RunMetric) -> str:
+    """A metric in a claim."""
+    return f"judged {run.label} sentences" if metric.name == JUDGED else words.named(metric)
 
 
 def headline(run: Run, claims: list[Claim]) -> str:
@@ -110,7 +118,7 @@ def headline(run: Run, claims: list[Claim]) -> str:
         first = "The effect is there on these prompts."
     elif any(c.holds for c in effect):
         first = "Part of the effect is there on these prompts."
-    elif all(c.high is not None and c.high < 0 for c in effect):
+    elif all(_against(c) for c in effect):
         first = "The effect is not there on these prompts: the vector works the other way."
     else:
         first = "The effect is not shown on these prompts."
@@ -118,45 +126,55 @@ def headline(run: Run, claims: list[Claim]) -> str:
     return f"{first}{_change(run)} {len(good)} of {len(claims)} claims hold.{same}"
 
 
+def _against(claim: Claim) -> bool:
+    """Whether a claim's whole interval lies on the other side of 0."""
+    down = claim.metric is not None and claim.metric.sign < 0
+    return claim.low is not None and claim.high is not None and (claim.low > 0 if down else claim.high < 0)
+
+
 def _change(run: Run) -> str:
     """From how much to how much, as a sentence after a space; empty where a value is missing."""
     parts = []
-    for metric, name in (("judged_sentences", f"judged {run.label} sentences"), ("keyword", "b")):
-        before = run.unsteered("reasoning", metric)
-        after = run.main(metric)
+    for metric in sorted((m for m in run.metrics if m.main), key=lambda m: m.name != JUDGED):
+        before = run.unsteered("reasoning", metric.name)
+        after = run.main(metric.name)
         if before and after and not words.missing(after[0]["mean"]):
-            unit = words.METRIC_UNITS[metric].lstrip("% ")
-            parts.append(f"{name} {words.percent(before['mean'])} → {words.percent(after[0]['mean'])} % {unit}")
+            name = f"judged {run.label} sentences" if metric.name == JUDGED else metric.title
+            change = " → ".join(words.value(row["mean"], metric) for row in (before, after[0]))
+            parts.append(f"{name} {change} {words.unit(metric) if metric.of else f'({metric.unit})'}")
     where = (
         f"Base-derived vector on the reasoning model, strength {words.short(run.strength)} (chosen on other prompts)"
     )
     return f" {where}: {'; '.join(parts)}." if parts else ""
 
 
-def _unsteered_backtracks(run: Run) -> list[Claim]:
-    row = run.unsteered("reasoning", "keyword")
-    if row is None:
+def _unsteered_has_some(run: Run) -> list[Claim]:
+    """That there is something to raise: a share of 0 is none of it. Other metrics have no such zero."""
+    metric = run.score
+    row = run.unsteered("reasoning", metric.name)
+    if row is None or not metric.of or metric.sign <= 0:
         return []
     above = row["ci_low"] is not None and row["ci_low"] > 0 and row["degenerate"] is not True
     return [
         Claim(
-            text="The unsteered reasoning model backtracks: its b is above 0", delta=row["mean"], low=row["ci_low"],
-            high=row["ci_high"], n=int(row["n_prompts"]), holds=above, degenerate=row["degenerate"] is True,
+            text=f"The unsteered reasoning model has {_what(run, metric)} above 0", delta=row["mean"],
+            low=row["ci_low"], high=row["ci_high"], n=int(row["n_prompts"]), holds=above,
+            degenerate=row["degenerate"] is True, metric=metric,
         )
     ]  # fmt: skip
 
 
-def _over_unsteered(run: Run, metric: str, text: str) -> list[Claim]:
+def _over_unsteered(run: Run, metric: RunMetric, text: str) -> list[Claim]:
     rows = select(
         run.comparisons, source="base", target="reasoning", method=run.fitter, layer=run.layer, pool="own",
-        strength=run.strength, metric=metric, vs_method="none", vs_target="reasoning",
+        strength=run.strength, metric=metric.name, vs_method="none", vs_target="reasoning",
     )  # fmt: skip
-    return [claim_of(rows[0], text)] if rows else []
+    return [claim_of(run, rows[0], text)] if rows else []
 
 
-def _over_every_baseline(run: Run, metric: str, text: str) -> list[Claim]:
+def _over_every_baseline(run: Run, metric: RunMetric, text: str) -> list[Claim]:
     """One claim about all baselines: its figures are those of the baseline whose interval reaches lowest."""
-    rows = select(run.comparisons, experiment="baselines", strength=run.strength, metric=metric)
+    rows = select(run.comparisons, experiment="baselines", strength=run.strength, metric=metric.name)
     rows = [row for row in rows if row["vs_method"] != "none"]
     if not rows:
         return []
@@ -166,25 +184,32 @@ def _over_every_baseline(run: Run, metric: str, text: str) -> list[Claim]:
     detail = f"figures against {closest['vs_method']}, where it is weakest; holds against {len(beaten)} of {len(rows)}"
     if beaten and others:
         detail += f", not against {', '.join(others)}"
-    return [claim_of(closest, text, holds=not others, detail=detail)]
+    return [claim_of(run, closest, text, holds=not others, detail=detail)]
 
 
-def _base_stays_below(run: Run) -> list[Claim]:
-    """The base model's b against the unsteered reasoning model's, at every strength of both vectors."""
-    rows = select(run.comparisons, experiment="transfer", target="base", metric="keyword", vs_target="reasoning")
-    reasoning, base = run.unsteered("reasoning", "keyword"), run.unsteered("base", "keyword")
-    if not rows or not reasoning or not base:
+def _base_stays(run: Run) -> list[Claim]:
+    """The base model against the unsteered reasoning model, at every strength of both vectors: it stays behind."""
+    metric, sign = run.score, run.score.sign
+    rows = select(run.comparisons, experiment="transfer", target="base", metric=metric.name, vs_target="reasoning")
+    reasoning, base = run.unsteered("reasoning", metric.name), run.unsteered("base", metric.name)
+    if not rows or not reasoning or not base or not sign:
         return []
-    text = "The base model's b stays below the unsteered reasoning model's at every strength"
-    highest = max(rows, key=lambda row: (row["ci_high"] is None, row["ci_high"] or 0.0, row["delta"] or 0.0))
-    below = all(row["ci_high"] is not None and row["ci_high"] < 0 and row["degenerate"] is not True for row in rows)
-    steered = run.fitted(experiment="transfer", target="base", metric="keyword")
+    side, end = ("below", "ci_high") if sign > 0 else ("above", "ci_low")
+    title = words.named(metric)
+    text = f"The base model's {title} stays {side} the unsteered reasoning model's at every strength"
+    closest = max(rows, key=lambda row: (row[end] is None, sign * (row[end] or 0.0), sign * (row["delta"] or 0.0)))
+    behind = all(row[end] is not None and sign * row[end] < 0 and row["degenerate"] is not True for row in rows)
+    steered = run.fitted(experiment="transfer", target="base", metric=metric.name)
     filled = min(int(row["n_nonempty"]) for row in [base, *steered])
     values = [row["mean"] for row in steered if row["mean"] is not None]
+    most = (max if sign > 0 else min)(values, default=None)
+    percent = " %" if metric.of else ""
     detail = (
-        f"figures where it comes closest, {highest['source']}-derived at strength {words.short(highest['strength'])}; "
-        f"b of the base model: unsteered {words.percent(base['mean'])} %, "
-        f"steered at most {words.percent(max(values, default=None))} %; at least {filled} texts not empty"
+        f"figures where it comes closest, {closest['source']}-derived at strength {words.short(closest['strength'])}; "
+        f"{title} of the base model: unsteered {words.value(base['mean'], metric)}{percent}, "
+        f"steered at {'most' if sign > 0 else 'least'} {words.value(most, metric)}{percent}; at least {filled} texts "
+        "not empty"
     )
-    unsteered_below = base["mean"] is not None and base["mean"] < (reasoning["mean"] or 0)
-    return [claim_of(highest, text, holds=below and unsteered_below, detail=detail)]
+    means = base["mean"], reasoning["mean"]
+    unsteered_behind = None not in means and sign * (means[0] - means[1]) < 0
+    return [claim_of(run, closest, text, holds=behind and unsteered_behind, detail=detail)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from steerkit.interfaces import Metric
 from steerkit.report import style, words
 from steerkit.report.finding import Claim
 from steerkit.report.run import Row, Run, select
 from steerkit.report.style import Look
 from steerkit.report.tabulate import Table
 
+SHARE = Metric("agreement", "share of sentences", (0.0, 1.0), "up")
 METRICS = ("precision", "recall", "f1")
 NAMES = {"precision": "precision", "recall": "recall", "f1": "F1"}
 LOOKS = (Look(style.BLUE, "o", "-"), Look(style.ORANGE, "s", "--"), Look(style.BLACK, "D", ":"))
@@ -22,9 +24,11 @@ def draw(run: Run) -> None:
         for shift, metric, look in zip((-0.06, 0.0, 0.06), METRICS, LOOKS, strict=True):
             own = sorted(select(rows, metric=metric), key=lambda row: row["group"])
             shown = [{**row, "mean": row["value"]} for row in own]
-            style.series(ax, shown, [strengths.index(row["group"]) for row in own], look, NAMES[metric], shift=shift)
+            style.series(
+                ax, shown, [strengths.index(row["group"]) for row in own], look, NAMES[metric], SHARE, shift=shift
+            )
         ax.set_xticks(range(len(strengths)), [words.short(s) for s in strengths])
-        style.panel(ax, f"sentences judged {run.label}", "judged_sentences", "strength")
+        style.panel(ax, f"sentences judged {run.label}", SHARE, "strength")
         ax.set_ylabel("%")
         style.legend(made, ax, 3)
         n = max((int(row["n_traces"]) for row in rows), default=0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from steerkit.errors import UNSAFE
 from steerkit.files import atomic
+from steerkit.metrics import RunMetric
 from steerkit.report import facts, judges, tabulate, vectors, words
 from steerkit.report.beside import beside_of
 from steerkit.report.cautions import cautions
@@ -45,7 +46,9 @@ def write_page(run: Run, figures: Sequence[str], shown: Sequence[Shown], note: s
             name=run.recipe.get("name", ""),
             about=run.recipe.get("about", ""),
             strength=words.short(run.strength),
-            keywords=", ".join(run.recipe["score_judge"].get("keywords", ())),
+            difference=words.difference(run.shown),
+            measured="; ".join(map(_measured, tabulate.tabulated(run))),
+            marked=any(text.marked is not None for prompt in shown for text in prompt.texts),
             headline=headline(run, claims),
             claims=claims,
             cautions=cautions(run, claims),
@@ -69,6 +72,13 @@ def write_page(run: Run, figures: Sequence[str], shown: Sequence[Shown], note: s
     with atomic(run.folder / FILE) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair is no UTF-8
     return FILE
+
+
+def _measured(metric: RunMetric) -> str:
+    """What a metric is, in a few words."""
+    by = "by the prompts' right answers" if metric.judge == "answer" else f"judge {metric.judge}"
+    better = {1: ", up is better", -1: ", down is better", 0: ""}[metric.sign]
+    return f"{metric.about or metric.title} ({metric.unit}, {by}{better})"
 
 
 def _judge(run: Run, key: str) -> str:

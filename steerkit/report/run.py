@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from steerkit.bounded_yaml import load
 from steerkit.errors import SteerkitError
 from steerkit.files import read_whole_lines
+from steerkit.metrics import FILE as METRICS
+from steerkit.metrics import RunMetric, read_metrics
 
 if TYPE_CHECKING:
     from steerkit.conditions import VectorKey
@@ -24,34 +26,57 @@ TABLES = {"results.csv": ("n_apart", "degenerate"), "comparisons.csv": ("n_apart
 
 @dataclass(frozen=True)
 class Run:
-    """The files of a run folder. Shares and strengths are as in the tables: shares in [0, 1].
+    """The files of a run folder. Values are as in the tables: shares in [0, 1], others in their metric's unit.
 
     Attributes:
         recipe: `recipe.yaml` as it was run.
         results: rows of `results.csv`: one a condition and metric.
         comparisons: rows of `comparisons.csv`: paired differences on the test prompts.
+        metrics: what the tables' metrics are.
     """
 
     folder: Path
     recipe: dict[str, Any]
     results: list[Row]
     comparisons: list[Row]
+    metrics: tuple[RunMetric, ...]
 
     @classmethod
     def read(cls, folder: Path) -> Run:
         """Read a run folder.
 
         Raises:
-            SteerkitError: it lacks `recipe.yaml` or a table: the run is not finished.
+            SteerkitError: it lacks `recipe.yaml`, a table or `metrics.json`: the run is not finished.
         """
-        for name in ("recipe.yaml", "results.csv", "comparisons.csv"):
+        for name in ("recipe.yaml", "results.csv", "comparisons.csv", METRICS):
             if not (folder / name).is_file():
-                raise SteerkitError(f"{folder / name}: is not there: no finished run; run the recipe to its end first")
+                raise SteerkitError(
+                    f"{folder / name}: is not there: no finished run, or one of another version of steerkit; run the "
+                    "recipe to its end in this folder first"
+                )
         recipe = load(folder / "recipe.yaml")
         if not isinstance(recipe, dict):
             raise SteerkitError(f"{folder / 'recipe.yaml'}: is no recipe: a mapping of keys to values")
-        tables = [_table(folder / name, columns) for name, columns in TABLES.items()]
-        return cls(folder, recipe, *tables)
+        results, comparisons = (_table(folder / name, columns) for name, columns in TABLES.items())
+        return cls(folder, recipe, results, comparisons, read_metrics(folder))
+
+    def metric(self, name: str) -> RunMetric:
+        """A metric of the tables by its name."""
+        return next(metric for metric in self.metrics if metric.name == name)
+
+    @cached_property
+    def shown(self) -> list[RunMetric]:
+        """The metrics that figures have a panel of, and tables a column: the score judge's, and judged sentences."""
+        return [metric for metric in self.metrics if metric.shown]
+
+    @cached_property
+    def score(self) -> RunMetric:
+        """The score judge's metric that claims are made about; judged sentences where it has none of its own."""
+        return next(metric for metric in self.metrics if metric.main)
+
+    def uncollapsed(self, metric: RunMetric) -> RunMetric | None:
+        """The same with collapsed texts counted as unsteered ones; None where there is no such metric."""
+        return next((other for other in self.metrics if other.plain == metric.name), None)
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; empty when it isn't there."""

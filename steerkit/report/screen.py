@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steerkit.report import words
 from steerkit.report.beside import beside_of
 from steerkit.report.cautions import cautions
 from steerkit.report.finding import Claim, claims_of, headline
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 STYLES = {"holds": "green", "does not hold": "red", "cannot be told": "yellow"}
 NOTE = (
-    "Paired differences in percentage points of words (b) or sentences; skew-corrected t intervals over test prompts, "
-    "each on its own. Verdicts beside the claims are Holm's, over all comparisons of an experiment and metric."
+    "Paired differences, of shares in percentage points; skew-corrected t intervals over test prompts, each on its "
+    "own. Verdicts beside the claims are Holm's, over all comparisons of an experiment and metric."
 )
 
 
@@ -45,7 +46,7 @@ def print_summary(folder: Path, console: Console) -> None:
     console.print(Text(headline(run, claims)), soft_wrap=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("claim", ratio=1)
-    table.add_column("points", justify="right", no_wrap=True)
+    table.add_column(words.difference(run.shown).removeprefix("difference, "), justify="right", no_wrap=True)
     table.add_column(f"{run.level} interval", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerkit.files import atomic
+from steerkit.interfaces import Metric
 from steerkit.report.run import Row, Run
-from steerkit.report.words import METRIC_UNITS, cut, missing
+from steerkit.report.words import cut, factor, missing, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,41 +64,60 @@ def figure(run: Run, name: str, width: float, height: float) -> Iterator[Figure]
                 made.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-def series(ax: Axes, rows: Sequence[Row], xs: Sequence[float], look: Look, label: str, *, shift: float = 0.0) -> None:
-    """Means with their intervals in percent; points without a value are left out."""
+def grid(count: int, most: int = 3) -> tuple[int, int]:
+    """Rows and columns for so many panels."""
+    columns = min(count, most)
+    return -(-count // columns), columns
+
+
+def panels(made: Figure, count: int, most: int = 3) -> list[Axes]:
+    """Axes of so many panels, row by row."""
+    axes: list[Axes] = list(made.subplots(*grid(count, most), squeeze=False).flat)
+    for empty in axes[count:]:
+        empty.set_axis_off()
+    return axes[:count]
+
+
+def series(
+    ax: Axes, rows: Sequence[Row], xs: Sequence[float], look: Look, label: str, metric: Metric, *, shift: float = 0.0
+) -> None:
+    """A metric's means with their intervals; points without a value are left out."""
+    scale = factor(metric)
     found = [
         (x + shift, r) for x, r in sorted(zip(xs, rows, strict=True), key=lambda p: p[0]) if not missing(r["mean"])
     ]
     at = [x for x, _ in found]
     face = "white" if look.hollow else look.color
     ax.plot(
-        at, [100 * r["mean"] for _, r in found], color=look.color, marker=look.marker, linestyle=look.line,
+        at, [scale * r["mean"] for _, r in found], color=look.color, marker=look.marker, linestyle=look.line,
         markerfacecolor=face, label=cut(label), zorder=3,
         clip_on=not at,  # markers at 0 are whole; an empty line has no extent to lay out
     )  # fmt: skip
-    ends = [(x, 100 * r["ci_low"], 100 * r["ci_high"]) for x, r in found if not missing(r["ci_low"])]
+    ends = [(x, scale * r["ci_low"], scale * r["ci_high"]) for x, r in found if not missing(r["ci_low"])]
     # Not error bars: an interval is not of the same length on both sides of the mean.
     if ends:
         xs, lows, highs = zip(*ends, strict=True)
         ax.vlines(xs, lows, highs, color=look.color, lw=1, zorder=2)
 
 
-def unsteered_band(ax: Axes, row: Row | None) -> None:
+def unsteered_band(ax: Axes, row: Row | None, metric: Metric) -> None:
     """The unsteered model's mean and interval, right across the panel."""
     if row is None or missing(row["mean"]):
         return
-    ax.axhline(100 * row["mean"], color=GREY, lw=1, ls=(0, (4, 2)), label="unsteered", zorder=1)
+    scale = factor(metric)
+    ax.axhline(scale * row["mean"], color=GREY, lw=1, ls=(0, (4, 2)), label="unsteered", zorder=1)
     if not missing(row["ci_low"]):
-        ax.axhspan(100 * row["ci_low"], 100 * row["ci_high"], color=GREY, alpha=0.12, lw=0, zorder=0)
+        ax.axhspan(scale * row["ci_low"], scale * row["ci_high"], color=GREY, alpha=0.12, lw=0, zorder=0)
 
 
-def panel(ax: Axes, title: str, metric: str, xlabel: str) -> None:
-    """Title, axis labels with units, an axis that starts at 0; says so when there is nothing to show."""
+def panel(ax: Axes, title: str, metric: Metric, xlabel: str) -> None:
+    """Title, axis labels with units, an axis from 0 where nothing lies below; says so when there is nothing to show."""
     ax.set_title(title)
     ax.set_xlabel(xlabel)
-    ax.set_ylabel(METRIC_UNITS[metric])
+    ax.set_ylabel(unit(metric))
     low, high = ax.get_ylim()
-    ax.set_ylim(0, high if high > 0 and ax.has_data() and low != high else 1)
+    if metric.limits[0] == 0:
+        ax.set_ylim(0, high if high > 0 and ax.has_data() and low != high else 1)
     if not any(len(line.get_xdata()) for line in ax.get_lines()):  # type: ignore[arg-type]
         ax.set_yticks([])
         ax.text(0.5, 0.5, "no values: every text is empty", transform=ax.transAxes, ha="center", color=GREY)

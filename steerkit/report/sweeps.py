@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from steerkit.report import figures, style, words
+from steerkit.metrics import RunMetric
+from steerkit.report import style, words
 from steerkit.report.run import Row, Run, select
 
 if TYPE_CHECKING:
@@ -46,22 +47,23 @@ def layers(run: Run) -> None:
 
 
 def draw(run: Run, sweep: Sweep) -> None:
-    """Two panels a source, b and judged sentences."""
+    """A panel a source and shown metric."""
     rows = run.fitted(experiment=sweep.experiment)
     strengths = sorted({row["strength"] for row in rows})
     sources = list(dict.fromkeys(str(row["source"]) for row in rows))
     several = len(strengths) > 1
     height = 1.9 + 0.34 * len(strengths) if several else 3.3
-    with style.figure(run, sweep.experiment, 8.6, height * len(sources)) as made:
-        axes = made.subplots(len(sources), 2, squeeze=False)
-        for pair, source in zip(axes, sources, strict=True):
-            for ax, metric in zip(pair, figures.SHOWN, strict=True):
-                own = sorted(select(rows, metric=metric, source=source), key=sweep.column)
-                (heatmap if several else line)(made, ax, run, sweep, own, metric)
-                if len(sources) > 1:
-                    ax.set_title(f"{source}-derived vector\n{ax.get_title(loc='left')}")
+    wanted = [(source, metric) for source in sources for metric in run.shown]
+    down, across = style.grid(len(wanted), min(len(run.shown), 3))
+    with style.figure(run, sweep.experiment, 4.3 * max(across, 2), height * down) as made:
+        axes = style.panels(made, len(wanted), across)
+        for ax, (source, metric) in zip(axes, wanted, strict=True):
+            own = sorted(select(rows, metric=metric.name, source=source), key=sweep.column)
+            (heatmap if several else line)(made, ax, run, sweep, own, metric)
+            if len(sources) > 1:
+                ax.set_title(f"{source}-derived vector\n{ax.get_title(loc='left')}")
         if not several:
-            style.legend(made, axes[0, 0], 3)
+            style.legend(made, axes[0], 3)
         at = f"strength {', '.join(map(words.short, strengths))}"
         what = f"{sweep.heading}, {at}" if not several else sweep.heading
         if several:
@@ -76,20 +78,20 @@ def draw(run: Run, sweep: Sweep) -> None:
             style.heading(made, run, what, rows)
 
 
-def line(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric: str) -> None:
+def line(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric: RunMetric) -> None:
     """Means with intervals; the fitted vector's own place is filled."""
     places = list(range(len(rows)))
-    style.unsteered_band(ax, run.unsteered("reasoning", metric))
+    style.unsteered_band(ax, run.unsteered("reasoning", metric.name), metric)
     look = style.Look(style.BLUE, "o", "-", hollow=True)
-    style.series(ax, rows, places, look, "steered reasoning model")
+    style.series(ax, rows, places, look, "steered reasoning model", metric)
     own = [(place, row) for place, row in zip(places, rows, strict=True) if sweep.column(row) == sweep.own]
     filled = style.Look(style.BLUE, "o", "none")
-    style.series(ax, [row for _, row in own], [float(p) for p, _ in own], filled, "as in the other experiments")
+    style.series(ax, [row for _, row in own], [float(p) for p, _ in own], filled, "as in the other experiments", metric)
     _ticks(ax, rows, sweep)
-    style.panel(ax, figures.titles(run)[metric], metric, sweep.label)
+    style.panel(ax, words.heading(metric), metric, sweep.label)
 
 
-def heatmap(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric: str) -> None:
+def heatmap(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], metric: RunMetric) -> None:
     """Strength upwards, the mean in each cell; the column of the other experiments is outlined."""
     import numpy as np
 
@@ -98,23 +100,28 @@ def heatmap(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], met
     grid = np.full((len(strengths), len(columns)), np.nan)
     for row in rows:
         if not words.missing(row["mean"]):
-            grid[strengths.index(row["strength"]), list(columns).index(sweep.column(row))] = 100 * row["mean"]
-    top = float(np.nanmax(grid)) if np.isfinite(grid).any() else 0.0
-    image: Any = ax.imshow(grid, cmap="cividis", origin="lower", aspect="auto", vmin=0, vmax=top or 1)
+            grid[strengths.index(row["strength"]), list(columns).index(sweep.column(row))] = row["mean"]
+    scale, there = words.factor(metric), grid[np.isfinite(grid)]
+    low = 0.0 if metric.limits[0] == 0 or not there.size else float(there.min())
+    high = max(float(there.max()), low) if there.size else low
+    span = high - low
+    image: Any = ax.imshow(
+        scale * grid, cmap="cividis", origin="lower", aspect="auto", vmin=scale * low, vmax=scale * (low + (span or 1))
+    )
     ax.grid(visible=False)
-    made.colorbar(image, ax=ax, label=words.METRIC_UNITS[metric], shrink=0.9)
+    made.colorbar(image, ax=ax, label=words.unit(metric), shrink=0.9)
     if len(columns) <= MANY:
         for (y, x), value in np.ndenumerate(grid):
-            text = words.percent(value / 100)
-            ax.text(x, y, text, ha="center", va="center", fontsize=7, color="black" if value > 0.55 * top else "white")
+            text, dark = words.value(value, metric), not value - low > 0.55 * span
+            ax.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     if sweep.own in columns:
         at = list(columns).index(sweep.own)
         ax.axvspan(at - 0.49, at + 0.49, fill=False, edgecolor="white", lw=1.6, ls=(0, (4, 2)))
     ax.set_yticks(range(len(strengths)), [words.short(s) for s in strengths])
     _ticks(ax, list(columns.values()), sweep)
-    unsteered = run.unsteered("reasoning", metric)
-    beside = f"; unsteered {words.percent(unsteered['mean'])}" if unsteered else ""
-    ax.set_title(figures.titles(run)[metric] + beside)
+    unsteered = run.unsteered("reasoning", metric.name)
+    beside = f"; unsteered {words.value(unsteered['mean'], metric)}" if unsteered else ""
+    ax.set_title(words.heading(metric) + beside)
     ax.set_xlabel(sweep.label)
     ax.set_ylabel("strength")
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from steerkit.interfaces import Metric
+from steerkit.metrics import ACCURACY, OTHERS, RunMetric
 from steerkit.report import words
 from steerkit.report.run import Row, Run, select
 
-SHOWN = ("keyword", "judged_sentences", "other_sentences")
-HEADINGS = {
-    "keyword": "b, % of words", "judged_sentences": "judged, % of sentences",
-    "other_sentences": "other, % of sentences", "accuracy": "right, % of texts",
-}  # fmt: skip
 QUALITY = ("texts not empty", "collapsed", "mean words", "longest repeat", "distinct‑2", "perplexity")
 
 
@@ -37,8 +34,8 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
     for row in rows:
         key = tuple(row[c] for c in ("source", "target", "method", "layer", "window_start", "strength"))
         by_condition.setdefault(key, {})[row["metric"]] = row
-    shown = (*SHOWN, *({"accuracy"} & {row["metric"] for row in rows}))
-    metrics = [HEADINGS[metric] for metric in shown]
+    shown = tabulated(run)
+    metrics = [f"{metric.title}, {words.unit(metric)}" for metric in shown]
     quality = QUALITY if any(not words.missing(row.get("perplexity")) for row in rows) else QUALITY[:-1]
     made, strong = [], set()
     for index, found in enumerate(by_condition.values()):
@@ -47,40 +44,45 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
             strong.add(index)
         made.append((
             *_names(run, experiment, any_row), words.short(any_row["strength"]),
-            *(estimate(found.get(metric)) for metric in shown), *_quality(any_row)[: len(quality)],
+            *(estimate(found.get(metric.name), metric) for metric in shown), *_quality(any_row)[: len(quality)],
         ))  # fmt: skip
     return Table((*names, "strength", *metrics, *quality), made, len(names), frozenset(strong))
 
 
+def tabulated(run: Run) -> list[RunMetric]:
+    """The metrics that tables of conditions have a column of."""
+    return [*run.shown, *(metric for metric in run.metrics if metric.name in (OTHERS, ACCURACY))]
+
+
 def comparison_table(run: Run) -> Table:
-    """All paired differences at the chosen strength."""
-    rows = [row for row in run.comparisons if row["strength"] == run.strength]
+    """All paired differences at the chosen strength, each in its metric's unit."""
     headings = (
-        "experiment", "vector", "target", "minus", "metric", "difference, points", f"{run.level} interval", "p, Holm",
+        "experiment", "vector", "target", "minus", "metric", "unit", "difference", f"{run.level} interval", "p, Holm",
         "narrower by pairing, %", "n",
     )  # fmt: skip
-    made = [
-        (
-            str(row["experiment"]), f"{row['source']}-derived", str(row["target"]), _other(row),
-            words.METRIC_NAMES.get(row["metric"], str(row["metric"])), words.percent(row["delta"], signed=True),
-            words.interval(row["ci_low"], row["ci_high"], signed=True), _p(row["p_holm"]),
-            words.number(None if row["pairing_gain"] is None else 100 * row["pairing_gain"]),
-            words.number(row["n_prompts"]),
-        )
-        for row in rows
-    ]  # fmt: skip
-    return Table(headings, made, 5)
+    rows = [_difference(run, row) for row in run.comparisons if row["strength"] == run.strength]
+    return Table(headings, rows, 6)
+
+
+def _difference(run: Run, row: Row) -> tuple[str, ...]:
+    metric = run.metric(row["metric"])
+    what = str(row["experiment"]), f"{row['source']}-derived", str(row["target"]), _other(row)
+    unit = f"points ({words.unit(metric)})" if metric.of else metric.unit
+    delta = words.value(row["delta"], metric, signed=True)
+    interval = words.interval(row["ci_low"], row["ci_high"], metric, signed=True)
+    gain = words.number(None if row["pairing_gain"] is None else 100 * row["pairing_gain"])
+    return (*what, metric.title, unit, delta, interval, _p(row["p_holm"]), gain, words.number(row["n_prompts"]))
 
 
 def _p(value: float | None) -> str:
     return words.NOTHING if value is None else words.p_value(value)
 
 
-def estimate(row: Row | None) -> str:
-    """A mean with its interval, in percent."""
+def estimate(row: Row | None, metric: Metric) -> str:
+    """A mean with its interval, shares in percent."""
     if row is None or words.missing(row["mean"]):
         return words.NOTHING
-    return f"{words.percent(row['mean'])} {words.interval(row['ci_low'], row['ci_high'])}"
+    return f"{words.value(row['mean'], metric)} {words.interval(row['ci_low'], row['ci_high'], metric)}"
 
 
 def _is_main(run: Run, row: Row) -> bool:

@@ -75,7 +75,7 @@ def inches(lines: int, width: float, columns: int) -> float:
 
 
 def draw(ax: Axes, lines: Sequence[Sequence[Cell]], columns: int) -> None:
-    """Draw lines: sentences filled, keywords bold in a box, windows underlined, shades from white to blue."""
+    """Draw lines: sentences filled, counted words bold in a box, windows underlined, shades from white to blue."""
     from matplotlib.patches import Rectangle
 
     ax.set_xlim(0, columns)
@@ -93,11 +93,11 @@ def draw(ax: Axes, lines: Sequence[Sequence[Cell]], columns: int) -> None:
                 ax.add_patch(Rectangle(box, length, 0.76 * HEIGHT, color=style.SKY, alpha=alpha, lw=0))
             if piece.window:
                 ax.plot([column, column + length], [top + 0.9 * HEIGHT] * 2, color=style.VERMILLION, lw=1.4)
-            if piece.keyword:
+            if piece.marked:
                 ax.add_patch(Rectangle((column, top + 0.1 * HEIGHT), length, 0.8 * HEIGHT, fill=False, lw=0.9))
             ax.text(
                 column, top + HEIGHT / 2, characters, family=FONT, va="center",
-                weight="bold" if piece.keyword else "normal", in_layout=False,
+                weight="bold" if piece.marked else "normal", in_layout=False,
             )  # fmt: skip
             column += length
 

@@ -1,16 +1,17 @@
-"""Texts to read: unsteered beside steered, with keywords and judged sentences marked."""
+"""Texts to read: unsteered beside steered, with judged sentences and what the score judge counts marked."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from steerkit.conditions import Condition
 from steerkit.errors import SteerkitError
+from steerkit.interfaces import Judge
 from steerkit.quality import collapsed
 from steerkit.report.run import Row, Run, select
 from steerkit.tokens import split_answer
@@ -23,7 +24,6 @@ SHADES = 4
 Span = tuple[int, int]
 Tokens = tuple[Sequence[int], Sequence[int]]
 """Where a text's tokens start, and which of them continue a character (see `steerkit.tokens.Decoded`)."""
-Marks = Callable[[str], list[Span]]
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,31 @@ class Piece:
 
     Attributes:
         judged: whether it lies in a sentence with the fitted label.
-        keyword: whether the score judge counts it.
+        marked: whether the score judge counts it.
         window: whether it lies in the fitted window before such a sentence.
         shade: 0 to 4: how far the projection on the vector is above 0.
     """
 
     text: str
     judged: bool = False
-    keyword: bool = False
+    marked: bool = False
     window: bool = False
     shade: int = 0
 
 
 @dataclass(frozen=True)
 class Text:
-    """One generation: its reasoning in marked pieces, and what came after it."""
+    """One generation: its reasoning in marked pieces, and what came after it.
+
+    Attributes:
+        marked: places that the score judge counts; None where it has no such places, or can't be had.
+        judged: sentences with the fitted label; None where the span judge can't be had.
+    """
 
     name: str
     pieces: list[Piece]
     answer: str
-    keywords: int
+    marked: int | None
     judged: int | None
     sentences: int
     collapsed: bool
@@ -76,14 +81,15 @@ def browse(run: Run) -> tuple[list[Shown], str]:
     rows = {(row["prompt_id"], row["condition"]): row for row in generations if row["condition"] in named}
     wanted = [(p["id"], ids) for p in prompts for ids in named if (p["id"], ids) in rows]
     split = {key: split_answer(str(rows[key]["text"]), run.recipe.get("think_end", "")) for key in wanted}
-    judged, note = _judge(run, [split[key][0] for key in wanted])
-    spans = dict(zip(wanted, judged, strict=True))
-    shades, marks = shades_of(run), marks_of(run)
+    texts = [split[key][0] for key in wanted]
+    judged, note = _judge(run, texts)
+    spans, marks = dict(zip(wanted, judged, strict=True)), dict(zip(wanted, marks_of(run, texts), strict=True))
+    shades = shades_of(run)
     shown = []
     for prompt in prompts:
         keys = [(prompt["id"], ids) for ids in named if (prompt["id"], ids) in split]
         own = [
-            _text(run, named[key[1]], *split[key], spans[key], marks,
+            _text(run, named[key[1]], *split[key], spans[key], marks[key],
                   (rows[key].get("starts", ()), rows[key].get("continues", ())),
                   shades.get(f"{key[0]}-0", ()) if named[key[1]] == UNSTEERED else ())
             for key in keys
@@ -164,50 +170,49 @@ def windows_before(judged: Sequence[Span], tokens: Tokens, window: tuple[int, in
 
 
 def _text(
-    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, marks: Marks,
+    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, marks: list[Span] | None,
     tokens: Tokens, shades: Sequence[tuple[int, int, int]],
 ) -> Text:  # fmt: skip
     judged = [(start, end) for start, end, label in spans or () if label == run.label]
-    keywords = marks(text)
     windows = windows_before(judged, tokens, run.window, len(text))
     return Text(
-        name=name, pieces=pieces(text, judged, keywords, windows, shades), answer=answer, keywords=len(keywords),
-        judged=None if spans is None else len(judged), sentences=len(spans or ()), collapsed=collapsed(text),
+        name=name, pieces=pieces(text, judged, marks or (), windows, shades), answer=answer,
+        marked=None if marks is None else len(marks), judged=None if spans is None else len(judged),
+        sentences=len(spans or ()), collapsed=collapsed(text),
         empty=not text.strip(),
     )  # fmt: skip
 
 
-def marks_of(run: Run) -> Marks:
-    """What the run's score judge counts in a text, where the judge can be had here; nothing where it can't."""
+def marks_of(run: Run, texts: Sequence[str]) -> list[list[Span] | None]:
+    """What the run's score judge counts in each text; None where it has no such places, or can't be had here."""
     from steerkit.arguments import PluginSpec
 
     try:
-        judge: Any = PluginSpec(**run.recipe["score_judge"]).build("judges")
+        judge: Judge = PluginSpec(**run.recipe["score_judge"]).build("judges")
     except SteerkitError:
-        return lambda text: []
-    marks: Marks = judge.marks
-    return marks
+        return [None] * len(texts)
+    return [None] * len(texts) if type(judge).marks is Judge.marks else [*judge.marks(texts)]
 
 
 def pieces(
-    text: str, judged: Sequence[Span], keywords: Sequence[Span], windows: Sequence[Span] = (),
+    text: str, judged: Sequence[Span], marked: Sequence[Span], windows: Sequence[Span] = (),
     shades: Sequence[tuple[int, int, int]] = (),
 ) -> list[Piece]:  # fmt: skip
     """Cut a text wherever a mark begins or ends."""
-    marks = [*judged, *keywords, *windows, *((start, end) for start, end, _ in shades)]
+    marks = [*judged, *marked, *windows, *((start, end) for start, end, _ in shades)]
     cuts = sorted({0, len(text), *(place for span in marks for place in span)})
     shade_at = {start: shade for start, end, shade in shades if start < end}
-    inside = [_inside(cuts, spans) for spans in (judged, keywords, windows)]
+    inside = [_inside(cuts, spans) for spans in (judged, marked, windows)]
     found, shade = [], 0
-    for (a, b), *marked in zip(pairwise(cuts), *inside, strict=True):
+    for (a, b), *marks_here in zip(pairwise(cuts), *inside, strict=True):
         shade = shade_at.get(a, shade)
-        found.append(Piece(text[a:b], *marked, shade))
+        found.append(Piece(text[a:b], *marks_here, shade))
     return [piece for piece in _joined(found) if piece.text]
 
 
 def _joined(parts: Iterable[Piece]) -> Iterator[Piece]:
     """Neighbours that are marked alike as one piece."""
-    for marks, group in groupby(parts, key=lambda p: (p.judged, p.keyword, p.window, p.shade)):
+    for marks, group in groupby(parts, key=lambda p: (p.judged, p.marked, p.window, p.shade)):
         yield Piece("".join(p.text for p in group), *marks)
 
 

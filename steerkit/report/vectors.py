@@ -98,13 +98,15 @@ def draw_projection(run: Run) -> None:
     rows, columns, width = run.csv("detection.csv"), 92, 8.2
     texts = run.jsonl("projections.jsonl")
     text = next((row for row in texts if row["begins"]), texts[0])
-    marked = pieces(text["text"], [], marks_of(run)(text["text"]), shades=shades_of(run).get(text["id"], ()))
+    marks = marks_of(run, [text["text"]])[0]
+    marked = pieces(text["text"], [], marks or (), shades=shades_of(run).get(text["id"], ()))
     lines = textgrid.lines_of(marked, columns, 14)
     height = textgrid.inches(len(lines), width, columns)
     with style.figure(run, "projection", width + 0.4, height + 3.4) as made:
         top, ax = made.subplots(2, 1, height_ratios=(height, 3.0))
         textgrid.draw(top, lines, columns)
-        top.set_title(f"v̂·(h − h̄) above 0, block {run.layer}: the darker, the higher; keywords boxed")
+        boxed = "" if marks is None else f"; boxed: counted in {run.score.title}"
+        top.set_title(f"v̂·(h − h̄) above 0, block {run.layer}: the darker, the higher{boxed}")
         known = [row for row in rows if not words.missing(row["auroc"])]
         at = list(range(len(known)))
         ax.plot(at, [r["auroc"] for r in known], color=style.BLUE, marker="o", clip_on=False)

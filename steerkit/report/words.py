@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+from steerkit.interfaces import Metric
+
 NOTHING = "–"
-METRIC_NAMES = {
-    "keyword": "b",
-    "keyword_uncollapsed": "b, collapsed texts as unsteered",
-    "judged_sentences": "judged sentences",
-    "judged_uncollapsed": "judged sentences, collapsed texts as unsteered",
-    "other_sentences": "other sentences",
-    "accuracy": "right answers",
-}
-METRIC_UNITS = {
-    "keyword": "% of words",
-    "keyword_uncollapsed": "% of words",
-    "judged_sentences": "% of sentences",
-    "judged_uncollapsed": "% of sentences",
-    "other_sentences": "% of sentences",
-    "accuracy": "% of texts",
-}
+LOWER = "lower is better"
 
 
 def missing(value: Any) -> bool:
@@ -39,6 +27,48 @@ def percent(share: Any, *, signed: bool = False) -> str:
     return _minus(text.lstrip("+-") if zero else text)
 
 
+def value(number: Any, metric: Metric, *, signed: bool = False) -> str:
+    """A metric's value, or a difference of two, without the unit: shares in percent."""
+    if metric.of:
+        return percent(number, signed=signed)
+    if missing(number):
+        return NOTHING
+    low, high = metric.limits
+    size = abs(float(number))
+    span = high - low if math.isfinite(high - low) else 10.0 if size >= 0.005 or not size else 10 * size
+    digits = _digits(size) + max(0, 1 - math.floor(math.log10(span)))
+    text = f"{float(number):{'+' if signed else ''},.{digits}f}"
+    zero = float(text.replace(",", "")) == 0
+    return _minus(text.lstrip("+-") if zero else text)
+
+
+def difference(metrics: Iterable[Metric]) -> str:
+    """Heading of a column of differences: their unit where they have one."""
+    return "difference, points" if all(metric.of for metric in metrics) else "difference"
+
+
+def unit(metric: Metric) -> str:
+    """The unit that `value` is in."""
+    return f"% of {metric.of}" if metric.of else metric.unit
+
+
+def factor(metric: Metric) -> float:
+    """What a value is multiplied by to be in that unit."""
+    return 100.0 if metric.of else 1.0
+
+
+def named(metric: Metric) -> str:
+    """The metric's name in prose, with its unit where it is not a share, and its direction where that is down."""
+    more = [*([] if metric.of else [metric.unit]), *([LOWER] if metric.better == "down" else [])]
+    return (metric.title or metric.name) + (f" ({', '.join(more)})" if more else "")
+
+
+def heading(metric: Metric) -> str:
+    """Title of a panel."""
+    lower = f" ({LOWER})" if metric.better == "down" else ""
+    return cut(metric.about or metric.title or metric.name) + lower
+
+
 def cut(text: str, most: int = 50) -> str:
     """A text of at most so many characters, as a figure has room for."""
     return text if len(text) <= most else text[: most - 1] + "…"
@@ -53,11 +83,12 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def interval(low: Any, high: Any, *, signed: bool = False) -> str:
-    """Both ends of an interval of shares, in percent: ``[0.40, 1.23]``."""
+def interval(low: Any, high: Any, metric: Metric | None = None, *, signed: bool = False) -> str:
+    """Both ends of an interval of a metric's values, or of shares in percent: ``[0.40, 1.23]``."""
     if missing(low) or missing(high):
         return NOTHING
-    return f"[{percent(low, signed=signed)}, {percent(high, signed=signed)}]"
+    ends = (value(end, metric, signed=signed) if metric else percent(end, signed=signed) for end in (low, high))
+    return f"[{', '.join(ends)}]"
 
 
 def number(value: Any, digits: int = 0) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from steerkit import judging
 from steerkit.agreement import agreement as agree
 from steerkit.agreement_tables import COLUMNS, agreement_rows
 from steerkit.conditions import VectorKey
@@ -40,7 +41,7 @@ def agreement(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVect
         shared = [label for label in trainer.span_judge.labels() if label in judge.labels()]
         rows = []
         for strength, texts in sorted(by_strength.items()):
-            spans = trainer.span_judge.annotate([text for _, text in texts])
+            spans = judging.annotate(trainer.span_judge, [text for _, text in texts])
             units = [
                 (prompt, text[a:b], label)
                 for (prompt, text), own in zip(texts, spans, strict=True)

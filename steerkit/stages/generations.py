@@ -53,7 +53,7 @@ def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors
 
     def make(key: str) -> tuple[float, list[str]]:
         rows = _merge(trainer, "choose")
-        scores = score(trainer, rows, prompts, planner.label)
+        scores = score(trainer, rows, prompts)
         chosen, how = choose_strength(scores, planner)
         write_json(path, {"strength": chosen, "how": how, "texts": digest(rows)})
         trainer.log(chosen_strength=chosen, how=how)

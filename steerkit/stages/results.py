@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from steerkit.conditions import Experiment, VectorKey
 from steerkit.files import read_whole_lines
 from steerkit.intervals import METHOD
+from steerkit.metrics import FILE as METRICS
+from steerkit.metrics import write_metrics
 from steerkit.provenance import version_of
 from steerkit.stages.generations import FILE, planner_for
 from steerkit.stages.perplexity import likelihoods_of
@@ -27,21 +30,23 @@ def results(
     chosen: float,
     experiments: Sequence[Experiment],
 ) -> None:
-    """``results.csv`` and ``comparisons.csv``."""
+    """``results.csv``, ``comparisons.csv``, and ``metrics.json``: what their metrics are."""
     args, planner = trainer.args, planner_for(trainer, vectors)
 
     def make(key: str) -> tuple[None, list[str]]:
         rows = read_whole_lines(trainer.folder / FILE)
-        scores = score(trainer, rows, prompts, planner.label, likelihoods_of(trainer))
+        scores = score(trainer, rows, prompts, likelihoods_of(trainer))
         found = result_rows(experiments, scores, planner, chosen)
         write_csv(trainer.folder / "results.csv", RESULT_COLUMNS, found)
         compared = comparison_rows(experiments, scores, planner, chosen)
         write_csv(trainer.folder / "comparisons.csv", COMPARISON_COLUMNS, compared)
-        return None, ["results.csv", "comparisons.csv"]
+        write_metrics(trainer.folder.path, scores.metrics)
+        return None, ["results.csv", "comparisons.csv", METRICS]
 
     inputs = [
         trainer.keys["choose"], trainer.keys["test"], trainer.keys["perplexity"], *scoring_inputs(trainer),
-        args.confidence, METHOD, [[e.name, e.split, [c.id for c in e.conditions]] for e in experiments],
+        [asdict(metric) for metric in trainer.metrics], args.confidence, METHOD,
+        [[e.name, e.split, [c.id for c in e.conditions]] for e in experiments],
     ]  # fmt: skip
     trainer.stage("results", inputs, make, lambda: None)
 

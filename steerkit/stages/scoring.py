@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from steerkit import judging
+from steerkit.errors import SteerkitError
+from steerkit.interfaces import OTHER, Judge, label_shares
+from steerkit.metrics import ACCURACY, JUDGED, OTHERS, WORDS, same_numbers
 from steerkit.scores import Scores
 from steerkit.tokens import decode, format_prompt, split_answer
 from steerkit.trace import Prompt
@@ -13,54 +17,86 @@ from steerkit.words import split_words
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
 
+T = TypeVar("T")
+
 
 def score(
     trainer: SteeringTrainer,
     rows: Sequence[dict[str, Any]],
     prompts: Sequence[Prompt],
-    label: str,
     likelihoods: Mapping[tuple[str, ...], float] | None = None,
 ) -> Scores:
     """Figures of generations: the span judge's on the reasoning, the score judge's on what `scored` names.
 
     What judging will take, and what was lost and paid, is logged.
     """
-    args = trainer.args
+    args, label = trainer.args, trainer.fitter.config.label
     traces = [split_answer(row["text"], args.think_end)[0] for row in rows]
-    read = scored_texts(trainer, rows, traces, prompts)
-    trainer.log_estimate(trainer.span_judge, traces)
-    judged = trainer.span_judge.score(traces)
-    trainer.log_estimate(trainer.score_judge, read)
-    numbers = trainer.score_judge.score(read)
-    for judge in (trainer.span_judge, trainer.score_judge):
-        if notes := judge.notes():
-            trainer.log(scored_by=judge.name, **notes)
-    rates = [number.get("keyword", float("nan")) for number in numbers]
-    if args.per == "tokens":
-        tokens = trainer.pair.reasoning.tokenizer(read, add_special_tokens=False)["input_ids"] if read else []
-        rates = [
-            rate * len(split_words(text)) / max(len(ids), 1)
-            for rate, text, ids in zip(rates, read, tokens, strict=True)
-        ]
-    right = accuracies(trainer, rows, prompts)
-    return Scores.of(rows, traces, judged, rates, right, label, likelihoods or {})
+    labels = trainer.span_judge.labels()
+    shares = [label_shares(spans, labels) for spans in _ask(trainer, trainer.span_judge, judging.annotate, traces)]
+    if same_numbers(args, trainer.span_judge, trainer.score_judge):
+        numbers = judging.checked(trainer.score_judge, traces, shares)
+    else:
+        read = scored_texts(trainer, rows, traces, prompts)
+        numbers = _ask(trainer, trainer.score_judge, judging.score, read)
+        if args.per == "tokens":
+            numbers = per_token(trainer, read, numbers)
+    names = {label: JUDGED, OTHER: OTHERS}
+    values = [
+        {**number, **{name: share[key] for key, name in names.items() if share}, **right}
+        for number, share, right in zip(numbers, shares, accuracies(trainer, rows, prompts), strict=True)
+    ]
+    return Scores.of(rows, traces, values, trainer.metrics, likelihoods or {})
 
 
-def accuracies(trainer: SteeringTrainer, rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]) -> list[float]:
-    """How right each generation's answer is, by its prompt source; NaN where that can't tell."""
+def _ask(
+    trainer: SteeringTrainer, judge: Judge, ask: Callable[[Judge, Sequence[str]], list[T]], texts: Sequence[str]
+) -> list[T]:
+    trainer.log_estimate(judge, texts)
+    found = ask(judge, texts)
+    if notes := judge.notes():
+        trainer.log(scored_by=judge.name, **notes)
+    return found
+
+
+def per_token(
+    trainer: SteeringTrainer, texts: Sequence[str], numbers: Sequence[Mapping[str, float]]
+) -> list[dict[str, float]]:
+    """Rates per word as rates per token of the same text."""
+    rates = [metric.name for metric in judging.metrics_of(trainer.score_judge) if metric.unit == WORDS]
+    ids = trainer.pair.reasoning.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    return [
+        {k: v * len(split_words(text)) / max(len(tokens), 1) if k in rates else v for k, v in own.items()}
+        for own, text, tokens in zip(numbers, texts, ids, strict=True)
+    ]
+
+
+def accuracies(
+    trainer: SteeringTrainer, rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]
+) -> list[dict[str, float]]:
+    """How right each generation's answer is, by its prompt source; empty where that can't tell.
+
+    Raises:
+        SteerkitError: the source's answer is not from 0 to 1.
+    """
     by_id = {prompt.id: prompt for prompt in prompts}
-    found = []
+    found: list[dict[str, float]] = []
     for row in rows:
         answer = split_answer(row["text"], trainer.args.think_end)[1].removeprefix(trainer.args.think_end)
         right = trainer.source.correct(by_id[row["prompt_id"]], answer) if trainer.source else None
-        found.append(float("nan") if right is None else right)
+        if right is not None and not 0 <= right <= 1:
+            raise SteerkitError(
+                f"prompt source {type(trainer.source).__name__}: `correct` must return 0 (wrong) to 1 (right), or None "
+                f"where it can't tell, not {right!r} (prompt {row['prompt_id']!r})"
+            )
+        found.append({} if right is None else {ACCURACY: right})
     return found
 
 
 def scored_texts(
     trainer: SteeringTrainer, rows: Sequence[dict[str, Any]], traces: Sequence[str], prompts: Sequence[Prompt]
 ) -> list[str]:
-    """The text of each generation that b is counted in."""
+    """The text of each generation that the score judge reads."""
     scored, tokenizer = trainer.args.scored, trainer.pair.reasoning.tokenizer
     if scored == "trace":
         return list(traces)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerkit import judging
 from steerkit.errors import SteerkitError
 from steerkit.files import input_digest, write_json
 from steerkit.importing import place, read_spans
@@ -60,7 +61,7 @@ def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> tuple[list
     """The span judge's labels, and its notes. What it has no label for is a span too (`other`): D is every one."""
     texts = [trace.text for trace in traces]
     trainer.log_estimate(trainer.span_judge, texts)
-    found = trainer.span_judge.annotate(texts)
+    found = judging.annotate(trainer.span_judge, texts)
     return [
         place(trace, start, end, label, trainer.args.span_judge.name)
         for trace, spans in zip(traces, found, strict=True)

@@ -127,6 +127,14 @@ def test_the_metric_twice_in_one_process() -> None:
     assert judge.score(["wait"] * 1500) == [{"keyword": 0.0}] * 1500
 
 
+def test_marks_are_the_words_that_count() -> None:
+    text = "Wait, wait. A waiter."
+    assert KeywordJudge().marks([text, ""]) == [[(0, 5), (6, 11)], []]
+    assert KeywordJudge(substring=True).marks([text]) == [[(0, 5), (6, 11), (14, 21)]]
+    (share,) = KeywordJudge(substring=True).score([text])
+    assert share["keyword"] == 3 / len(text.split())
+
+
 def test_keyword_sentences() -> None:
     text = "So it is 4. Wait, no. The waiter left. Hmm!"
     found = KeywordJudge().annotate([text, ""])

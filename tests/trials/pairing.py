@@ -22,6 +22,8 @@ import yaml
 
 from steerkit.arguments import PluginSpec
 from steerkit.files import read_whole_lines
+from steerkit.interfaces import label_shares
+from steerkit.judging import annotate, metrics_of, score
 from steerkit.tokens import split_answer
 
 RESULTS = Path(__file__).parent / "results_pairing.json"
@@ -29,7 +31,7 @@ SETTINGS = (
     "samples=4", "strengths=[30, 45, 60]", "prompts.choose=4", "baselines=[]", "baseline_labels=[]", "offsets=null",
     "layers=null", "extractor.sweep=null",
 )  # fmt: skip
-METRICS = {"b": "score_judge", "judged sentences": "span_judge"}
+METRICS = ("b", "judged sentences")
 RESAMPLES = 2000
 
 
@@ -67,11 +69,15 @@ def resampled(steered: np.ndarray, unsteered: np.ndarray) -> np.ndarray:
 
 def figures(recipe: dict[str, Any], rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
     """[P, S] figures of one condition's texts; those of empty texts are 0."""
-    name = "keyword" if metric == "b" else recipe["fitter"]["label"]
     ordered = sorted(rows, key=lambda row: (row["prompt_id"], row["sample"]))
     texts = [split_answer(row["text"], recipe["think_end"])[0] for row in ordered]
-    scores = PluginSpec(**recipe[METRICS[metric]]).build("judges").score(texts)
-    return np.array([score.get(name, 0.0) for score in scores]).reshape(-1, recipe["samples"])
+    judge = PluginSpec(**recipe["score_judge" if metric == "b" else "span_judge"]).build("judges")
+    if metric == "b":
+        name, scores = metrics_of(judge)[0].name, score(judge, texts)
+    else:
+        name, labels = recipe["fitter"]["label"], judge.labels()
+        scores = [label_shares(spans, labels) for spans in annotate(judge, texts)]
+    return np.array([own[name] if own else 0.0 for own in scores]).reshape(-1, recipe["samples"])
 
 
 def measure(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from steerkit.interfaces import Config, Judge
+from steerkit.interfaces import Config, Judge, Metric
 from steerkit.words import with_a_word
 from steerkit_plugins.judges.keywords import Keywords
 from steerkit_plugins.judges.sentences import sentences
@@ -44,13 +44,17 @@ class KeywordJudge(Judge):
 
     def annotate(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
         return [
-            [(a, b, self.config.label if self.marks(text[a:b]) else "other") for a, b in sentences(text)]
+            [(a, b, self.config.label if self._keywords.places(text[a:b]) else "other") for a, b in sentences(text)]
             for text in texts
         ]
 
-    def marks(self, text: str) -> list[tuple[int, int]]:
-        """Characters of the keywords that `score` counts."""
-        return self._keywords.places(text)
+    def metrics(self) -> Sequence[Metric]:
+        about = f"b: keywords ({', '.join(self.config.keywords)})"
+        return [Metric("keyword", "share of words", (0.0, 1.0), "up", "b", about)]
+
+    def marks(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each text the characters of the keywords that `score` counts."""
+        return [self._keywords.places(text) for text in texts]
 
     def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """`keyword`: b of each text in [0, 1]; a text without words has none."""
