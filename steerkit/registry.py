@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,13 +43,15 @@ def register(kind: str, name: str) -> Callable[[T], T]:
         raise SteerkitError(f"register({kind!r}, {name!r}): no such kind of plugin; {nearest(kind, KINDS)}")
 
     def add(cls: T) -> T:
+        from steerkit.plugin_code import local_code
+
         module = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
         for other in entries(kind).get(name, ()):
             if other.module.partition(":")[0] == cls.__module__:  # loaded through its own entry point
                 return cls
             if other.module != str(module):
                 raise _duplicate(kind, name, [other.module, str(module)])
-        cls.name = name  # type: ignore[attr-defined]
+        cls.name, cls.code = name, local_code(cls)  # type: ignore[attr-defined]
         _local[kind, name] = Entry(kind, name, str(module), lambda: cls, "(local)", "")
         return cls
 
@@ -58,35 +59,42 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
 
 def load_file(path: Path) -> None:
-    """Run a local plugin file so that its `@register` decorators take effect; once per path.
+    """Run a local plugin file so that its `@register` decorators take effect; again when it or a helper has changed.
+
+    A helper is what it imports from its own folder.
 
     Raises:
         SteerkitError: the file is missing, fails to run, or registers nothing.
     """
+    from steerkit.local_modules import forget, run, used_by
+    from steerkit.plugin_code import local_code
+
     path = path.resolve()
-    module_name = f"steerkit_local_{abs(hash(str(path))):x}"
-    if module_name in sys.modules:
-        return
     if not path.is_file():
         raise SteerkitError(f"{path}: no such plugin file; paths are relative to the recipe's folder")
-    before = dict(_local)
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise SteerkitError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    known = {str(used.file) for used in (used_by(path) or {}).values()}
+    if any(entry.module in known for entry in _local.values()):
+        return
+    before = dict(_local)
+    for key in [key for key, entry in _local.items() if entry.module == str(path)]:
+        del _local[key]  # as it was before an edit
     try:
-        spec.loader.exec_module(module)
-        if _local.keys() == before.keys():
+        files = {str(used.file) for used in run(path).values()}
+        own = [entry.load() for entry in _local.values() if entry.module in files]
+        if not own:
             raise SteerkitError(f"{path}: registers no plugin; decorate a class with @steerkit.register(kind, name)")
     except Exception as error:
-        del sys.modules[module_name]  # so that a mended file can be loaded again
+        forget(path)  # so that a mended file can be loaded again
         _local.clear()
         _local.update(before)
         if isinstance(error, SteerkitError):
             raise
         line = _line_in(error, path)
         raise SteerkitError(f"{path}{line}: the plugin file failed: {type(error).__name__}: {error}") from error
+    for cls in own:
+        cls.code = local_code(cls)  # type: ignore[attr-defined]
 
 
 def _line_in(error: BaseException, path: Path) -> str:
@@ -157,7 +165,9 @@ def get(kind: str, name: str) -> type[Any]:
     except Exception as error:
         raise SteerkitError(_failure(rows[0], error)) from error
     if not cls.__dict__.get("name"):
-        cls.name = name
+        from steerkit.plugin_code import installed_code
+
+        cls.name, cls.code = name, installed_code(cls, rows[0].distribution, rows[0].version)
     return cls
 
 
