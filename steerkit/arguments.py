@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from steerkit.interfaces import Config
 from steerkit.words import with_a_word
+
+if TYPE_CHECKING:
+    from steerkit.identity import Identity
 
 
 class Kind(str):
@@ -36,11 +39,16 @@ class PluginSpec(BaseModel):
         return dict(self.model_extra or {})
 
     def settings(self, kind: str) -> dict[str, Any]:
-        """Name and options, without those that change no result (`Config.how`)."""
-        from steerkit import registry
+        """Name and all options, defaults filled in, without those that change no result (`Config.how`)."""
+        from steerkit.identity import options_of
 
-        how = registry.get(kind, self.name).Config.how
-        return {key: value for key, value in self.model_dump().items() if key not in how}
+        return {"name": self.name, **options_of(self.build(kind))}
+
+    def identity(self, kind: str, title: str = "") -> Identity:
+        """What the plugin's results depend on: its code, all options, and the files that they name."""
+        from steerkit.identity import plugin_identity
+
+        return plugin_identity(kind, self.build(kind), title)
 
     def build(self, kind: str) -> Any:
         """The plugin, built from its options.

@@ -112,6 +112,8 @@ class RichProgress(SteeringCallback):
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
+        if "again" in values:
+            self._console.print(f"{values['stage']:<12} done again: {values['again']}", highlight=False)
         if "batch_size" in values:
             how = "{device}, {dtype}, {attention} attention, CPU threads: {threads}, rows at a time: {batch_size}"
             self._console.print(f"{values['stage']:<12} {how.format(**values)}", style="dim", highlight=False)

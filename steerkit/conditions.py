@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,9 @@ from typing import Any, Literal
 
 from steerkit.arguments import SteeringArguments
 from steerkit.files import digest
+from steerkit.identity import options_of
+from steerkit.interfaces import Steerer
+from steerkit.methods import Methods
 
 Pool = Literal["own", "sweep"]
 
@@ -42,13 +46,14 @@ class Condition:
 
     Attributes:
         target: `base` or `reasoning`: the model that generates.
-        method: `none`, the fitter's name, a steerer baseline's name, or the label of a label baseline.
+        method: `none`, the fitter's name, or a baseline's (`steerkit.methods`).
         source: model that the vector comes from; `none` where there is no vector.
         layer: 0-based block that is steered; -1 for `none`.
         window: offsets of the vector; (0, 0) for methods without one.
         strength: multiplier of the scale.
         added_norm: L2 norm that is added at every steered token.
         vector: the vector that is added (or whose source's mean is), None where there is none.
+        options: JSON of a baseline's options that are not its steerer's defaults; empty where all are.
     """
 
     target: str
@@ -59,10 +64,13 @@ class Condition:
     strength: float = 0.0
     added_norm: float = 0.0
     vector: VectorKey | None = None
+    options: str = ""
 
     @property
     def id(self) -> str:
-        return digest(asdict(self))
+        """Tells a condition from all others of its run."""
+        fields = asdict(self)
+        return digest(fields if self.options else {k: v for k, v in fields.items() if k != "options"})
 
     def columns(self) -> dict[str, Any]:
         """The columns that name a condition in tables and jsonl rows; empty where they don't apply."""
@@ -97,6 +105,7 @@ class Planner:
         self.fitter = args.fitter.build("fitters")
         self.window: tuple[int, int] = tuple(self.fitter.config.window)
         self.label: str = self.fitter.config.label
+        self.methods = Methods.of(args)
 
     def vectors(self) -> list[VectorKey]:
         """Every vector that the experiments need."""
@@ -129,8 +138,8 @@ class Planner:
         baselines = [none("reasoning")]
         for strength in args.nonzero:
             baselines.append(self.dom("base", "reasoning", strength))
-            baselines += [self.baseline(spec.name, strength) for spec in args.baselines]
-            baselines += [self.label_baseline(label, strength) for label in args.baseline_labels]
+            baselines += [self.baseline(method, strength) for method in self.methods.steerers]
+            baselines += [self.label_baseline(method, strength) for method in self.methods.labels]
         if args.baselines or args.baseline_labels:
             found.append(Experiment("baselines", "test", tuple(baselines)))
         if args.offsets:
@@ -172,27 +181,26 @@ class Planner:
         layer = self.args.layer if layer is None else layer
         vector = vector or VectorKey(source=source, label=self.label, window=self.window)
         return Condition(
-            target=target, method=self.args.fitter.name, source=source, layer=layer, window=vector.window,
+            target=target, method=self.methods.fitted, source=source, layer=layer, window=vector.window,
             strength=strength, added_norm=strength * self.norms[source, layer], vector=vector,
         )  # fmt: skip
 
-    def baseline(self, name: str, strength: float) -> Condition:
+    def baseline(self, method: str, strength: float) -> Condition:
         """Another steerer at equal norm; it may read the base-derived vector's mean activation."""
-        from steerkit import registry
-
-        uses = registry.get("steerers", name).direction != "none"
+        steerer = self.methods.steerers[method].build("steerers")
+        uses = steerer.direction != "none"
         vector = VectorKey(source="base", label=self.label, window=self.window) if uses else None
         return Condition(
-            target="reasoning", method=name, source="base" if uses else "none", layer=self.args.layer,
+            target="reasoning", method=method, source="base" if uses else "none", layer=self.args.layer,
             window=self.window if uses else None, strength=strength,
-            added_norm=strength * self.norms["base", self.args.layer], vector=vector,
+            added_norm=strength * self.norms["base", self.args.layer], vector=vector, options=_other_options(steerer),
         )  # fmt: skip
 
-    def label_baseline(self, label: str, strength: float) -> Condition:
+    def label_baseline(self, method: str, strength: float) -> Condition:
         """Another label's vector by the same fitter at equal norm."""
-        vector = self._label_key(label)
+        vector = self._label_key(self.methods.labels[method])
         return Condition(
-            target="reasoning", method=label, source="base", layer=self.args.layer, window=vector.window,
+            target="reasoning", method=method, source="base", layer=self.args.layer, window=vector.window,
             strength=strength, added_norm=strength * self.norms["base", self.args.layer], vector=vector,
         )  # fmt: skip
 
@@ -207,6 +215,13 @@ class Planner:
     def _sweep_key(self, window: tuple[int, int]) -> VectorKey:
         source = self.args.offsets.source if self.args.offsets else "base"
         return VectorKey(source=source, label=self.label, window=window, pool="sweep")
+
+
+def _other_options(steerer: Steerer) -> str:
+    """JSON of the options that are not their defaults; empty where all are."""
+    other = steerer.config.model_dump(exclude_defaults=True)
+    found = {name: value for name, value in options_of(steerer).items() if name in other}
+    return json.dumps(found, sort_keys=True) if found else ""
 
 
 def none(target: str) -> Condition:

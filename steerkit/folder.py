@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from steerkit.errors import SteerkitError
 from steerkit.files import disk_error, file_digest, read_sealed, write_json, write_sealed
+from steerkit.identity import Identity, changes
+from steerkit.identity import made_of as versions_of
 from steerkit.shards import Shard, parts_in
 
 STATE = "state.json"
@@ -151,23 +153,41 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def claim(self, recipe: dict[str, Any], update: bool) -> None:
-        """Make the folder this recipe's.
+    def claim(self, recipe: dict[str, Any], update: bool, made_of: Collection[Identity] = ()) -> None:
+        """Make the folder this recipe's, with its plugins' code and its files as they are.
 
         Raises:
-            SteerkitError: it holds another recipe's run, and `update` was not asked for.
+            SteerkitError: it holds another recipe's run, or a finished stage was made by other code or of other files,
+                and `update` was not asked for.
         """
-        before = self._state.get("recipe")
-        if before is not None and before != recipe and not update:
-            different = differences(before, recipe)
+        before, known = self._state.get("recipe"), versions_of(made_of)
+        different = differences(before, recipe) if before is not None else []
+        # What `update` has taken over once is no surprise when that run was stopped and goes on.
+        changed = self._changed(made_of) if self._state.get("made_of") != known else {}
+        if (different or changed) and not update:
+            said = [f"{what} since stage {' and '.join(stages)} was done here" for what, stages in changed.items()]
+            if different:
+                said = [f"holds the run of another recipe ({len(different)} settings differ: {_few(different)})", *said]
             raise SteerkitError(
-                f"{self.path}: holds the run of another recipe ({len(different)} settings differ: "
-                f"{'; '.join(different[:4])}{' ...' if len(different) > 4 else ''}). Choose another folder with --out, "
-                "or give --update to redo here what these settings change (the rest is kept)"
+                f"{self.path}: {'; '.join(said)}. Choose another folder with --out, or give --update to redo here what "
+                f"{'these settings change' if different else 'depends on that'} (the rest is kept)"
             )
-        if before != recipe:
-            self._state["recipe"] = recipe
+        if before != recipe or self._state.get("made_of") != known:
+            self._state |= {"recipe": recipe, "made_of": known}
             self._save()
+
+    def _changed(self, now: Collection[Identity]) -> dict[str, list[str]]:
+        """What has changed since finished stages were made of it, in words → these stages."""
+        found: dict[str, list[str]] = {}
+        for stage in self.finished():
+            for what in self.changed(stage, now):
+                found.setdefault(what, []).append(stage)
+        return found
+
+    def changed(self, stage: str, now: Collection[Identity]) -> list[str]:
+        """What has changed since a finished stage was made of it, in words; nothing for one that isn't finished."""
+        before = self.finished().get(stage, {}).get("made_of", {})
+        return [what for each in now if each.title in before for what in changes(before[each.title], each)]
 
     def is_done(self, stage: str, key: str) -> bool:
         """Whether a stage ended for these inputs and its files are as it left them."""
@@ -186,11 +206,13 @@ class RunFolder:
         return True
 
     def finish(
-        self, stage: str, key: str, files: Sequence[str], seconds: float, *, sealed: bool | Collection[str] = True
-    ) -> None:
+        self, stage: str, key: str, files: Sequence[str], seconds: float, *, sealed: bool | Collection[str] = True,
+        made_of: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:  # fmt: skip
         """Record that a stage is done and what its files are. A stage that had sealed one of them otherwise is no more.
 
         Args:
+            made_of: title → file or distribution → digest or version, of what it depends on besides the settings.
             sealed: whether the files must stay as they are, or which; a report may be built again at any time.
         """
         fixed = sealed if not isinstance(sealed, bool) else files if sealed else ()
@@ -207,6 +229,7 @@ class RunFolder:
             "files": digests,
             "seconds": round(seconds, 2),
             "at": time.strftime("%FT%TZ", time.gmtime()),
+            "made_of": made_of or {},
         }
         self._save()
 
@@ -274,6 +297,9 @@ def check_state(state: Any) -> dict[str, Any]:
             outside = [name for name in record["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
             if outside:
                 raise ValueError(f"{outside[0]!r} is not in the folder")
+        for versions in [state.get("made_of", {}), *(r.get("made_of", {}) for r in state.get("stages", {}).values())]:
+            if not all(isinstance(v, str) for title, own in versions.items() for v in (title, *own, *own.values())):
+                raise ValueError("what a stage was made of is of other types")
         return dict(state)
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"not the state of a run: {error}") from error
@@ -285,6 +311,10 @@ def differences(before: Any, after: Any, name: str = "") -> list[str]:
         keys = [*before, *(key for key in after if key not in before)]
         return [d for key in keys for d in differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))]
     return [] if before == after else [f"{name} is {_short(after)} and was {_short(before)}"]
+
+
+def _few(texts: Sequence[str]) -> str:
+    return "; ".join([*texts[:4], *(["..."] if len(texts) > 4 else [])]).replace("; ...", " ...")
 
 
 def _short(value: Any) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from steerkit.model import LanguageModel
+    from steerkit.plugin_code import Code
     from steerkit.statistics import WindowStatistics
     from steerkit.steering import Steering, Tokens
     from steerkit.trace import Span, Trace
@@ -56,12 +57,17 @@ class Config(BaseModel):
         """Which server is sent what, to be allowed; empty for none, this computer, or the plugin's usual one."""
         return ""
 
+    def reads(self) -> Mapping[str, Sequence[Path]]:
+        """Field → local files that its value names. When one changes, what was made of it is done again."""
+        return {}
+
 
 class Plugin(ABC):  # noqa: B024  (the kinds below have the abstract methods)
     """Base of all plugins: built from its options by keyword, and it remembers them (for provenance)."""
 
     Config: ClassVar[type[Config]] = Config
     name: ClassVar[str] = ""  # set when registered
+    code: ClassVar[Code | None] = None  # the same: the source or distribution it comes from; None in a notebook
 
     def __init__(self, **options: Any) -> None:
         self.config: Any = self.Config(**options)
@@ -75,6 +81,7 @@ class Plugin(ABC):  # noqa: B024  (the kinds below have the abstract methods)
 
         Args:
             folder: where to keep what must outlive the process (answers that were paid for); may not exist yet.
+                Plugins of one name share it, also where their options differ: tell apart what you keep there.
             progress: takes (done, total), for work of more than two seconds.
         """
 

@@ -72,7 +72,7 @@ def _problems(folder: RunFolder, other: Path) -> Iterator[Problem]:
             yield Problem("parts", f"of {name.count} shards, and this is one of {folder.shard.count}")
         if known[name.stage] and name.key not in known[name.stage]:
             yield Problem(
-                name.stage, "made from other inputs there: other weights, or other files that the recipe names"
+                name.stage, "made from other inputs there: other weights, plugins' code, or files that the recipe names"
             )
     for stage, record in theirs.get("stages", {}).items():
         for file, digest in record["files"].items():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from steerkit import registry
-from steerkit.arguments import PluginSpec
+from steerkit.arguments import PluginSpec, SteeringArguments, plugin_fields
 from steerkit.files import atomic, digest
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def settings_of(trainer: SteeringTrainer) -> dict[str, Any]:
     """All settings that results depend on, defaults filled in."""
     base, reasoning, adapter, id_map = trainer.models
     settings = {k: v for k, v in json.loads(trainer.args.model_dump_json()).items() if k not in NOT_PART}
-    for name in ("span_judge", "score_judge", "extractor", "fitter"):
-        plugin = getattr(trainer, name)
-        options = json.loads(plugin.config.model_dump_json(exclude=plugin.config.how))
-        settings[name] = {"name": settings[name]["name"], **options}
+    for (name, *_), kind in plugin_fields(SteeringArguments).items():
+        named = getattr(trainer.args, str(name))
+        if isinstance(named, tuple):
+            settings[str(name)] = [spec.settings(kind) for spec in named]
+        elif named is not None:
+            settings[str(name)] = named.settings(kind)
     return {
         "name": trainer.name,
         "about": trainer.about,
@@ -60,7 +63,7 @@ def prompt_settings(trainer: SteeringTrainer) -> dict[str, Any]:
     given = trainer.prompts
     if isinstance(given, PluginSpec):
         return {"source": given.settings("prompts"), **trainer.counts}
-    return {"given": digest([[p.id, p.prompt, p.split, p.answer] for p in given]), **trainer.counts}
+    return {"given": digest([asdict(prompt) for prompt in given]), **trainer.counts}
 
 
 def provenance(trainer: SteeringTrainer) -> dict[str, Any]:

@@ -23,12 +23,7 @@ def load_taxonomy(name: str = DEFAULT) -> Mapping[str, str]:
         SteerkitError: there is no such file, or it is not YAML.
         InputError: entries that aren't ``- label: gloss``, labels twice.
     """
-    path = Path(name)
-    if not path.is_file():
-        path = _SHIPPED / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.yaml")))
-        raise SteerkitError(f"taxonomy {name!r} is neither a file nor a shipped one ({known})")
+    path = find_taxonomy(name)
     rows = load(path)
     if not isinstance(rows, list) or not rows:
         raise SteerkitError(f"{path}: must be a list of `- label: gloss` lines")
@@ -46,3 +41,12 @@ def load_taxonomy(name: str = DEFAULT) -> Mapping[str, str]:
     if problems:
         raise InputError(str(path), problems)
     return found
+
+
+def find_taxonomy(name: str) -> Path:
+    """The file of a taxonomy. Raises: SteerkitError when it is neither a file nor a shipped one's name."""
+    for path in (Path(name), _SHIPPED / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.yaml")))
+    raise SteerkitError(f"taxonomy {name!r} is neither a file nor a shipped one ({known})")

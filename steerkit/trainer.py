@@ -17,8 +17,10 @@ from steerkit.errors import SteerkitError
 from steerkit.files import digest
 from steerkit.folder import RunFolder
 from steerkit.hub import repo_for
+from steerkit.identity import Identity, keyed, made_of, within
 from steerkit.interfaces import Judge
 from steerkit.merging import take_over
+from steerkit.methods import Methods
 from steerkit.metrics import run_metrics
 from steerkit.pair import ModelPair, load_pair
 from steerkit.provenance import settings_of, write_recipe
@@ -72,6 +74,7 @@ class SteeringTrainer:
         shard: Shard | None = None,
     ) -> None:
         self.args, self.name, self.about = args, name, about
+        self.methods = Methods.of(args)
         self.models = (base, reasoning, adapter, dict(id_map or {}))
         self.prompts = prompts if isinstance(prompts, PluginSpec) else as_prompts(prompts)
         self.source: PromptSource | None = None
@@ -142,6 +145,11 @@ class SteeringTrainer:
         )  # fmt: skip
 
     @cached_property
+    def identities(self) -> dict[str, Identity]:
+        """What results depend on besides the arguments, as it is when a run begins: plugins' code, files, models."""
+        return stages.identities(self)
+
+    @cached_property
     def engine(self) -> Engine:
         """What generates, started when first needed."""
         args = self.args
@@ -164,8 +172,9 @@ class SteeringTrainer:
         """
         with self.folder, closing(self._engine):
             self._check_layers()
+            self.identities = stages.identities(self)  # files may have changed since an earlier run of this object
             with self.folder.held():
-                self.folder.claim(settings_of(self), self._update)
+                self.folder.claim(settings_of(self), self._update, made_of=self.identities.values())
                 for other in merge:
                     take_over(self.folder, other)
                 write_recipe(self)
@@ -207,13 +216,15 @@ class SteeringTrainer:
         One process does a stage while the other shards wait, except for its parts, which they make at the same time.
 
         Args:
-            inputs: JSON of all that the result depends on; its digest is the stage's key.
+            inputs: all that the result depends on, JSON and `Identity`; its digest is the stage's key.
             make: key → (value, names of the files it wrote); finds all `parts` there.
             read: the value of files that are there already.
             part: fills this process's part, `parts(name).growing`, and goes on with what is there.
             sealed: whether a file that was changed afterwards is an error; or the names of the files of which it is.
         """
-        key = self.keys[name] = digest(inputs)
+        inputs = [self.identities["steerkit"], inputs]
+        key = self.keys[name] = digest(keyed(inputs))
+        used = list(within(inputs))
         parts = self.parts(name)
         began = 0.0
         while True:
@@ -226,11 +237,14 @@ class SteeringTrainer:
                 if not began:
                     began = time.monotonic()
                     self._stage = name
+                    if changed := self.folder.changed(name, used):
+                        self.log(stage=name, again=f"{', '.join(changed)} since this run")
                     self.events.on_stage_begin(self, name)
                 missing = parts.missing() if part else []
                 if not missing:
                     value, files = make(key)
-                    self.folder.finish(name, key, files, time.monotonic() - began, sealed=sealed)
+                    seconds = time.monotonic() - began
+                    self.folder.finish(name, key, files, seconds, sealed=sealed, made_of=made_of(used))
                     parts.remove()
                     self.events.on_stage_end(self, name, False)
                     return value

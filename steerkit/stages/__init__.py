@@ -2,6 +2,7 @@
 
 from steerkit.stages.agreement import agreement
 from steerkit.stages.generations import choose, test
+from steerkit.stages.identities import identities
 from steerkit.stages.lens import lens
 from steerkit.stages.perplexity import perplexity
 from steerkit.stages.projection import projection
@@ -12,6 +13,6 @@ from steerkit.stages.traces import traces
 from steerkit.stages.vectors import vectors
 
 __all__ = [
-    "agreement", "choose", "lens", "perplexity", "projection", "prompts", "report", "results", "spans", "test",
-    "traces", "vectors",
+    "agreement", "choose", "identities", "lens", "perplexity", "projection", "prompts", "report", "results", "spans",
+    "test", "traces", "vectors",
 ]  # fmt: skip

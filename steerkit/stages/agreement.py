@@ -58,7 +58,7 @@ def agreement(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVect
         return None, [FILE]
 
     inputs = [
-        trainer.keys["test"], args.span_judge.settings("judges"), args.agreement.settings("judges"), args.think_end,
+        trainer.keys["test"], trainer.identities["span_judge"], trainer.identities["agreement"], args.think_end,
         args.confidence, args.resamples, args.seed, sorted(conditions),
     ]  # fmt: skip
     trainer.stage("agreement", inputs, make, lambda: None)

@@ -59,7 +59,7 @@ def generate_part(
                 append_jsonl(
                     path,
                     (
-                        {"stage": stage, "plan": key, "chunk": number, **describe(job, text)}
+                        {"stage": stage, "chunk": number, **describe(job, text)}
                         for job, text in zip(chunk, texts, strict=True)
                     ),
                 )

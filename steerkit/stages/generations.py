@@ -13,6 +13,7 @@ from steerkit.conditions import Condition, Experiment, Planner, VectorKey, disti
 from steerkit.errors import SteerkitError
 from steerkit.files import digest, read_whole_lines, write_json, write_jsonl
 from steerkit.generation import Generated, GenerationRow
+from steerkit.identity import Identity
 from steerkit.noise import key_of
 from steerkit.placing import decode_in_place
 from steerkit.scores import choose_strength
@@ -88,10 +89,17 @@ def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list
     args = trainer.args
     return [
         trainer.keys["prompts"], trainer.keys["vectors"], [[s, c.id] for s, c in distinct(experiments)],
-        args.steerer.model_dump(), [b.model_dump() for b in args.baselines], args.tokens, args.max_new_tokens,
+        _steerers(trainer, experiments), args.tokens, args.max_new_tokens,
         args.temperature, args.samples, args.seed, args.chat, args.per_device_batch_size, args.bf16,
-        args.save_rows, args.engine.settings("engines"),
+        args.save_rows, trainer.identities["engine"], trainer.identities["base tokenizer"],
     ]  # fmt: skip
+
+
+def _steerers(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list[Identity]:
+    """The identities of the steerers that the conditions use."""
+    used = dict.fromkeys(c.method for e in experiments for c in e.conditions if c.added_norm)
+    names = dict.fromkeys(f"baseline {m}" if m in trainer.methods.steerers else "steerer" for m in used)
+    return [trainer.identities[name] for name in names]
 
 
 def _generate(
@@ -138,7 +146,7 @@ def steering_jobs(
     They share their sampling noise.
     """
     args, pair = trainer.args, trainer.pair
-    steerers: dict[str, Steerer] = {spec.name: spec.build("steerers") for spec in args.baselines}
+    steerers: dict[str, Steerer] = {m: spec.build("steerers") for m, spec in trainer.methods.steerers.items()}
     main = args.steerer.build("steerers")
     tokenizer = pair.reasoning.tokenizer
     formatted = {p.id: format_prompt(tokenizer, p.prompt, args.chat) for p in prompts}

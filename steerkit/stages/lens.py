@@ -45,6 +45,6 @@ def lens(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVector]) 
         write_csv(trainer.folder / FILES[2], ("layer", "cosine"), alike)
         return None, FILES
 
-    inputs = [trainer.keys["vectors"], [trainer.pair[r].fingerprint for r in ("base", "reasoning")], args.model_dump(),
-              trainer.args.seed]  # fmt: skip
+    read = [trainer.identities[name] for role in ("base", "reasoning") for name in (role, f"{role} tokenizer")]
+    inputs = [trainer.keys["vectors"], read, args.model_dump(), trainer.args.seed]
     trainer.stage("lens", inputs, make, lambda: None)

@@ -59,7 +59,7 @@ def projection(
     args = trainer.args
     inputs = [
         trainer.keys["vectors"], trainer.keys["test"], wanted.model_dump(), args.layer, args.bf16,
-        args.span_judge.settings("judges"), args.think_end, args.confidence, args.resamples, args.seed,
+        trainer.identities["span_judge"], args.think_end, args.confidence, args.resamples, args.seed,
     ]  # fmt: skip
     trainer.stage("projection", inputs, make, lambda: None)
 

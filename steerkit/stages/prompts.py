@@ -31,5 +31,5 @@ def prompts(trainer: SteeringTrainer) -> list[Prompt]:
         write_rows(path, found)
         return found, [FILE]
 
-    inputs = [prompt_settings(trainer), trainer.args.seed]
+    inputs = [prompt_settings(trainer), trainer.identities.get("prompts"), trainer.args.seed]
     return trainer.stage("prompts", inputs, make, lambda: read_rows(path, Prompt))

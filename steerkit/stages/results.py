@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerkit.conditions import Experiment, VectorKey
-from steerkit.files import read_whole_lines
+from steerkit.files import digest, read_whole_lines
 from steerkit.intervals import METHOD
 from steerkit.metrics import FILE as METRICS
 from steerkit.metrics import write_metrics
-from steerkit.provenance import version_of
+from steerkit.provenance import settings_of, version_of
+from steerkit.source_files import source_digest
 from steerkit.stages.generations import FILE, planner_for
 from steerkit.stages.perplexity import likelihoods_of
 from steerkit.stages.scoring import score, scoring_inputs
@@ -56,5 +58,11 @@ def report(trainer: SteeringTrainer) -> None:
     from steerkit.report import write_report
 
     shown = [trainer.keys.get(stage, "") for stage in ("results", "lens", "projection", "agreement")]
-    inputs = [*shown, trainer.about, version_of("steerkit-hf")]
+    inputs = [*shown, settings_of(trainer), version_of("steerkit-hf"), _page()]
     trainer.stage("report", inputs, lambda key: (None, write_report(trainer.folder.path)), lambda: None, sealed=False)
+
+
+def _page() -> str:
+    """Digest of what makes the page: it is cheap to build again."""
+    files = sorted((Path(__file__).parent.parent / "report").rglob("*"))
+    return digest([source_digest(path) for path in files if path.suffix in (".py", ".j2", ".css")])

@@ -109,5 +109,5 @@ def scored_texts(
 def scoring_inputs(trainer: SteeringTrainer) -> list[Any]:
     """What scores depend on, beside the texts."""
     args = trainer.args
-    judges = (args.span_judge.settings("judges"), args.score_judge.settings("judges"))
+    judges = (trainer.identities["span_judge"], trainer.identities["score_judge"])
     return [*judges, args.think_end, args.scored, args.per]

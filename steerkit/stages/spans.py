@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit import judging
 from steerkit.errors import SteerkitError
-from steerkit.files import input_digest, write_json
+from steerkit.files import write_json
 from steerkit.importing import place, read_spans
 from steerkit.trace import Span, Trace, read_rows, write_rows
 
@@ -48,8 +48,8 @@ def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
 
     inputs = [
         trainer.keys["traces"],
-        args.span_judge.settings("judges"),
-        input_digest(args.spans),
+        trainer.identities["span_judge"],
+        trainer.identities["spans"],
         args.annotation_labels,
         args.min_coverage,
         label,

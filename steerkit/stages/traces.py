@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import InputError, Problem
-from steerkit.files import input_digest
 from steerkit.generation import Generated, GenerationRow
 from steerkit.importing import read_traces
 from steerkit.noise import key_of
@@ -49,9 +48,10 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
         return found, [FILE]
 
     inputs = [
-        trainer.keys["prompts"], trainer.pair.reasoning.fingerprint, args.max_new_tokens, args.temperature, args.seed,
+        trainer.keys["prompts"], trainer.identities["reasoning"], trainer.identities["reasoning tokenizer"],
+        args.max_new_tokens, args.temperature, args.seed,
         args.think_end, args.chat, args.per_device_batch_size, args.bf16, args.save_rows,
-        args.engine.settings("engines"), input_digest(args.traces),
+        trainer.identities["engine"], trainer.identities["traces"],
     ]  # fmt: skip
     part = None if args.traces else partial(make_traces, trainer, prompts)
     return trainer.stage("traces", inputs, make, lambda: read_rows(path, Trace), part=part)

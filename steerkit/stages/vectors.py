@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from steerkit.conditions import Planner, VectorKey
 from steerkit.errors import SteerkitError
 from steerkit.extraction import Item, extract, made_by
+from steerkit.files import digest, file_digest
 from steerkit.fitting import fit
 from steerkit.provenance import provenance
+from steerkit.stages.spans import FILES as SPANS
+from steerkit.stages.traces import FILE as TRACES
 from steerkit.statistics import ActivationStatistics
 from steerkit.trace import Span, Trace
 from steerkit.vector import SteeringVector
@@ -42,9 +45,8 @@ def vectors(
         return made, [f"vectors/{k.file}" for k in keys]
 
     inputs = [
-        trainer.keys["extract base"], trainer.keys["extract reasoning"], trainer.args.fitter.model_dump(),
-        trainer.args.baseline_fitter and trainer.args.baseline_fitter.model_dump(),
-        [k.file for k in keys],
+        trainer.keys["extract base"], trainer.keys["extract reasoning"], trainer.identities["fitter"],
+        trainer.identities.get("baseline_fitter"), [k.file for k in keys],
     ]  # fmt: skip
     return trainer.stage("vectors", inputs, make, lambda: {k: SteeringVector.load(folder / k.file) for k in keys})
 
@@ -53,7 +55,7 @@ def statistics_of(
     trainer: SteeringTrainer, role: str, traces: Sequence[Trace], spans: Sequence[Span]
 ) -> ActivationStatistics:
     """One model's statistics, in ``stats/ROLE.safetensors``."""
-    name, lm, args = f"stats/{role}.safetensors", trainer.pair[role], trainer.args
+    name, args = f"stats/{role}.safetensors", trainer.args
     labels = sorted({*trainer.span_judge.labels(), *(span.label for span in spans)})
 
     def part() -> None:
@@ -66,8 +68,8 @@ def statistics_of(
         return found, [name]
 
     inputs = [
-        trainer.keys["spans"], trainer.keys["traces"], lm.fingerprint, labels, args.extractor.model_dump(),
-        sorted(trainer.needs), args.bf16, trainer.pair.mapped(role),
+        trainer.keys["spans"], trainer.keys["traces"], trainer.identities[role], labels,
+        trainer.identities["extractor"], sorted(trainer.needs), args.bf16, trainer.pair.mapped(role),
     ]  # fmt: skip
     return trainer.stage(
         f"extract {role}", inputs, make, lambda: ActivationStatistics.load(trainer.folder / name), part=part
@@ -125,4 +127,5 @@ def fit_vector(trainer: SteeringTrainer, key: VectorKey, statistics: ActivationS
     pool = None if key.pool == "own" else max(statistics.windows, key=lambda w: w[1] - w[0])
     made_like = trainer.fitter if key.label == trainer.fitter.config.label else trainer.baseline_fitter
     fitter = made_like.replace(label=key.label, window=key.window)
-    return fit(fitter, statistics, pool, data=trainer.keys["spans"], provenance=provenance(trainer))
+    data = digest([file_digest(trainer.folder / name) for name in (TRACES, SPANS[0])])
+    return fit(fitter, statistics, pool, data=data, provenance=provenance(trainer))

@@ -30,6 +30,9 @@ class HumanConfig(Config):
     def _one_alone(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    def reads(self) -> dict[str, list[Path]]:
+        return {"labels": [*map(Path, self.labels)], "traces": [Path(self.traces)] if self.traces else []}
+
 
 class HumanJudge(Judge):
     """People's labels, found again by the text. Where annotators differ, the adjudicated label counts.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from glob import glob
+from pathlib import Path
 
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Config
@@ -32,6 +34,14 @@ class DatasetConfig(Config):
     """Column with the prompt's category."""
     id: str | None = None
     """Column with ids of the prompts; they are numbered when left out."""
+
+    def reads(self) -> dict[str, list[Path]]:
+        """Files of a local folder, and local data files; what the hub holds is told by `revision`."""
+        folder = Path(self.path)
+        inside = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+        patterns = [self.data_files] if isinstance(self.data_files, str) else self.data_files or ()
+        named = [Path(path) for each in patterns for path in glob(each)]  # noqa: PTH207  (they may be absolute)
+        return {"path": sorted(inside), "data_files": sorted(named)}
 
 
 class DatasetPrompts(PromptSource):

@@ -15,6 +15,9 @@ class JsonlConfig(Config):
     path: str
     """The file, relative to the current folder."""
 
+    def reads(self) -> dict[str, list[Path]]:
+        return {"path": [Path(self.path)]}
+
 
 class JsonlPrompts(PromptSource):
     """Prompts of a jsonl file; those without a `split` are dealt by the seed."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from steerkit.annotation import Aligned, align
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Judge
-from steerkit.taxonomy import DEFAULT, load_taxonomy
+from steerkit.taxonomy import DEFAULT, find_taxonomy, load_taxonomy
 from steerkit_plugins.judges.llm.asking import Asking, Reply
 from steerkit_plugins.llm.answers import Answers, default_folder
 from steerkit_plugins.llm.client import Client
@@ -35,6 +35,9 @@ class LLMJudgeConfig(LLMConfig):
     unusable: Literal["error", "leave-out"] = "error"
     """What becomes of a text whose answer is refused, cut off or not in the form: `error` names them all in the end,
     `leave-out` counts them and gives them no spans."""
+
+    def reads(self) -> dict[str, list[Path]]:
+        return {"taxonomy": [find_taxonomy(self.taxonomy)]}
 
 
 class LLMJudge(Judge):
