@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from steerkit.interfaces import Config
 from steerkit.words import with_a_word
 
 if TYPE_CHECKING:
     from steerkit.identity import Identity
+
+
+T = TypeVar("T", bound="tuple[Any, ...] | str | None")
 
 
 class Kind(str):
@@ -69,7 +73,19 @@ class PluginSpec(BaseModel):
             raise InputError(f"options of {kind[:-1]} {self.name!r}", problems) from error
 
 
+def _distinct(values: T) -> T:
+    """Raises: PydanticCustomError, with the place, when a value stands twice in a list."""
+    items = values if isinstance(values, tuple) else ()
+    for index, value in enumerate(items):
+        if value in items[:index]:
+            raise PydanticCustomError("twice", "{value} stands twice", {"value": value, "index": index})
+    return values
+
+
 Role = Literal["base", "reasoning"]
+Numbers = Annotated[tuple[float, ...], AfterValidator(_distinct)]
+Whole = Annotated[tuple[int, ...], AfterValidator(_distinct)]
+Texts = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 
 
 class Choose(Config):
@@ -85,13 +101,13 @@ class Choose(Config):
 
 
 class Offsets(Config):
-    starts: tuple[int, ...] = (-40, -34, -27, -20, -13, -8, -4, 0)
+    starts: Whole = (-40, -34, -27, -20, -13, -8, -4, 0)
     """First token offsets of the windows that are compared; all read the same spans."""
     width: int = Field(default=6, ge=1)
     """Tokens a window."""
     source: Role = "base"
     """Model whose activations the windows are read from (the paper's figure 2: reasoning)."""
-    strengths: tuple[float, ...] | Literal["all"] | None = None
+    strengths: Annotated[tuple[float, ...] | Literal["all"] | None, AfterValidator(_distinct)] = None
     """Strengths to run: a list, `all` of the recipe's, or the chosen one when left out."""
 
     def windows(self) -> tuple[tuple[int, int], ...]:
@@ -99,11 +115,11 @@ class Offsets(Config):
 
 
 class Layers(Config):
-    layers: tuple[int, ...] | None = None
+    layers: Whole | None = None
     """Blocks whose output is steered, 0-based; every block when left out."""
-    sources: tuple[Role, ...] = Field(default=("base",), min_length=1)
+    sources: Annotated[tuple[Role, ...], AfterValidator(_distinct)] = Field(default=("base",), min_length=1)
     """Models whose vectors are compared (the paper's figure B.1: both)."""
-    strengths: tuple[float, ...] | Literal["all"] | None = None
+    strengths: Annotated[tuple[float, ...] | Literal["all"] | None, AfterValidator(_distinct)] = None
     """Strengths to run: a list, `all` of the recipe's, or the chosen one when left out."""
 
 
@@ -122,7 +138,7 @@ class Projection(Config):
     """Model that the vector comes from."""
     target: Role | None = None
     """Model whose activations are projected; the vector's own source when left out."""
-    within: tuple[int, ...] = Field(default=(1, 2, 4, 8, 16, 32, 64), min_length=1)
+    within: Whole = Field(default=(1, 2, 4, 8, 16, 32, 64), min_length=1)
     """Tokens ahead: a token counts as a hit when a span with the label begins at most this many tokens later."""
 
     @property
@@ -154,7 +170,9 @@ class SteeringArguments(Config):
     """CPU threads; 0 measures which count is fastest."""
     trust_remote_code: bool = False
     """Run Python code that a model repository brings along; a recipe's needs --trust-remote-code, too."""
-    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "aim", "comet_ml", "trackio"], ...] = ()
+    report_to: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow", "aim", "comet_ml", "trackio"], ...], AfterValidator(_distinct)
+    ] = ()
     """Experiment trackers that the log also goes to (through accelerate; the package must be installed)."""
     push_to_hub: bool = False
     """Upload the run's vectors when it is done; a recipe file's needs `--allow push`."""
@@ -205,13 +223,13 @@ class SteeringArguments(Config):
 
     layer: int = Field(ge=0)
     """Decoder block whose output is steered, 0-based (hidden_states[layer + 1])."""
-    strengths: tuple[float, ...] = Field(min_length=1)
+    strengths: Numbers = Field(min_length=1)
     """Multipliers of the fitter's scale; 0, the unsteered run, is always there."""
     tokens: Literal["all", "prompt", "generated"] = "all"
     """Which tokens are steered."""
     baselines: tuple[Annotated[PluginSpec, Kind("steerers")], ...] = ()
     """Steerers that add the same norm at every strength."""
-    baseline_labels: tuple[str, ...] = ()
+    baseline_labels: Texts = ()
     """Labels whose vectors add the same norm."""
     baseline_fitter: Annotated[PluginSpec, Kind("fitters")] | None = None
     """How these vectors are made; as the fitted one when left out. Window [0, -1] is the labelled tokens themselves."""
@@ -250,7 +268,7 @@ class SteeringArguments(Config):
     @property
     def nonzero(self) -> tuple[float, ...]:
         """Strengths without 0."""
-        return tuple(dict.fromkeys(s for s in self.strengths if s))
+        return tuple(s for s in self.strengths if s)
 
     @classmethod
     def from_recipe(cls, name: str | Path, **changes: Any) -> SteeringArguments:

@@ -14,7 +14,7 @@ from steerkit.folder import STATE, RunFolder, differences, read_state
 from steerkit.shards import PartName, parts_in
 
 GROWING = ("log.jsonl", "judges/**/*.jsonl", "sources/**/*.jsonl")  # logs and answers: each line stands for itself
-SET_ONCE = ("plans/*.json", "stats/*/*.safetensors")  # raw windows are named by what is in them
+SET_ONCE = ("plans/*.json", "stats/*/*/*.safetensors")  # raw windows are named by their stage's key and their traces
 
 
 def take_over(folder: RunFolder, other: Path) -> None:

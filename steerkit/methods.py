@@ -38,7 +38,7 @@ class Methods:
     @classmethod
     def of(cls, args: SteeringArguments) -> Methods:
         """The methods that a run's arguments name. Raises: InputError when two of them are one."""
-        if problems := [Problem(".".join(map(str, key)), said) for key, said in method_problems(args)]:
+        if problems := [Problem(".".join(map(str, key)), said, fix) for key, said, fix in method_problems(args)]:
             raise InputError("arguments", problems)
         steerers, labels = method_names(
             args.fitter.name, [spec.settings("steerers") for spec in args.baselines], args.baseline_labels
@@ -78,20 +78,25 @@ def told_apart(settings: Sequence[Settings]) -> list[str]:
     return names
 
 
-def method_problems(args: SteeringArguments) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Baselines that are another one, or the fitted vector itself: the key of each in the recipe, and what is wrong."""
+def method_problems(args: SteeringArguments) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Baselines that are another one, or the fitted vector itself: key in the recipe, what is wrong, what to do."""
     if args.fitter.name == UNSTEERED:
-        yield ("fitter", "name"), f"{UNSTEERED!r} is the unsteered model's name in tables; call the plugin otherwise"
+        yield (
+            ("fitter", "name"),
+            f"is {UNSTEERED!r}, which is the unsteered model's name",
+            "give the plugin another name",
+        )
     known: list[Settings] = []
     for index, spec in enumerate(args.baselines):
         settings = spec.settings("steerers")
         if settings in known:
-            yield ("baselines", index), f"is the same as baselines.{known.index(settings)}; leave it out"
+            first = f"is the same baseline as 'baselines.{known.index(settings)}'"
+            yield ("baselines", index), first, "leave one out, or change an option"
         known.append(settings)
     label = args.fitter.build("fitters").config.label
     for index, other in enumerate(args.baseline_labels):
         if other == label:
-            yield ("baseline_labels", index), f"{label!r} is the fitter's own label, no baseline; leave it out"
+            yield ("baseline_labels", index), f"is {label!r}, the fitter's own label", "leave it out"
 
 
 def _shown(value: Any) -> str:

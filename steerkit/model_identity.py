@@ -1,4 +1,4 @@
-"""What a model's activations and texts depend on: weights, configuration and code; tokenizer, chat template, end ids.
+"""What a model's activations depend on (weights, configuration, code), and its texts besides (tokenizer, chat template).
 
 A model that was named is told by its files, so that a library's upgrade, which may write the same settings in another
 way, makes no other model of it; one that was made in memory by what it holds.
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerkit.files import digest
-from steerkit.generation import end_ids
 from steerkit.hub import is_hub_id
 from steerkit.identity import Identity, plain
 from steerkit.source_files import source_digest
@@ -38,7 +37,9 @@ SMALL = 2**20  # bytes
 def model_identity(
     role: str, lm: LanguageModel, *, named: bool, adapter: str | None = None, settings: Any = None
 ) -> tuple[Identity, Identity]:
-    """What a model's activations depend on, and what else its texts do.
+    """What a model's activations depend on, and what its texts do besides.
+
+    The ids that end a text, and sampling that the model's generation_config asks for, are inputs of their own.
 
     Args:
         named: whether it was loaded from a folder or the hub for this run, so that it is what its files say.
@@ -60,7 +61,7 @@ def model_identity(
         texts = {"tokenizer": _digest([state, tokenizer.special_tokens_map, tokenizer.chat_template])}
     return (
         Identity(f"{role} model", settings, {**weights, **own}),
-        Identity(f"{role} tokenizer", None, {**texts, "end-of-text ids": f"{end_ids(lm)}"}),
+        Identity(f"{role} tokenizer", None, texts),
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from steerkit import registry, trust
 from steerkit.arguments import PluginSpec, Recipe, plugin_fields
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
+from steerkit.methods import method_problems
 from steerkit.metrics import OWN, MetricsError, run_metrics
 from steerkit.recipe_yaml import Document, Key, read_yaml
 from steerkit.sources import checks_answers
@@ -113,7 +114,8 @@ def load_recipe(
             for problem in _explain(e, document)
         ]
     if recipe is not None and not problems:
-        problems += [*_check_windows(recipe, document), *_check_metrics(recipe, document)]
+        for check in (_check_windows, _check_methods, _check_metrics):
+            problems += check(recipe, document)
     if problems or recipe is None:
         raise InputError(name, sorted(dict.fromkeys(problems), key=_by_place))
     return recipe
@@ -209,6 +211,14 @@ def _check_metrics(recipe: Recipe, document: Document) -> list[Problem]:
     return []
 
 
+def _check_methods(recipe: Recipe, document: Document) -> list[Problem]:
+    """Baselines must differ from each other and from the fitted vector."""
+    return [
+        Problem(document.place(key), f"{'.'.join(map(str, key))!r} {said}", fix)
+        for key, said, fix in method_problems(recipe)
+    ]
+
+
 def _explain(error: Any, document: Document, prefix: Key = (), model: type[BaseModel] = Recipe) -> list[Problem]:
     """A pydantic error in the words of someone who wrote YAML."""
     location = tuple(part for part in error["loc"] if not _is_internal(part))
@@ -224,6 +234,9 @@ def _explain(error: Any, document: Document, prefix: Key = (), model: type[BaseM
         case "extra_forbidden":
             owner = _model_at(model, location[:-1])
             return [Problem(where, f"unknown key {name!r}; {nearest(str(location[-1]), list(owner.model_fields))}")]
+        case "twice":
+            place = document.place((*key, error["ctx"]["index"]))
+            return [Problem(place, f"{name!r} has {error['ctx']['value']!r} twice; leave one out")]
         case "value_error":
             return [Problem(where, f"{name + ': ' if name else ''}{error['ctx']['error']}")]
         case "too_short":

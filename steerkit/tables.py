@@ -29,6 +29,15 @@ COMPARISON_COLUMNS = (
 )  # fmt: skip
 
 
+NAMES = frozenset(
+    {
+        "experiment", "split", "source", "target", "method", "pool", "metric", "judge", "scale", "label", "reference",
+        "vs_method", "vs_source", "vs_target", "unembedding",
+    }
+)  # fmt: skip
+"""Columns that hold names, of which one may look like a number (a label ``1``, ``nan`` or ``True``)."""
+
+
 def result_rows(
     experiments: Sequence[Experiment], scores: Scores, planner: Planner, chosen: float
 ) -> list[dict[str, Any]]:
@@ -150,9 +159,9 @@ def _cell(value: Any) -> Any:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Rows of `write_csv`: numbers as numbers, booleans as booleans, empty cells as None."""
+    """Rows of `write_csv`: numbers as numbers, booleans as booleans, names as texts, empty cells as None."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [{k: _parse(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{k: v or None if k in NAMES else _parse(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def read_header(path: Path) -> list[str]:

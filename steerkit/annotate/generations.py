@@ -77,7 +77,9 @@ def generation_rows(run: Path) -> dict[str, dict[str, Any]]:
 def judged_generations(run: Path, recipe: dict[str, Any]) -> list[Span]:
     """Every sentence of every generation, once by each of the run's judges. Token numbers are -1: not known here."""
     texts = generation_texts(run, recipe)
-    key = digest([file_digest(run / FILE), recipe["span_judge"], recipe["score_judge"], recipe["fitter"]["label"]])
+    judges = [PluginSpec.model_validate(recipe[name]) for name in ("span_judge", "score_judge")]
+    known = [judge.identity("judges").key() for judge in judges]
+    key = digest([file_digest(run / FILE), known, recipe["fitter"]["label"]])
     notes, path = run / NOTES, run / JUDGED
     if notes.is_file() and path.is_file() and key in notes.read_text(encoding="utf-8"):
         return read_rows(path, Span)

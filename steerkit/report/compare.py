@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,9 +97,10 @@ def condition_table(runs: Sequence[Run]) -> Table:
     """Means of the conditions and metrics that both runs have, and the difference of the two."""
     shown = [{metric.name: metric for metric in tabulated(run)} for run in runs]
     alike = {name: own for name, own in shown[0].items() if name in shown[1] and _alike(own, shown[1][name])}
+    renamed: list[dict[str, str]] = [{}, _names_in(*runs)]
     by_key = [
-        {tuple(row[name] for name in KEY): row for row in select(run.results, split="test") if row["metric"] in alike}
-        for run in runs
+        {_key(row, own): row for row in select(run.results, split="test") if row["metric"] in alike}
+        for run, own in zip(runs, renamed, strict=True)
     ]
     confidence = float(runs[0].recipe.get("confidence", 0.95))
     rows = []
@@ -124,6 +125,21 @@ def condition_table(runs: Sequence[Run]) -> Table:
 def _alike(one: RunMetric, other: RunMetric) -> bool:
     """Whether values of a metric of two runs can be subtracted."""
     return (one.unit, one.bounds) == (other.unit, other.bounds)
+
+
+def _key(row: Row, renamed: Mapping[str, str]) -> tuple[object, ...]:
+    return tuple(renamed.get(row[name], row[name]) if name == "method" else row[name] for name in KEY)
+
+
+def _names_in(first: Run, second: Run) -> dict[str, str]:
+    """What the first run calls baselines of the second that have another name there, being told from other ones."""
+    theirs = {settings: name for name, settings in first.baselines.items()}
+    known = set(first.baselines)
+    return {
+        name: theirs[settings]
+        for name, settings in second.baselines.items()
+        if name not in known and settings in theirs
+    }
 
 
 def difference(ours: Row, theirs: Row, confidence: float) -> tuple[float, float, float]:

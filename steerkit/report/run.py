@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit.bounded_yaml import load
 from steerkit.errors import SteerkitError
-from steerkit.files import read_whole_lines
+from steerkit.files import digest, read_whole_lines
+from steerkit.methods import method_names
 from steerkit.metrics import FILE as METRICS
 from steerkit.metrics import RunMetric, read_metrics
 
@@ -98,6 +99,12 @@ class Run:
     def fitter(self) -> str:
         """Name of the fitted vector's method."""
         return str(self.recipe["fitter"]["name"])
+
+    @cached_property
+    def baselines(self) -> dict[str, str]:
+        """Method of each steerer among the baselines → digest of its settings."""
+        settings, labels = self.recipe.get("baselines") or [], self.recipe.get("baseline_labels") or []
+        return dict(zip(method_names(self.fitter, settings, labels)[0], map(digest, settings), strict=True))
 
     @cached_property
     def label(self) -> str:

@@ -10,6 +10,7 @@ from steerkit.agreement import agreement as agree
 from steerkit.agreement_tables import COLUMNS, agreement_rows
 from steerkit.conditions import VectorKey
 from steerkit.files import read_whole_lines
+from steerkit.methods import told_apart
 from steerkit.stages.generations import FILE as GENERATIONS
 from steerkit.stages.generations import planner_for
 from steerkit.tables import write_csv
@@ -28,7 +29,7 @@ def agreement(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVect
     args = trainer.args
     if args.agreement is None:
         return
-    reference, name = args.span_judge.name, args.agreement.name
+    reference, name = told_apart([spec.settings("judges") for spec in (args.span_judge, args.agreement)])
     judge = trainer.judge(args.agreement)
     conditions = {c.id: c.strength for c in planner_for(trainer, vectors).strengths()}
 

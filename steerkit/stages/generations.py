@@ -91,7 +91,7 @@ def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list
         trainer.keys["prompts"], trainer.keys["vectors"], [[s, c.id] for s, c in distinct(experiments)],
         _steerers(trainer, experiments), args.tokens, args.max_new_tokens,
         args.temperature, args.samples, args.seed, args.chat, args.per_device_batch_size, args.bf16,
-        args.save_rows, trainer.identities["engine"], trainer.identities["base tokenizer"],
+        args.save_rows, trainer.identities["engine"],
     ]  # fmt: skip
 
 

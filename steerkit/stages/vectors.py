@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerkit.conditions import Planner, VectorKey
@@ -87,13 +89,21 @@ def merge(trainer: SteeringTrainer, role: str) -> ActivationStatistics:
         raise SteerkitError("there is no trace to extract from")
     made = ActivationStatistics(total.windows, {**made_by(trainer.pair[role]), "source": role})
     made.save(trainer.folder / f"stats/{role}.safetensors")
+    own = raw_folder(trainer, role)
+    for other in own.parent.glob("*"):  # of an extraction that this one takes the place of
+        if other != own:
+            shutil.rmtree(other)
     return made
+
+
+def raw_folder(trainer: SteeringTrainer, role: str) -> Path:
+    """Where single spans' windows go: windows read in another way, of the same traces, have another place."""
+    return trainer.folder / f"stats/{role}/{trainer.keys[f'extract {role}']}"
 
 
 def collect(trainer: SteeringTrainer, role: str, items: Sequence[Item], labels: Sequence[str]) -> None:
     """Statistics of one model over this process's share of the traces, which are dealt by length."""
-    folder, args = trainer.folder, trainer.args
-    stage = f"extract {role}"
+    args, stage = trainer.args, f"extract {role}"
     path = trainer.parts(stage).growing
     items = trainer.shard.of_all(sorted(items, key=lambda item: (len(item.ids), item.trace.id)))
     before = ActivationStatistics.load(path) if path.is_file() else None
@@ -116,7 +126,7 @@ def collect(trainer: SteeringTrainer, role: str, items: Sequence[Item], labels: 
     own = [item.trace.id for item in items]
     found = extract(
         trainer.pair[role], items, trainer.extractor, labels, needs=trainer.needs,
-        raw_folder=folder / f"stats/{role}", batch_tokens=args.batch_tokens, before=before, skip=done, on_part=keep,
+        raw_folder=raw_folder(trainer, role), batch_tokens=args.batch_tokens, before=before, skip=done, on_part=keep,
         on_batch=on_batch,
     )  # fmt: skip
     keep(found, [name for name in own if name not in set(done)])

@@ -258,10 +258,10 @@ def _cached(row: GenerationRow, output: Any) -> int:
 
 
 def _pickled(edits: Sequence[Edit]) -> bytes:
-    """For the workers; plugins of local files go by value, as their modules are known to this process alone."""
+    """For the workers; local files and their helpers go by value: only this process knows their modules."""
     import cloudpickle
 
-    modules = {sys.modules[type(edit.steerer).__module__] for edit in edits}
+    modules = {sys.modules[type(edit.steerer).__module__.partition(".")[0]] for edit in edits}
     own = [module for module in modules if not _importable(module.__name__)]
     with contextlib.ExitStack() as stack:
         for module in own:
