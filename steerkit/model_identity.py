@@ -1,4 +1,4 @@
-"""What a model's activations depend on (weights, configuration, code), and its texts besides (tokenizer, chat template).
+"""What a model's activations depend on (weights, configuration, code), and its texts too (tokenizer, chat template).
 
 A model that was named is told by its files, so that a library's upgrade, which may write the same settings in another
 way, makes no other model of it; one that was made in memory by what it holds.
