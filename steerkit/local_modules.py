@@ -68,7 +68,7 @@ def run(path: Path) -> Mapping[str, Used]:
         root = sys.modules[package] = ModuleType(package)
         root.__path__ = [str(path.parent)]
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())
     importlib.invalidate_caches()
     spec = spec_from_file_location(own, path, loader=_Loader(own, str(path)))
     assert spec is not None and spec.loader is not None
@@ -136,13 +136,10 @@ class _ToPackage(ast.NodeTransformer):
     def __init__(self, package: str, root: Path) -> None:
         self.package, self.root = package, root
 
-    def _is_own(self, name: str) -> bool:
-        return beside(self.root, name.partition(".")[0])
-
     def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
         made: list[ast.stmt] = []
         for alias in node.names:
-            if not self._is_own(alias.name):
+            if not beside(self.root, alias.name):
                 made.append(ast.Import([alias]))
             elif alias.asname:
                 made.append(ast.Import([ast.alias(f"{self.package}.{alias.name}", alias.asname)]))
@@ -153,7 +150,7 @@ class _ToPackage(ast.NodeTransformer):
         return [ast.copy_location(each, node) for each in made]
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        if node.level == 0 and node.module and self._is_own(node.module):
+        if node.level == 0 and any(beside(self.root, f"{node.module}.{alias.name}") for alias in node.names):
             node.module = f"{self.package}.{node.module}"
         return node
 

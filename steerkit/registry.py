@@ -112,30 +112,21 @@ def _line_in(error: BaseException, path: Path) -> str:
 def entries(kind: str) -> dict[str, list[Entry]]:
     """Every known plugin of a kind by name, nothing imported. Two entries of one name are a conflict."""
     found: dict[str, list[Entry]] = {}
-    for point in _points(GROUP.format(kind=kind), tuple(map(_changed, sys.path))):
-        dist = point.dist
-        entry = Entry(
-            kind,
-            point.name,
-            point.value,
-            point.load,
-            dist.name if dist else "?",
-            dist.version if dist else "?",
-        )
-        rows = found.setdefault(point.name, [])
-        # An editable install can list the same entry twice (two copies of its metadata on the path).
-        if all(row.module != entry.module for row in rows):
-            rows.append(entry)
-    for (local_kind, name), entry in _local.items():
-        if local_kind == kind:
-            found.setdefault(name, []).append(entry)
+    for entry in (*_installed(kind, tuple(map(_changed, sys.path))), *_local.values()):
+        if entry.kind == kind:
+            found.setdefault(entry.name, []).append(entry)
     return found
 
 
 @lru_cache(maxsize=2 * len(KINDS))
-def _points(group: str, path: tuple[tuple[str, float], ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
-    """A group's entry points; reading every distribution's file takes long, so that it is done once a `path`."""
-    return tuple(importlib.metadata.entry_points(group=group))
+def _installed(kind: str, path: tuple[tuple[str, float], ...]) -> tuple[Entry, ...]:
+    """A kind's entry points; reading every distribution's files takes long, so that it is done once a `path`."""
+    found: dict[tuple[str, str], Entry] = {}
+    for point in importlib.metadata.entry_points(group=GROUP.format(kind=kind)):
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+        # An editable install can list the same entry twice (two copies of its metadata on the path).
+        found.setdefault((point.name, point.value), Entry(kind, point.name, point.value, point.load, name, version))
+    return tuple(found.values())
 
 
 def _changed(folder: str) -> tuple[str, float]:

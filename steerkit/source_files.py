@@ -10,8 +10,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterator
-from functools import cache, lru_cache
-from importlib.util import find_spec
+from functools import lru_cache
 from pathlib import Path
 
 SHARED = frozenset({"steerkit", "steerkit_plugins", *sys.stdlib_module_names})
@@ -26,7 +25,6 @@ def imported_files(file: Path, root: Path, only: str = "") -> dict[str, Path]:
     Args:
         only: the top-level module or package that counts; all that lie beside the file when left out.
     """
-    wanted = (lambda top: top == only) if only else (lambda top: beside(root, top))
     start = module_name(file, root)
     found = {start: file}
     todo = [start]
@@ -34,7 +32,7 @@ def imported_files(file: Path, root: Path, only: str = "") -> dict[str, Path]:
         name = todo.pop()
         package = name if found[name].name == "__init__.py" else name.rpartition(".")[0]
         for dotted in _imports(_read(found[name]), package):
-            if wanted(dotted.partition(".")[0]):
+            if dotted.partition(".")[0] == only if only else beside(root, dotted):
                 new = {k: v for k, v in _files(root, dotted) if k not in found}
                 found |= new
                 todo += new
@@ -48,16 +46,18 @@ def module_name(file: Path, root: Path) -> str:
     return ".".join(part.replace(".", "_") for part in parts)
 
 
-def beside(root: Path, top: str) -> bool:
-    """Whether a top-level name is a module or package that lies in `root`.
+def beside(root: Path, dotted: str) -> bool:
+    """Whether a dotted name is, or lies in, a module or package of `root`, as in the folder of a script.
 
-    As in a script's own folder; only a folder without ``__init__.py`` comes after what is installed.
+    Of a package without ``__init__.py`` only what lies in it counts: an installed one may have its name.
     """
+    top, _, rest = dotted.partition(".")
     if top in SHARED or not top:
         return False
     if (root / f"{top}.py").is_file() or (root / top / "__init__.py").is_file():
         return True
-    return (root / top).is_dir() and any((root / top).glob("*.py")) and not _is_installed(top)
+    inner = root / top / rest.partition(".")[0]
+    return bool(rest) and (inner.is_dir() or inner.with_name(f"{inner.name}.py").is_file())
 
 
 def is_installed(path: Path) -> bool:
@@ -73,15 +73,6 @@ def source_digest(path: Path) -> str:
         return "absent"
     text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return f"sha256:{hashlib.sha256(text).hexdigest()[:16]}"
-
-
-@cache
-def _is_installed(top: str) -> bool:
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError):
-        return False
-    return spec is not None and spec.origin is not None
 
 
 def _files(root: Path, dotted: str) -> Iterator[tuple[str, Path]]:

@@ -1,0 +1,341 @@
+"""What each stage of a run depends on: every thing that a result comes from is changed, one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from steerkit_plugins.pocket.prompts import problems
+from steerkit_plugins.pocket.source import PocketModels
+
+from steerkit import load_recipe, registry
+from steerkit.callbacks import SteeringCallback
+from steerkit.errors import SteerkitError
+from steerkit.files import read_whole_lines
+from steerkit.trainer import SteeringTrainer
+
+STAGES = (
+    "prompts", "traces", "spans", "extract base", "extract reasoning", "vectors", "lens", "choose", "test",
+    "projection", "perplexity", "agreement", "results", "report",
+)  # fmt: skip
+ALL = frozenset(STAGES)
+FROM_TRACES = ALL - {"prompts"}
+FROM_SPANS = FROM_TRACES - {"traces"}
+FROM_STATISTICS = FROM_SPANS - {"spans", "extract reasoning"}  # of the base alone
+FROM_VECTORS = FROM_STATISTICS - {"extract base"}
+STEERED = FROM_VECTORS - {"vectors", "lens"}
+TESTED = STEERED - {"choose"}
+SCORED = frozenset({"choose", "perplexity", "results", "report"})  # the choice is made by scores
+
+PLUGIN = """
+import steerkit
+from steerkit_plugins.{module} import {base}
+
+@steerkit.register("{kind}", "{name}")
+class Mine({base}):
+    pass
+"""
+FLIP = """
+import steerkit
+
+@steerkit.register("steerers", "flip")
+class Flip(steerkit.Steerer):
+    def edit(self, hidden, at):
+        from helper import scaled
+        return hidden + at.norm * scaled(at.direction)
+"""
+HELPER = "from tools.constants import SCALE\n\ndef scaled(direction):\n    return SCALE * direction\n"
+LOCAL = {
+    "source": ("prompts", "prompts.jsonl", "JsonlPrompts"), "labels": ("judges", "judges.rules", "RulesJudge"),
+    "rate": ("judges", "judges.keyword", "KeywordJudge"), "other": ("judges", "judges.keyword", "KeywordJudge"),
+    "read": ("extractors", "extractors.offset_window", "OffsetWindow"),
+    "fit": ("fitters", "fitters.dom", "DifferenceOfMeans"), "fit2": ("fitters", "fitters.dom", "DifferenceOfMeans"),
+    "noise": ("steerers", "steerers.gaussian_noise", "GaussianNoise"), "engine": ("engines", "engines.hf", "HFEngine"),
+}  # fmt: skip
+
+
+class Stop(Exception):
+    pass
+
+
+class NoReport(SteeringCallback):
+    """Ends a run before its figures are drawn, which takes longest."""
+
+    def on_stage_begin(self, trainer: SteeringTrainer, stage: str) -> None:
+        if stage == "report":
+            raise Stop
+
+
+class Reread(SteeringTrainer):
+    """Goes through all stages of a finished run for their keys, and makes nothing."""
+
+    def stage(self, name: str, inputs: Any, make: Any, read: Callable[[], Any], **more: Any) -> Any:
+        found: list[Any] = []
+
+        def unmade(key: str) -> tuple[Any, list[str]]:
+            found.append(read())
+            raise Stop
+
+        try:
+            return super().stage(name, inputs, unmade, read)
+        except Stop:
+            return found[0]
+
+
+def write_recipe(folder: Path) -> Path:
+    """Everything that can be a local file is one; all paths are relative to the folder."""
+    for name, (kind, module, base) in LOCAL.items():
+        (folder / f"{name}.py").write_text(PLUGIN.format(kind=kind, module=module, base=base, name=f"my-{name}"))
+    (folder / "flip.py").write_text(FLIP)
+    (folder / "helper.py").write_text(HELPER)
+    (folder / "tools").mkdir()
+    (folder / "tools/constants.py").write_text("SCALE = 1.0\n")
+    rows = [{"split": s, **row} for s, n in (("extract", 24), ("choose", 2), ("test", 2)) for row in problems(n, 0, s)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for role in ("base", "reasoning"):
+        shutil.copytree(PocketModels().path(role), folder / role)
+    patterns = load_recipe("backtracking").span_judge.options["patterns"]
+    settings = {
+        "name": "mine", "extends": "backtracking", "base": "./base", "reasoning": "./reasoning",
+        "plugins": [f"{name}.py" for name in (*LOCAL, "flip")],
+        "prompts": {"source": {"name": "my-source", "path": "prompts.jsonl"}, "extract": 24, "choose": 2, "test": 2},
+        "span_judge": {"name": "my-labels", "patterns": patterns}, "score_judge": "my-rate", "agreement": "my-other",
+        "extractor": {"name": "my-read", "sweep": None}, "fitter": "my-fit", "baseline_fitter": "my-fit2",
+        "baseline_labels": ["deduction"], "steerer": "flip", "baselines": ["my-noise"], "engine": "my-engine",
+        "max_new_tokens": 60, "per_device_batch_size": 32, "threads": 1, "strengths": [30], "resamples": 100,
+        "offsets": None, "layers": None, "lens": {}, "projection": {}, "perplexity": True, "output_dir": "run",
+    }  # fmt: skip
+    path = folder / "mine.yaml"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def run(*settings: str, update: bool = False) -> None:
+    """Run the recipe of this folder, to its report."""
+    trainer = SteeringTrainer.from_recipe(load_recipe("mine.yaml", settings), callbacks=[NoReport()], update=update)
+    with pytest.raises(Stop):
+        trainer.run()
+
+
+def keys(*settings: str) -> dict[str, str]:
+    """Key of each stage of the recipe of this folder, which was run."""
+    trainer = Reread.from_recipe(load_recipe("mine.yaml", settings), update=True)
+    trainer.run()
+    return trainer.keys
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder, the current one, with a recipe of local files that was run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_local", {})
+        path = write_recipe(tmp_path_factory.mktemp("keys"))
+        patch.chdir(path.parent)
+        run()
+        yield path.parent
+
+
+@pytest.fixture(scope="module")
+def before(made: Path) -> dict[str, str]:
+    return keys()
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    assert set(before) == set(after) == ALL
+    return {stage for stage in STAGES if before[stage] != after[stage]}
+
+
+def swapped(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    def edit(data: bytes) -> bytes:
+        assert data.count(old) >= 1
+        return data.replace(old, new, 1)
+
+    return edit
+
+
+def commented(data: bytes) -> bytes:
+    return data + b"# edited\n"
+
+
+def nudged(data: bytes) -> bytes:
+    """One weight of a safetensors file is another."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+FILES: dict[str, tuple[Callable[[bytes], bytes], frozenset[str]]] = {
+    "prompts.jsonl": (swapped(b'"answer": "', b'"answer": "1'), ALL),
+    "source.py": (commented, ALL),
+    "engine.py": (commented, FROM_TRACES),
+    "reasoning/model.safetensors": (nudged, FROM_TRACES),
+    "reasoning/config.json": (swapped(b"1e-06", b"1e-03"), FROM_TRACES),
+    "reasoning/tokenizer_config.json": (swapped(b"512", b"500"), FROM_TRACES),
+    "reasoning/chat_template.jinja": (commented, FROM_TRACES),
+    "labels.py": (commented, FROM_SPANS),
+    "read.py": (commented, FROM_SPANS - {"spans"}),
+    "base/model.safetensors": (nudged, FROM_STATISTICS),
+    "base/config.json": (swapped(b"1e-06", b"1e-03"), FROM_STATISTICS),
+    "base/chat_template.jinja": (commented, frozenset({"lens", "report"})),
+    "fit.py": (commented, FROM_VECTORS),
+    "fit2.py": (commented, FROM_VECTORS),
+    "flip.py": (commented, STEERED),
+    "helper.py": (commented, STEERED),
+    "tools/constants.py": (swapped(b"1.0", b"2.0"), STEERED),
+    "noise.py": (commented, TESTED),
+    "rate.py": (commented, SCORED),
+    "other.py": (commented, frozenset({"agreement", "report"})),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_edited_file(made: Path, before: dict[str, str], name: str) -> None:
+    edit, expected = FILES[name]
+    path = made / name
+    data = path.read_bytes()
+    path.write_bytes(edit(data))
+    try:
+        assert changed(before, keys()) == expected
+    finally:
+        path.write_bytes(data)
+
+
+SETTINGS = {
+    "seed=1": ALL,
+    "max_new_tokens=61": FROM_TRACES, "temperature=0.9": FROM_TRACES, "chat=no": FROM_TRACES,
+    "think_end=</x>": FROM_TRACES, "per_device_batch_size=16": FROM_TRACES, "save_rows=8": FROM_TRACES,
+    "bf16=true": FROM_TRACES, "attn_implementation=eager": FROM_TRACES,
+    "min_coverage=0.1": FROM_SPANS, "annotation_labels=[backtracking]": FROM_SPANS,
+    "extractor.overlap=once": FROM_SPANS - {"spans"}, "id_map={4: 251}": FROM_STATISTICS,
+    "fitter.weighting=span": FROM_VECTORS, "baseline_fitter.weighting=span": FROM_VECTORS,
+    "baseline_labels=[]": FROM_VECTORS,
+    "steerer=residual-add": STEERED, "strengths=[31]": STEERED, "layer=0": STEERED, "samples=2": STEERED,
+    "tokens=generated": STEERED,
+    "baselines=[{name: my-noise, normalize: false}]": TESTED, "baselines=[overall-mean]": TESTED,
+    "score_judge.substring=true": SCORED, "scored=output": SCORED, "per=tokens": SCORED,
+    "choose.max_other=0.5": SCORED,
+    "confidence=0.9": {"projection", "agreement", "results", "report"},
+    "resamples=200": {"projection", "agreement", "report"},
+    "agreement={name: my-other, substring: true}": {"agreement", "report"},
+    "lens.top=3": {"lens", "report"}, "projection.within=[1]": {"projection", "report"},
+    "about=why": {"report"}, "name=other": {"report"},
+    "batch_tokens=1000": {"report"}, "device_map=cpu": {"report"},  # where and in how large pieces: its recipe says so
+    "threads=2": set(),
+    "fitter={name: my-fit, weighting: trace, label: backtracking, scale: unit}": set(),  # as the defaults are
+    "score_judge={name: my-rate, substring: false}": set(),
+    "baselines=[{name: my-noise, normalize: true}]": set(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_changed_setting(made: Path, before: dict[str, str], setting: str) -> None:
+    assert changed(before, keys(setting)) == SETTINGS[setting]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("traces", FROM_TRACES), ("spans", FROM_SPANS)])
+def test_an_edited_file_in_a_stages_place(made: Path, name: str, expected: frozenset[str]) -> None:
+    path = made / f"{name}.jsonl"
+    path.write_bytes((made / f"run/{name}.jsonl").read_bytes())
+    before = keys(f"{name}={name}.jsonl")
+    path.rename(made / "renamed.jsonl")
+    assert changed(before, keys(f"{name}=renamed.jsonl")) == {"report"}  # which names it
+    (made / "renamed.jsonl").write_bytes((made / "renamed.jsonl").read_bytes() + b"\n")
+    assert changed(before, keys(f"{name}=renamed.jsonl")) == expected
+
+
+def test_another_release(made: Path, before: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("steerkit.stages.identities"), "RELEASE", "0.2")
+    assert changed(before, keys()) == ALL
+
+
+def test_another_folder_process_and_line_endings(made: Path, before: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns(".lock"))
+    for path in (folder / "flip.py", folder / "helper.py", folder / "tools/constants.py"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    (folder / "fit.py").rename(folder / "median.py")
+    text = (folder / "mine.yaml").read_text()
+    (folder / "mine.yaml").write_text(text.replace('"fit.py"', '"median.py"'))
+    code = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    code += "from test_keys import keys; print(json.dumps(keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == before
+
+
+# --- what a run says and does ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run, the current folder, with plugins of its own."""
+    folder = tmp_path / "copy"
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns(".lock"))
+    monkeypatch.setattr(registry, "_local", {})
+    monkeypatch.chdir(folder)
+    keys()  # other tests have claimed it for other settings, and told what they changed
+    (folder / "run/log.jsonl").unlink()
+    return folder
+
+
+def test_an_edited_plugin_is_told_and_makes_other_texts(copy: Path) -> None:
+    texts, traces = (copy / "run/generations.jsonl").read_bytes(), (copy / "run/traces.jsonl").stat().st_mtime_ns
+    run()
+    assert not [row for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row]
+    (copy / "tools/constants.py").write_text("SCALE = -1.0\n")
+    with pytest.raises(SteerkitError) as caught:
+        run()
+    said = "tools/constants.py (steerer flip) changed since stage choose and test was done here. Choose another folder"
+    assert said in str(caught.value) and "give --update to redo here what depends on that (the rest is kept)" in str(
+        caught.value
+    )
+    assert (copy / "run/generations.jsonl").read_bytes() == texts  # nothing is lost
+    run(update=True)
+    again = {row["stage"]: row["again"] for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row}
+    assert again == dict.fromkeys(("choose", "test"), "tools/constants.py (steerer flip) changed since this run")
+    assert (copy / "run/generations.jsonl").read_bytes() != texts
+    assert (copy / "run/traces.jsonl").stat().st_mtime_ns == traces
+    run()  # what was taken over once needs no word again
+
+
+def test_a_plugin_that_no_finished_stage_used_may_be_mended(copy: Path) -> None:
+    shutil.rmtree(copy / "run")
+    whole = (copy / "flip.py").read_text()
+    (copy / "flip.py").write_text(whole.replace("return", "raise ValueError('a mistake')\n        return"))
+    with pytest.raises(ValueError, match="a mistake"):
+        SteeringTrainer.from_recipe(load_recipe("mine.yaml")).run()
+    traces = (copy / "run/traces.jsonl").stat().st_mtime_ns
+    (copy / "flip.py").write_text(whole)
+    run()
+    assert (copy / "run/traces.jsonl").stat().st_mtime_ns == traces
+
+
+def test_a_stopped_update_goes_on_without_the_word(copy: Path) -> None:
+    class StopAt(SteeringCallback):
+        def on_stage_begin(self, trainer: SteeringTrainer, stage: str) -> None:
+            raise Stop
+
+    (copy / "rate.py").write_text((copy / "rate.py").read_text() + "# edited\n")
+    with pytest.raises(SteerkitError, match=r"rate\.py \(score_judge my-rate\) changed since stage choose and results"):
+        run()
+    with pytest.raises(Stop):
+        SteeringTrainer.from_recipe(load_recipe("mine.yaml"), callbacks=[StopAt()], update=True).run()
+    run()
+
+
+def test_edited_data_and_settings_at_once_are_both_told(copy: Path) -> None:
+    (copy / "prompts.jsonl").write_bytes((copy / "prompts.jsonl").read_bytes() + b"\n")
+    with pytest.raises(SteerkitError) as caught:
+        run("confidence=0.5")
+    settings = "holds the run of another recipe (1 settings differ: confidence is 0.5 and was 0.95)"
+    data = "prompts.jsonl (prompts my-source) changed since stage prompts was done here"
+    assert f"{settings}; {data}. Choose another folder" in str(caught.value)
