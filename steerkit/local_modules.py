@@ -191,8 +191,11 @@ def _package(folder: Path) -> str:
 
 def _forget(files: Iterable[Used]) -> None:
     """Take modules out of `sys.modules`, and out of the packages that they are attributes of."""
-    for used in files:
-        if sys.modules.pop(used.module, None) is not None:
-            package, _, last = used.module.rpartition(".")
+    names = {used.module for used in files}
+    packages = {".".join(name.split(".")[:length]) for name in names for length in range(2, name.count(".") + 1)}
+    no_files = {name for name in packages if getattr(sys.modules.get(name), "__file__", None) is None}
+    for name in names | no_files:
+        if sys.modules.pop(name, None) is not None:
+            package, _, last = name.rpartition(".")
             if hasattr(sys.modules.get(package), last):
                 delattr(sys.modules[package], last)

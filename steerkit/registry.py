@@ -14,6 +14,7 @@ from steerkit.errors import SteerkitError, nearest
 
 KINDS = ("extractors", "fitters", "steerers", "judges", "engines", "models", "prompts")
 GROUP = "steerkit.{kind}"
+LOCAL = "(local)"  # in place of a distribution
 
 T = TypeVar("T", bound=type)
 
@@ -47,12 +48,12 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
         module = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
         for other in entries(kind).get(name, ()):
-            if other.module.partition(":")[0] == cls.__module__:  # loaded through its own entry point
+            if other.distribution != LOCAL and other.module.partition(":")[0] == cls.__module__:  # by its entry point
                 return cls
             if other.module != str(module):
                 raise _duplicate(kind, name, [other.module, str(module)])
         cls.name, cls.code = name, local_code(cls)  # type: ignore[attr-defined]
-        _local[kind, name] = Entry(kind, name, str(module), lambda: cls, "(local)", "")
+        _local[kind, name] = Entry(kind, name, str(module), lambda: cls, LOCAL, "")
         return cls
 
     return add
@@ -104,7 +105,7 @@ def _line_in(error: BaseException, path: Path) -> str:
         if Path(trace.tb_frame.f_code.co_filename) == path:
             lines.append(trace.tb_lineno)
         trace = trace.tb_next
-    if isinstance(error, SyntaxError) and error.lineno:
+    if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
         lines.append(error.lineno)
     return f":{lines[-1]}" if lines else ""
 
