@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerkit.batching import BATCH_TOKENS, Queue
+from steerkit.block_output import hidden_of
 from steerkit.collector import Collector
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Extractor, Need
@@ -169,7 +170,7 @@ def _forward(
     def hook(layer: int) -> Callable[..., None]:
         def read(module: Any, args: Any, output: Any) -> None:
             seen.add(layer)
-            see(layer, output[0] if isinstance(output, tuple) else output)
+            see(layer, hidden_of(output))
             if layer == layers[-1]:
                 raise _Stop
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from steerkit import registry
 from steerkit.errors import SteerkitError, nearest
-from steerkit.hub import is_hub_id
+from steerkit.load_errors import check_files, explained, refuse_adapter_as_model
 from steerkit.model import LanguageModel
 
 
@@ -35,49 +35,52 @@ def load_model(
         torch_compile: compile the blocks' feed-forward parts.
 
     Raises:
-        SteerkitError: nothing is there under that name, it can't be fetched offline, or it is an encoder-decoder.
+        SteerkitError: nothing is there under that name, it can't be fetched offline, it is an encoder-decoder, the
+            weights are not whole, or the adapter is of a kind that steerkit can't use, or changes nothing.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from steerkit.adapters import with_adapter
+    from steerkit.formats.gguf_weights import check_gguf, with_rotary_factors
+    from steerkit.loaded_weights import check_in_memory, check_loaded, loading_report
     from steerkit.supported import refuse_config
 
-    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     path, options = _locate(name)
+    refuse_adapter_as_model(name, path)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     options["trust_remote_code"] = trust_remote_code
-    if "gguf_file" not in options:  # llama.cpp's files hold decoder-only models
-        with _explained(name):
-            refuse_config(name, AutoConfig.from_pretrained(path, **options))
+    gguf = options.get("gguf_file")
+    with explained(name):
+        config = AutoConfig.from_pretrained(path, **options)
+        if gguf:
+            options["config"] = with_rotary_factors(config, Path(path, gguf))
+    if not gguf:
+        refuse_config(name, config)  # llama.cpp's files hold decoder-only models
+        check_files(name, path)
         options["use_safetensors"] = True  # the other format is pickle
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
     dtype = torch.bfloat16 if bf16 else torch.float32
-    with _explained(name), _quiet_when_small(path):
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=device_map, **options)
-    if adapter:
-        from peft import PeftModel
-
-        with _explained(adapter):
-            _check_adapter(adapter)
-            model = PeftModel.from_pretrained(model, adapter)
+    with explained(name, path), _quiet_when_small(path), loading_report(name):
+        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, device_map=device_map, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are named in the report: `check_loaded` refuses them
+            **options,
+        )  # fmt: skip
+    model, info = loaded
+    check_loaded(name, model, info)
+    if gguf:
+        check_gguf(name, Path(path, gguf), model)
+    check_in_memory(name, model)
     if device_map is None and torch.cuda.is_available():
         model = model.to("cuda")
-    source = "" if adapter or "gguf_file" in options else path
-    lm = LanguageModel(name + (f"+{adapter}" if adapter else ""), model.eval(), tokenizer, bool(adapter), source)
+    lm = LanguageModel(name, model.eval(), tokenizer, source="" if gguf else path)
+    if adapter:
+        lm = with_adapter(lm, adapter)
     if torch_compile:
         _compile(lm)
     return lm
-
-
-def _check_adapter(name: str) -> None:
-    """Raises: OSError when an adapter's weights are there as pickle alone, which PEFT would read."""
-    file = "adapter_model.safetensors"
-    if is_hub_id(name):
-        from huggingface_hub import hf_hub_download
-
-        hf_hub_download(name, file)
-    elif (Path(name) / "adapter_config.json").is_file() and not (Path(name) / file).is_file():
-        raise OSError(f"the adapter has no {file}, and weights are not read from pickle")
 
 
 def _compile(lm: LanguageModel) -> None:
@@ -98,7 +101,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     path, options = _locate(name)
-    with _explained(name):
+    with explained(name):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
     if not tokenizer.is_fast:
         raise SteerkitError(f"{name}: its tokenizer is not a fast one; convert it with transformers first")
@@ -128,7 +131,7 @@ def load_shape(name: str, *, trust_remote_code: bool = False) -> ModelShape:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path, options = _locate(name)
-    with _explained(name):
+    with explained(name):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
         with init_empty_weights():
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
@@ -175,6 +178,7 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():
         if not (path / "config.json").is_file():
+            refuse_adapter_as_model(name, str(path))
             raise SteerkitError(f"{name}: the folder has no config.json, so it is no transformers model")
         return str(path), {}
     if colon and not path.exists() and "/" not in prefix:
@@ -201,32 +205,3 @@ def _quiet_when_small(path: str) -> Iterator[None]:
     finally:
         if small and shown:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn the many ways in which loading fails into one plain message."""
-    try:
-        yield
-    except ImportError as error:
-        if "gguf" in str(error).lower():
-            raise SteerkitError(f"{name}: reading GGUF needs a package: pip install 'gguf>=0.17'") from error
-        raise SteerkitError(f"{name}: {error}") from error
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SteerkitError(f"{name}: the model can't be loaded: {first}\n  {_way_out(str(error))}") from error
-
-
-def _way_out(said: str) -> str:
-    import os
-
-    if "trust_remote_code" in said:
-        return (
-            "it brings Python code of its own along: if you trust that, the recipe says trust_remote_code: true "
-            "and you give --trust-remote-code"
-        )
-    if "safetensors" in said:
-        return "save it as safetensors: other weights are pickle, which can run code"
-    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        return "HF_HUB_OFFLINE is set: only models in the local cache can be named by hub id; give a local folder"
-    return "check the spelling, your network and `hf auth login`, or give a local folder"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from steerkit.adapter_kinds import refuse_kind
+from steerkit.adapter_layout import adapter_is_on, is_wrapped, turned_off, turned_on
 from steerkit.errors import SteerkitError
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class LanguageModel:
     tokenizer: Any
     adapter: bool = False
     source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.model_is_wrapped:
+            refuse_kind(self.name, [self.model.peft_config[name] for name in self.model.active_adapters])
 
     @cached_property
     def decoder(self) -> nn.Module:
@@ -106,30 +111,16 @@ class LanguageModel:
         """Raises: SteerkitError when `layer` is not a 0-based block of this model."""
         check_layer(layer, self.name, self.depth, where)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """16 hex digits over names, shapes, dtypes and values of the weights.
+        """16 hex digits over all that changes the model, as it is now (see `steerkit.fingerprint`)."""
+        from steerkit.fingerprint import fingerprint
 
-        A tensor of over a million numbers goes in by 65,536 evenly spaced ones, an offloaded one by shape.
-        """
-        import torch
-
-        state = hashlib.sha256()
-        with adapter_state(self):
-            for name, value in self.model.state_dict().items():
-                if self.model_is_wrapped and not self.adapter and "lora_" in name:
-                    continue
-                plain = name.removeprefix("base_model.model.").replace(".base_layer", "")  # of a PEFT model
-                state.update(f"{plain} {tuple(value.shape)} {value.dtype}".encode())
-                if value.device.type != "meta":
-                    flat = value.detach().reshape(-1)
-                    step = max(1, flat.numel() // 65_536) if flat.numel() > 1_000_000 else 1
-                    state.update(flat[::step].contiguous().cpu().view(torch.uint8).numpy().tobytes())
-        return state.hexdigest()[:16]
+        return fingerprint(self)
 
     @property
     def model_is_wrapped(self) -> bool:
-        return hasattr(self.model, "disable_adapter")
+        return is_wrapped(self.model)
 
 
 def check_layer(layer: int, name: str, depth: int, where: str = "layer") -> None:
@@ -141,10 +132,8 @@ def check_layer(layer: int, name: str, depth: int, where: str = "layer") -> None
 @contextmanager
 def adapter_state(lm: LanguageModel) -> Iterator[None]:
     """Inside, a shared PEFT model acts as `lm` does: adapter on for the reasoning model, off for the base."""
-    # PEFT's own context manager turns the adapter on when it ends, also inside another one that wants it off.
-    already_off = lm.model_is_wrapped and any(getattr(m, "disable_adapters", 0) is True for m in lm.model.modules())
-    if lm.model_is_wrapped and not lm.adapter and not already_off:
-        with lm.model.disable_adapter():
-            yield
-    else:
+    if not lm.model_is_wrapped or adapter_is_on(lm.model) == lm.adapter:
+        yield
+        return
+    with turned_on(lm.model) if lm.adapter else turned_off(lm.model):
         yield

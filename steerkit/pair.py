@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from steerkit.adapters import with_adapter
 from steerkit.errors import SteerkitError
 from steerkit.extraction import Item
 from steerkit.loading import load_model, wrap_model
 from steerkit.model import LanguageModel
 from steerkit.trace import Span, Trace, spans_by_trace
 
+log = logging.getLogger("steerkit")
 SHOWN = 5  # differing ids named in an error
 
 
@@ -101,9 +104,7 @@ def load_pair(
     if adapter and reasoning is not None:
         raise SteerkitError("give either a reasoning model or an adapter on the base, not both")
     if adapter:
-        both = load_model(str(base), adapter=adapter, **options)
-        plain = LanguageModel(str(base), both.model, both.tokenizer, adapter=False)
-        return ModelPair(plain, both, id_map or {})
+        return _adapted_pair(str(base), adapter, id_map or {}, options)
     if reasoning is None:
         raise SteerkitError("a pair needs a reasoning model (`reasoning:`) or an adapter on the base (`adapter:`)")
     first = load_model(base, **options) if isinstance(base, str) else wrap_model(base)
@@ -111,6 +112,21 @@ def load_pair(
         return ModelPair(first, first, id_map or {})
     second = load_model(reasoning, **options) if isinstance(reasoning, str) else wrap_model(reasoning)
     return ModelPair(first, second, id_map or {})
+
+
+def _adapted_pair(base: str, adapter: str, id_map: Mapping[int, int], options: dict[str, Any]) -> ModelPair:
+    """Base and base with adapter over one set of weights, where turning the adapter off gives the base again."""
+    plain = load_model(base, **options)
+    before = plain.fingerprint
+    both = with_adapter(plain, adapter, trust_remote_code=bool(options.get("trust_remote_code")))
+    shared = LanguageModel(base, both.model, plain.tokenizer, adapter=False)
+    if shared.fingerprint == before:
+        return ModelPair(shared, both, id_map)
+    log.warning(
+        "%s: the adapter changes the base's own tensors (its biases, embedding or initial weights), which stay when it "
+        "is off; the base is loaded a second time", adapter,
+    )  # fmt: skip
+    return ModelPair(load_model(base, **options), both, id_map)
 
 
 def _by_id(tokenizer: Any) -> dict[int, str]:

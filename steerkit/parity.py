@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steerkit.block_output import hidden_of
 from steerkit.engine import Engine, Greedy
 from steerkit.generation import Generated, GenerationRow, generate
 from steerkit.noise import key_of, normal
@@ -144,9 +145,8 @@ def activation_length(lm: LanguageModel, prompts: Sequence[Sequence[int]], layer
 
     found: list[Tensor] = []
 
-    def keep(module: object, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        found.append(hidden[0, 1:].float().norm(dim=-1).mean())
+    def keep(module: object, args: object, output: object) -> None:
+        found.append(hidden_of(output)[0, 1:].float().norm(dim=-1).mean())
 
     handle = lm.blocks[layer].register_forward_hook(keep)
     try:

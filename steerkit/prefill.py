@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from steerkit.block_output import hidden_of, with_hidden
 from steerkit.kv import Prefix
 
 if TYPE_CHECKING:
@@ -148,13 +149,13 @@ class _Stop(Exception):
 @contextmanager
 def _done(lm: LanguageModel, layer: int, output: Any, index: Tensor) -> Iterator[None]:
     """Inside, the blocks up to `layer` compute nothing: its output (for every prompt) is given."""
-    hidden = output[0] if isinstance(output, tuple) else output
+    hidden = hidden_of(output)
     hidden = hidden[index.to(hidden.device)]
 
     def give(here: int) -> Callable[..., Any]:
         def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
             result = hidden if here == layer else hidden_states
-            return (result, *output[1:]) if isinstance(output, tuple) else result
+            return with_hidden(output, result)
 
         return forward
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from steerkit.block_output import hidden_of, with_hidden
 from steerkit.errors import SteerkitError
 from steerkit.hf_generate import followed
 from steerkit.interfaces import EditContext, Steerer
@@ -192,11 +193,11 @@ class Steering:
             groups = self._groups.get(layer)
             if not groups:
                 return None
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = hidden_of(output)
             changed = hidden
             for group in groups:
                 changed = self._apply(group, layer, changed)
-            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+            return with_hidden(output, changed)
 
         return hook
 

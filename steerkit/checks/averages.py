@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from steerkit.block_output import hidden_of
 from steerkit.checks.forward import running
 from steerkit.checks.outcome import Measured
 from steerkit.checks.probe import Probe
@@ -64,9 +65,7 @@ def _states(probe: Probe, ids: Sequence[int]) -> np.ndarray:
     import torch
 
     last: list[Any] = []
-    handle = probe.lm.blocks[-1].register_forward_hook(
-        lambda module, args, output: last.append(output[0] if isinstance(output, tuple) else output)
-    )
+    handle = probe.lm.blocks[-1].register_forward_hook(lambda module, args, output: last.append(hidden_of(output)))
     try:
         with running(probe.lm):
             tokens = torch.tensor([list(ids)], device=probe.lm.device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from steerkit.block_output import hidden_of, with_hidden
 from steerkit.checks.forward import distance, logits
 from steerkit.extraction import Item, read_layer
 from steerkit.interfaces import EditContext, Steerer
@@ -104,10 +105,10 @@ class Probe:
         import torch
 
         def jitter(module: Any, args: Any, output: Any) -> Any:
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = hidden_of(output)
             draw = torch.randn(hidden.shape, generator=generator).to(hidden.device)
             changed = (hidden.float() * (1 + eps * draw)).to(hidden.dtype)
-            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+            return with_hidden(output, changed)
 
         eps = torch.finfo(self.dtype).eps
         generator = torch.Generator().manual_seed(self.seed)
