@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from steerkit.block_output import hidden_of
 from steerkit.steering import Edit, Steering
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def first_break(lm: LanguageModel, prompt: Sequence[int], ids: Sequence[int], ed
 
     def look(layer: int) -> Any:
         def hook(module: Any, args: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple | list) else output
+            hidden = hidden_of(output)
             if not broken and not bool(hidden.isfinite().all()):
                 broken.append(layer)
 

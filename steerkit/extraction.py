@@ -19,6 +19,7 @@ from steerkit.block_output import hidden_of
 from steerkit.collector import Collector
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Extractor, Need
+from steerkit.limits import check_items
 from steerkit.model import adapter_state
 from steerkit.statistics import ActivationStatistics, groups_of
 from steerkit.trace import Span, Trace
@@ -76,8 +77,8 @@ def extract(
         Float64 sums on the CPU, additive over disjoint sets of traces.
 
     Raises:
-        SteerkitError: a layer out of range, no traces, a non-finite activation (layer and trace named), or a trace
-            that memory doesn't hold even alone.
+        SteerkitError: a layer out of range, no traces, ids or positions that the model hasn't, a non-finite
+            activation (layer and trace named), or a trace that memory doesn't hold even alone.
     """
     import torch
 
@@ -92,6 +93,7 @@ def extract(
     left = [item for item in items if item.trace.id not in done]
     if not left and not skip:
         raise SteerkitError("there is no trace to extract from")
+    check_items(lm, left)
     collector = Collector(lm, extractor, tuple(labels), layers, frozenset(needs), raw_folder, before)
     begin, spent = time.monotonic(), 0.0
 
@@ -136,6 +138,7 @@ def read_layer(
     import torch
 
     lm.check_layer(layer)
+    check_items(lm, items)
     queue = Queue(lm, items, batch_tokens)
     while queue.left:
         seen: list[Tensor] = []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from steerkit.breaks import NOT_FINITE, checked, first_break
 from steerkit.errors import SteerkitError
 from steerkit.kv import LineCache
+from steerkit.limits import check_ids, check_lengths
 from steerkit.memory import NO_ROOM, out_of_memory, release
 from steerkit.prefill import prefill
 from steerkit.sampling import Sampler, leads
@@ -90,13 +91,17 @@ def generate(
 
     Raises:
         SteerkitError: an unsteered row's logits are not finite, a steered block changed no position, not even one
-            row fits the memory, or the model is of a kind that steerkit doesn't generate with (recurrent layers).
+            row fits the memory, a text has ids or positions that the model hasn't, or the model is of a kind that
+            steerkit doesn't generate with (recurrent layers).
     """
     import torch
 
     if not rows:
         return []
     refuse(lm)
+    prompts = [row.prompt_ids for row in rows]
+    check_ids(lm, prompts)
+    check_lengths(lm, max(map(len, prompts)) + max_new_tokens - 1, "a prompt with its new tokens")
     # Rows of a prompt enter together, to share it; the longest first, so that later prompts fit before the column
     # that the batch has come to.
     order = sorted(range(len(rows)), key=lambda row: (-len(rows[row].prompt_ids), tuple(rows[row].prompt_ids)))

@@ -54,7 +54,8 @@ class LogitLens:
         import torch
 
         self.lm, self.final_norm = lm, final_norm
-        self.texts = token_texts(lm.tokenizer)
+        size = int(lm.config.vocab_size)  # tokens that have logits
+        self.texts = token_texts(lm.tokenizer)[:size]
         folded = [fold(text) for text in self.texts]
         holders = {word: [i for i, text in enumerate(folded) if plain(word) in text] for word in words if plain(word)}
         if lost := [word for word in words if not holders.get(word)]:

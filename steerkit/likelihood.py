@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from steerkit.breaks import first_break
 from steerkit.errors import SteerkitError
+from steerkit.limits import check_ids, check_lengths
 from steerkit.model import adapter_state
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ def log_likelihoods(
     """
     import torch
 
+    whole = [[*text.prompt_ids, *text.ids] for text in texts]
+    check_ids(lm, whole)
+    check_lengths(lm, max(map(len, whole), default=0), "a prompt with its text")
     width = lm.model.get_output_embeddings().weight.shape[0]
-    lengths = [len(t.prompt_ids) + len(t.ids) for t in texts]
+    lengths = [len(ids) for ids in whole]
     order = sorted(range(len(texts)), key=lambda i: lengths[i])
     while order:
         longest = lengths[order[-1]]
@@ -48,9 +52,8 @@ def log_likelihoods(
         ids = torch.zeros(len(places), longest, dtype=torch.long)
         own = torch.zeros(len(places), longest, dtype=torch.bool)
         for row, place in enumerate(places):
-            text = texts[place]
-            ids[row, : lengths[place]] = torch.tensor([*text.prompt_ids, *text.ids])
-            own[row, len(text.prompt_ids) : lengths[place]] = True
+            ids[row, : lengths[place]] = torch.tensor(whole[place])
+            own[row, len(texts[place].prompt_ids) : lengths[place]] = True
         with torch.inference_mode(), adapter_state(lm):
             logits = lm.model(input_ids=ids.to(lm.device), use_cache=False).logits[:, :-1]
             # cross_entropy in place of log_softmax and gather: no second copy of the logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import SteerkitError
@@ -35,6 +36,11 @@ def refuse(lm: LanguageModel) -> None:
         )
     if not _keeps_keys_and_values(lm):
         raise SteerkitError(f"{lm.name}: {type(model).__name__} caches more than the keys and values of tokens")
+    if "past_key_values" not in signature(lm.decoder.forward).parameters:
+        raise SteerkitError(
+            f"{lm.name}: {type(model).__name__} keeps no keys and values between forwards (`past_key_values`), which "
+            "steerkit's decode loop needs; its activations can be read, its own generate steered (`with steerer(...)`)"
+        )
     _ = lm.blocks  # says itself under which names it looked
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from steerkit.limits import check_ids, check_lengths
 from steerkit.provenance import prompt_settings
 from steerkit.sources import assign_splits, check_splits
+from steerkit.tokens import format_prompt
 from steerkit.trace import Prompt, read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -32,4 +34,20 @@ def prompts(trainer: SteeringTrainer) -> list[Prompt]:
         return found, [FILE]
 
     inputs = [prompt_settings(trainer), trainer.identities.get("prompts"), trainer.args.seed]
-    return trainer.stage("prompts", inputs, make, lambda: read_rows(path, Prompt))
+    read = trainer.stage("prompts", inputs, make, lambda: read_rows(path, Prompt))
+    _check_limits(trainer, read)
+    return read
+
+
+def _check_limits(trainer: SteeringTrainer, prompts: list[Prompt]) -> None:
+    """Raises: SteerkitError when a model has too few ids or positions for the prompts and what it writes on them."""
+    args, pair = trainer.args, trainer.pair
+    answered = [prompt for prompt in prompts if prompt.split != "extract" or not args.traces]
+    if not answered:
+        return
+    own = [format_prompt(pair.reasoning.tokenizer, prompt.prompt, args.chat) for prompt in answered]
+    longest = max(range(len(own)), key=lambda number: len(own[number]))
+    what = f"prompt {answered[longest].id!r} with max_new_tokens"
+    for role in ("reasoning", "base"):
+        check_ids(pair[role], [pair.ids_for(role, ids) for ids in own])
+        check_lengths(pair[role], len(own[longest]) + args.max_new_tokens - 1, what)
