@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -58,12 +58,11 @@ def adapter_is_on(model: Any) -> bool:
 @contextmanager
 def turned_off(model: Any) -> Iterator[None]:
     """Inside, a PEFT model whose adapter is on acts as its base."""
-    with ExitStack() as stack:
-        with warnings.catch_warnings():
-            # That trained biases stay is measured where the adapter is put on, and the base then loaded by itself.
-            warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias")
-            stack.enter_context(model.disable_adapter())
+    _turn_off(model)
+    try:
         yield
+    finally:
+        model.base_model.enable_adapter_layers()
 
 
 @contextmanager
@@ -73,4 +72,11 @@ def turned_on(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
+        _turn_off(model)
+
+
+def _turn_off(model: Any) -> None:
+    with warnings.catch_warnings():
+        # That trained biases stay is measured where the adapter is put on; the base is then loaded by itself.
+        warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias")
         model.base_model.disable_adapter_layers()

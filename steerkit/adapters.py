@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from steerkit.block_output import hidden_of
 from steerkit.errors import SteerkitError
 from steerkit.hub import is_hub_id
 from steerkit.load_errors import explained
-from steerkit.loaded_weights import reason_for
+from steerkit.loaded_weights import counted, reason_for
 from steerkit.model import LanguageModel, adapter_state
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _wrapped(adapter: str, lm: LanguageModel, config: Any) -> Any:
     with explained(adapter), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # `_check_tensors` refuses them
         try:
-            return PeftModel.from_pretrained(lm.model, adapter)
+            return PeftModel.from_pretrained(lm.model, adapter, **_places(lm.model))
         except KeyError as error:
             raise SteerkitError(
                 f"{adapter}: the adapter's {WEIGHTS} lacks {error}, which its {CONFIG} names"
@@ -178,6 +179,17 @@ def _wrapped(adapter: str, lm: LanguageModel, config: Any) -> Any:
                 f"{adapter}: the adapter does not fit {lm.name}: it was made for {made_for}\n  {len(lines)} tensors of "
                 f"another shape, the first: {lines[0].removeprefix('size mismatch for ')}"
             ) from error
+
+
+def _places(base: Any) -> dict[str, Any]:
+    """Where accelerate keeps a base's modules, as PEFT takes it; it would find places of its own."""
+    own = getattr(base, "hf_device_map", None) or {}
+    found: dict[str, Any] = {}
+    if {"cpu", "disk"} & set(map(str, own.values())):
+        found["device_map"] = {f"base_model.model.{path}" if path else "": place for path, place in own.items()}
+    if "disk" in own.values():  # the files that are there already are read; nothing is written to it
+        found["offload_folder"] = str(Path(tempfile.gettempdir()) / "steerkit-offloaded")
+    return found
 
 
 def _check_tensors(adapter: str, model: Any, config: Any, given: Mapping[str, Any]) -> None:
@@ -194,16 +206,16 @@ def _check_tensors(adapter: str, model: Any, config: Any, given: Mapping[str, An
         for key in result.missing_keys
         if layout.plain(key) is None and prefix in key and _place(state, key) not in read  # some share their values
     ]
-    unknown = list(result.unexpected_keys)
+    # Where PEFT saves embeddings, it saves the copies of `modules_to_save` a second time, under the wrapper's names.
+    unknown = [key for key in result.unexpected_keys if key.replace("modules_to_save.", "") not in given.keys() - {key}]
     if not missing and not unknown:
         return
     ours, theirs = ([key.replace(".default", "") for key in keys] for keys in (missing, unknown))
-    lines = []
-    for keys, what in ((ours, "not in its file, and would be random"), (theirs, "in its file alone")):
-        if keys:
-            lines.append(f"{len(keys)} tensors are {what}: {', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''}")
+    lines = [counted(ours, "not in its file, and would be random"), counted(theirs, "in its file alone")]
     reason = reason_for(ours, theirs) or "its configuration and its tensors are not of one adapter, or of another base"
-    raise SteerkitError(f"{adapter}: the adapter does not match the model\n  " + "\n  ".join([*lines, reason]))
+    raise SteerkitError(
+        f"{adapter}: the adapter does not match the model\n  " + "\n  ".join(filter(None, [*lines, reason]))
+    )
 
 
 def _place(state: Mapping[str, Any], key: str) -> Any:

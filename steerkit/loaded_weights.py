@@ -48,9 +48,9 @@ def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:
     mismatched = sorted(info.get("mismatched_keys", ()))
     errors = [str(error) for error in info.get("error_msgs", ())]
     found = [
-        _counted(missing, "missing, and would be random"),
-        _counted(unknown, "unknown to the model"),
-        _counted(
+        counted(missing, "missing, and would be random"),
+        counted(unknown, "unknown to the model"),
+        counted(
             [f"{key} is {_shape(there)} and not {_shape(here)}" for key, there, here in mismatched], "of another shape"
         ),
         *errors[:SHOWN],
@@ -88,7 +88,7 @@ def loading_report(name: str) -> Iterator[None]:
     except RuntimeError as error:
         if not told:
             raise
-        raise SteerkitError(f"{name}: {_counted(told, 'not stored as this model needs them')}") from error
+        raise SteerkitError(f"{name}: {counted(told, 'not stored as this model needs them')}") from error
     finally:
         source.removeFilter(keep)
 
@@ -106,7 +106,7 @@ def check_in_memory(name: str, model: Any) -> None:
     ]
     if empty:
         raise SteerkitError(
-            f"{name}: {_counted(empty, 'without values (on the device `meta`)')}; load the weights first"
+            f"{name}: {counted(empty, 'without values (on the device `meta`)')}; load the weights first"
         )
 
 
@@ -183,7 +183,7 @@ def _block(key: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _counted(keys: Sequence[str], what: str) -> str:
+def counted(keys: Sequence[str], what: str) -> str:
     """``9 tensors are missing: a, b, c, ...``; empty without keys."""
     if not keys:
         return ""

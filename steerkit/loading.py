@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steerkit import registry
+from steerkit.adapter_layout import is_wrapped
 from steerkit.errors import SteerkitError, nearest
 from steerkit.load_errors import check_files, explained, refuse_adapter_as_model
 from steerkit.model import LanguageModel
@@ -155,7 +156,14 @@ def on_this_disk(name: str) -> bool:
 
 
 def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> LanguageModel:
-    """A LanguageModel of a model already in memory; a name is loaded."""
+    """A LanguageModel of a model already in memory; a name is loaded.
+
+    Raises:
+        SteerkitError: no tokenizer, weights without values, or an adapter that can't be used or changes nothing.
+    """
+    from steerkit.adapters import check_effect
+    from steerkit.loaded_weights import check_in_memory
+
     if isinstance(model, LanguageModel):
         return model
     if isinstance(model, str | Path):
@@ -163,7 +171,11 @@ def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> Language
     if tokenizer is None:
         raise SteerkitError("a model object needs its tokenizer: LanguageModel(name, model, tokenizer)")
     label = name or getattr(model.config, "name_or_path", "") or type(model).__name__
-    return LanguageModel(label, model.eval(), tokenizer, hasattr(model, "disable_adapter"))
+    check_in_memory(label, model)
+    lm = LanguageModel(label, model.eval(), tokenizer, is_wrapped(model))
+    if lm.model_is_wrapped:
+        check_effect(lm)
+    return lm
 
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:

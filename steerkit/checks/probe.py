@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class Probe:
         prompts: ids of random tokens, of unequal lengths.
         seed: of prompts, directions and noise.
         placed: whether accelerate placed the model (`device_map` was given).
+        again: loads the model once more; None where it did not come from files.
     """
 
     lm: LanguageModel
@@ -52,6 +53,7 @@ class Probe:
     prompts: tuple[tuple[int, ...], ...]
     seed: int = 0
     placed: bool = False
+    again: Callable[[], LanguageModel] | None = None
 
     @cached_property
     def dtype(self) -> Any:
@@ -141,7 +143,13 @@ class Probe:
 
 
 def make_probe(
-    lm: LanguageModel, layers: Sequence[int] | None = None, *, prompts: int = 4, seed: int = 0, placed: bool = False
+    lm: LanguageModel,
+    layers: Sequence[int] | None = None,
+    *,
+    prompts: int = 4,
+    seed: int = 0,
+    placed: bool = False,
+    again: Callable[[], LanguageModel] | None = None,
 ) -> Probe:
     """Prompts of random tokens (special ones left out), the first, third and last block by default.
 
@@ -163,7 +171,7 @@ def make_probe(
             token = draw.randrange(vocabulary)
             ids += [] if token in special else [token]
         found.append(tuple(ids))
-    return Probe(lm, chosen, tuple(found), seed, placed)
+    return Probe(lm, chosen, tuple(found), seed, placed, again)
 
 
 def item_of(name: str, ids: Sequence[int]) -> Item:

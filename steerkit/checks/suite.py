@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from steerkit.checks import averages, hooks, rows, strengths, texts, weights
+from steerkit.checks import adapter, averages, hooks, rows, strengths, texts, weights
 from steerkit.checks.outcome import Check, Outcome, Skip
 from steerkit.errors import SteerkitError
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from steerkit.checks.probe import Probe
 
 CHECKS = (
+    Check("weights complete", weights.weights_are_complete),
+    Check("adapter has an effect", adapter.has_an_effect),
     Check("hooks = hidden states", hooks.hidden_states),
     Check("the edit lands", hooks.edit_lands),
     Check("positions counted", hooks.positions_counted),

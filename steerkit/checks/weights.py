@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 from dataclasses import replace
 from typing import Any
 
+from steerkit.adapter_kinds import refuse_kind
 from steerkit.checks.forward import distance, logits
 from steerkit.checks.outcome import Measured, Skip
 from steerkit.checks.probe import Probe
@@ -17,6 +19,31 @@ LARGEST = 600_000_000  # parameters of a model that is copied
 RANK = 4  # of the LoRA that is put on
 
 
+def weights_are_complete(probe: Probe) -> Measured:
+    """The model's tensors, against those of a second loading under other random numbers. The unit is tensors.
+
+    Failure: the files lack weights, so that they are random, and others at each loading. Use no result of this model.
+    """
+    import torch
+
+    if probe.again is None:
+        raise Skip("the model was not loaded from files")
+    _check_size(probe, "loaded twice")
+    log = logging.getLogger("steerkit")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what was left out has been told
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(probe.seed + 1)
+            second = probe.again().model.state_dict()
+    finally:
+        log.setLevel(level)
+    first = probe.lm.model.state_dict()
+    differ = [key for key, value in first.items() if key not in second or not torch.equal(value, second[key])]
+    shown = f"; others: {', '.join(differ[:3])}" if differ else ""
+    return Measured(len(differ), 0, f"{len(first)} tensors{shown}")
+
+
 def dispatched_is_whole(probe: Probe) -> Measured:
     """Steered logits with every second block offloaded to disk by accelerate, against the model as it is.
 
@@ -24,6 +51,11 @@ def dispatched_is_whole(probe: Probe) -> Measured:
     """
     from accelerate import dispatch_model
 
+    if probe.lm.model_is_wrapped:
+        try:
+            refuse_kind(probe.lm.name, probe.lm.model.peft_config.values(), offloaded=True)
+        except SteerkitError as error:
+            raise Skip(str(error)) from error
     model = _copied(probe)
     edits = probe.mixed(len(probe.prompts))
     expected = logits(probe.lm, probe.prompts, edits)
@@ -50,7 +82,7 @@ def wrapped_is_merged(probe: Probe) -> Measured:
         bare = logits(probe.lm, probe.prompts, edits)
     on = logits(wrapped, probe.prompts, edits)
     off = logits(replace(wrapped, adapter=False), probe.prompts, edits)
-    merged = LanguageModel("merged", wrapped.model.merge_and_unload(), probe.lm.tokenizer)
+    merged = LanguageModel("merged", _merged(wrapped.model, own=bare is None), probe.lm.tokenizer)
     error = distance(on, logits(merged, probe.prompts, edits))
     if bare is not None:
         error = max(error, distance(off, bare))
@@ -88,12 +120,27 @@ def _copied(probe: Probe) -> Any:
     Raises:
         Skip: accelerate placed the model, or it is too large to be held twice.
     """
+    _check_size(probe, "copied")
+    return copy.deepcopy(probe.lm.model)
+
+
+def _check_size(probe: Probe, done: str) -> None:
+    """Raises: Skip when accelerate placed the model, or it is too large to be held twice."""
     if probe.placed:
-        raise Skip("a device map was given: the model is already dispatched, and can't be copied")
+        raise Skip(f"a device map was given: the model is already dispatched, and can't be {done}")
     count = sum(parameter.numel() for parameter in probe.lm.model.parameters())
     if count > LARGEST:
-        raise Skip(f"{count / 1e9:.1f} billion parameters: models over {LARGEST / 1e9:.1f} billion are not copied")
-    return copy.deepcopy(probe.lm.model)
+        raise Skip(f"{count / 1e9:.1f} billion parameters: models over {LARGEST / 1e9:.1f} billion are not {done}")
+
+
+def _merged(model: Any, *, own: bool) -> Any:
+    """The weights with the adapter in them. Raises: Skip when it is the model's own, of a kind that can't be merged."""
+    try:
+        return model.merge_and_unload()
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+        if not own:
+            raise
+        raise Skip(f"PEFT can't merge this adapter: {str(error).splitlines()[0]}") from error
 
 
 def _lm(probe: Probe, model: Any) -> LanguageModel:

@@ -40,6 +40,7 @@ def check(
     """
     import json
     import logging
+    from functools import partial
 
     from steerkit.errors import SteerkitError
 
@@ -65,12 +66,13 @@ def check(
 
     hf_logging.set_verbosity_error()  # hints on generation settings that a check sets on purpose
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    lm = load_model(
-        model, adapter=adapter, bf16=bf16, device_map=device_map, trust_remote_code=trust_remote_code,
+    load = partial(
+        load_model, model, adapter=adapter, bf16=bf16, device_map=device_map, trust_remote_code=trust_remote_code,
         attn_implementation=attn_implementation, torch_compile=torch_compile,
     )  # fmt: skip
+    lm = load()
     refuse(lm)
-    probe = make_probe(lm, chosen, prompts=prompts, seed=seed, placed=device_map is not None)
+    probe = make_probe(lm, chosen, prompts=prompts, seed=seed, placed=device_map is not None, again=load)
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
