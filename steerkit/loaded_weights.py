@@ -62,7 +62,7 @@ def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:
             + "\n  ".join([*lines, reason])
         )
     for what, count in Counter(left_out.values()).items():
-        log.warning("%s: %d tensors are left out: %s", name, count, what)
+        log.warning("%s: %d tensor%s left out: %s", name, count, "s are" if count > 1 else " is", what)
 
 
 @contextmanager
