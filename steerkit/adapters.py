@@ -40,13 +40,9 @@ def with_adapter(lm: LanguageModel, adapter: str, *, trust_remote_code: bool = F
         SteerkitError: no adapter there, of a kind that doesn't work, made for another model, not whole, or one that
             changes nothing.
     """
-    from peft import PeftConfig
-
     name = f"{lm.name}+{adapter}"
+    config = adapter_config(adapter, lm.model)
     with explained(adapter):
-        config = PeftConfig.from_pretrained(adapter)
-        offloaded = any(weight.device.type == "meta" for weight in lm.model.parameters())
-        refuse_kind(adapter, [config], offloaded=offloaded, half=next(lm.model.parameters()).dtype.itemsize < 4)
         given = _tensors(adapter, lm.model)
     _tell_base(adapter, config, lm)
     rows = _fit_vocabulary(lm.model, given)
@@ -58,6 +54,39 @@ def with_adapter(lm: LanguageModel, adapter: str, *, trust_remote_code: bool = F
     with explained(adapter):
         check_effect(both)
     return both
+
+
+def adapter_config(adapter: str, base: Any = None) -> Any:
+    """An adapter's configuration, its kind and options checked.
+
+    Args:
+        adapter: folder or hub id.
+        base: the model that it is put on; whether it is offloaded, or in half precision, matters to some kinds.
+
+    Raises:
+        SteerkitError: no adapter there, or of a kind that doesn't work.
+    """
+    from peft import PeftConfig
+
+    weights = list(base.parameters()) if base is not None else []
+    with explained(adapter):
+        config = PeftConfig.from_pretrained(adapter)
+    offloaded = any(weight.device.type == "meta" for weight in weights)
+    refuse_kind(adapter, [config], offloaded=offloaded, half=any(w.dtype.itemsize == 2 for w in weights[:1]))
+    return config
+
+
+def merged_model(model: Any, name: str) -> Any:
+    """A PEFT model's base with the adapter in its weights, which are changed.
+
+    Raises:
+        SteerkitError: PEFT can't merge this kind.
+    """
+    try:
+        return model.merge_and_unload()
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise SteerkitError(f"{name}: PEFT can't merge this adapter into the weights ({told[0]})") from error
 
 
 def check_effect(lm: LanguageModel) -> None:

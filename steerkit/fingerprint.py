@@ -60,6 +60,8 @@ def fingerprint(lm: LanguageModel) -> str:
         settings = _forward_settings(lm.config)
         if layout and lm.adapter:
             settings["adapter"] = _adapter_settings(lm.model)
+        if (lm.adapter or not layout) and (layers := _adapter_layers(lm.model)):
+            settings["layers"] = layers
     if settings:
         state.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return state.hexdigest()[:16]
@@ -122,18 +124,23 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 
 def _adapter_settings(model: Any) -> dict[str, Any]:
-    """What the active adapters' configurations say, and the scaling that each layer applies now."""
-    active = list(model.active_adapters)
+    """What the active adapters' configurations say."""
     found: dict[str, Any] = {}
-    for name in active:
+    for name in model.active_adapters:
         config = model.peft_config[name].to_dict()
         found[name] = {key: _sorted(value) for key, value in config.items() if key not in ADAPTERS_ELSEWHERE}
-    scaling = {}
+    return found
+
+
+def _adapter_layers(model: Any) -> dict[str, Any]:
+    """Which adapters each wrapped module applies now, and how scaled; also where transformers put them on."""
+    found = {}
     for path, module in model.named_modules():
-        given = getattr(module, "scaling", None)
-        if isinstance(given, dict):
-            scaling[path] = {name: str(given[name]) for name in active if name in given}
-    return {"active": active, "settings": found, "scaling": scaling}
+        if hasattr(module, "base_layer") and hasattr(module, "active_adapters"):
+            on = [] if module.disable_adapters else list(module.active_adapters)
+            scaling = getattr(module, "scaling", None)
+            found[path] = {name: str(scaling.get(name)) if isinstance(scaling, dict) else "" for name in on}
+    return found
 
 
 def _sorted(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
+from steerkit.adapters import adapter_config
 from steerkit.arguments import Recipe
 from steerkit.conditions import Experiment, Planner, distinct
 from steerkit.duration import Load
@@ -28,9 +29,11 @@ def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
             machine's speed is measured for a moment, and a small local model's own.
 
     Raises:
-        SteerkitError: no such model, or a layer out of range.
+        SteerkitError: no such model, an adapter of a kind that can't be used, or a layer out of range.
     """
     shape = load_shape(recipe.reasoning or recipe.base, trust_remote_code=recipe.trust_remote_code)
+    if recipe.adapter:
+        adapter_config(recipe.adapter)
     check_layer(recipe.layer, shape.name, shape.depth)
     for layer in (recipe.layers.layers or ()) if recipe.layers else ():
         check_layer(layer, shape.name, shape.depth, "layers.layers")

@@ -286,7 +286,10 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
             norms = TypeAdapter(dict[int, tuple[float, float]]).validate_json(head["norms"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerkitError(f"{file_path}: not a steerkit vector ({error})") from error
-        return cls(split["direction"], info, means=split["mean"], norms=norms)
+        try:
+            return cls(split["direction"], info, means=split["mean"], norms=norms)
+        except SteerkitError as error:
+            raise SteerkitError(f"{file_path}: {error}") from error
 
     @classmethod
     def from_pretrained(

@@ -317,3 +317,26 @@ def test_several_adapters(tmp_path: Path) -> None:
         assert texts[-1] == (own[: own.index(EOS)] if EOS in own else own)
     assert len(prints) == 2 and texts[0] != texts[1]
     assert ModelPair(LanguageModel("b", model, word_tokenizer()), lm).base.fingerprint == build("llama").fingerprint
+
+
+def test_a_dry_run_knows_what_can_not_be_used(base: str, lora: str, tmp_path: Path) -> None:
+    from steerkit.plan import plan_text
+    from steerkit.recipe import load_recipe
+
+    prompts = save_adapter(tmp_path, "PROMPT_TUNING", {"num_virtual_tokens": 3})
+    recipe = load_recipe("backtracking").model_copy(update={"base": base, "reasoning": None, "adapter": prompts})
+    with pytest.raises(SteerkitError, match="a PROMPT_TUNING adapter can't be used"):
+        plan_text(recipe)
+    assert "4 blocks × 16" in plan_text(recipe.model_copy(update={"adapter": lora}))
+
+
+def test_kinds_that_are_not_merged_or_offloaded_are_skipped_by_the_check() -> None:
+    from steerkit.checks.suite import CHECKS, run_checks
+
+    model = put_on(build("llama").model, "ADAPTION_PROMPT", WORKING["ADAPTION_PROMPT"])
+    lm = LanguageModel("x", model, word_tokenizer(), adapter=True)
+    outcomes = {o.name: o for o in run_checks(make_probe(lm), CHECKS)}
+    assert [str(o) for o in outcomes.values() if o.passed is False] == []
+    assert "PEFT can't merge this adapter into the weights" in outcomes["wrapped = merged"].detail
+    assert "where weights are offloaded" in outcomes["dispatched = whole"].detail
+    assert outcomes["adapter has an effect"].passed

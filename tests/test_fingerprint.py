@@ -178,6 +178,19 @@ def test_all_of_an_adapter_is_in_it() -> None:
     assert len(prints) == 8
 
 
+def test_adapters_that_transformers_put_on_by_itself() -> None:
+    from peft import LoraConfig
+
+    model = build("llama").model
+    model.add_adapter(LoraConfig(**LORA, init_lora_weights=False))
+    lm = LanguageModel("x", model, None)
+    on = lm.fingerprint
+    model.disable_adapters()
+    off = lm.fingerprint
+    model.enable_adapters()
+    assert lm.fingerprint == on != off
+
+
 def test_adapters_that_change_after_it_was_asked_for() -> None:
     model = put_on(build("llama").model, "LORA", {**LORA, **VARIANTS["whole modules"]})
     lm, base = (LanguageModel("x", model, word_tokenizer(), adapter=on) for on in (True, False))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from steerkit.adapter_kinds import refuse_kind
+from steerkit.adapters import merged_model
 from steerkit.checks.forward import distance, logits
 from steerkit.checks.outcome import Measured, Skip
 from steerkit.checks.probe import Probe
@@ -82,7 +83,12 @@ def wrapped_is_merged(probe: Probe) -> Measured:
         bare = logits(probe.lm, probe.prompts, edits)
     on = logits(wrapped, probe.prompts, edits)
     off = logits(replace(wrapped, adapter=False), probe.prompts, edits)
-    merged = LanguageModel("merged", _merged(wrapped.model, own=bare is None), probe.lm.tokenizer)
+    try:
+        merged = LanguageModel("merged", merged_model(wrapped.model, "its own adapter"), probe.lm.tokenizer)
+    except SteerkitError as error:
+        if bare is not None:
+            raise
+        raise Skip(str(error)) from error
     error = distance(on, logits(merged, probe.prompts, edits))
     if bare is not None:
         error = max(error, distance(off, bare))
@@ -131,16 +137,6 @@ def _check_size(probe: Probe, done: str) -> None:
     count = sum(parameter.numel() for parameter in probe.lm.model.parameters())
     if count > LARGEST:
         raise Skip(f"{count / 1e9:.1f} billion parameters: models over {LARGEST / 1e9:.1f} billion are not {done}")
-
-
-def _merged(model: Any, *, own: bool) -> Any:
-    """The weights with the adapter in them. Raises: Skip when it is the model's own, of a kind that can't be merged."""
-    try:
-        return model.merge_and_unload()
-    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-        if not own:
-            raise
-        raise Skip(f"PEFT can't merge this adapter: {str(error).splitlines()[0]}") from error
 
 
 def _lm(probe: Probe, model: Any) -> LanguageModel:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from steerkit.adapters import merged_model
 from steerkit.engine import Engine, Greedy
 from steerkit.errors import SteerkitError
 from steerkit.extras import need
@@ -202,7 +203,7 @@ class VLLMEngine(Engine):
         model = lm.model
         if lm.model_is_wrapped:
             both = copy.deepcopy(model)
-            model = both.merge_and_unload() if lm.adapter else both.unload()
+            model = merged_model(both, lm.name) if lm.adapter else both.unload()
         self._folder = tempfile.TemporaryDirectory(prefix="steerkit-vllm-")
         model.save_pretrained(self._folder.name)
         return self._folder.name
