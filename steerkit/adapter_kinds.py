@@ -47,6 +47,15 @@ def kind_of(config: Any) -> str:
     return str(getattr(kind, "value", kind))
 
 
+def refuse_adapters(name: str, model: Any) -> None:
+    """Raises: SteerkitError when a PEFT model's adapters are of a kind that can't be used, or of several kinds."""
+    if not hasattr(model, "get_base_model"):
+        raise SteerkitError(
+            f"{name}: a {type(model).__name__} can't be used: merge its adapters into the weights first"
+        )
+    refuse_kind(name, [model.peft_config[each] for each in model.active_adapters])
+
+
 def refuse_kind(name: str, configs: Iterable[Any], *, offloaded: bool = False, half: bool = False) -> None:
     """Refuse adapters that steerkit can't read and steer right.
 

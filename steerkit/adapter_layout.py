@@ -24,9 +24,8 @@ class Layout:
         from peft.tuners.tuners_utils import BaseTunerLayer
         from peft.utils.other import AuxiliaryTrainingWrapper
 
-        self.inner = {"": "base_model"}  # path of a wrapper → its child that is the base's module
-        if model.get_base_model() is not model.base_model:  # a prompt's base_model is the base itself
-            self.inner["base_model"] = "model"
+        # Path of a wrapper → its child that is the base's module.
+        self.inner = {"": "base_model", "base_model": "model"}
         for path, module in model.named_modules():
             if isinstance(module, BaseTunerLayer):
                 self.inner[path] = "base_layer"

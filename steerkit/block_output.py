@@ -36,8 +36,8 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
         changed: Any = copy(output)
         changed[next(iter(output))] = hidden
         return changed
-    if isinstance(output, tuple) and hasattr(output, "_replace"):
-        return output._replace(**{output._fields[0]: hidden})
     if isinstance(output, tuple | list):
-        return type(output)([hidden, *output[1:]])
+        parts = [hidden, *output[1:]]
+        make: Any = type(output)
+        return make(*parts) if hasattr(output, "_fields") else make(parts)  # a named tuple takes them one by one
     return hidden

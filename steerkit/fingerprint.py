@@ -105,7 +105,8 @@ def _content(value: Tensor) -> bytes:
 
 def _forward_settings(config: Any) -> dict[str, Any]:
     """The configuration's values that differ from the architecture's defaults, sizes and bookkeeping left out."""
-    default = _defaults(type(config))
+    kind: Any = type(config)
+    default = _defaults(kind)
     return {
         key: value
         for key, value in config.to_dict().items()

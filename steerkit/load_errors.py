@@ -62,7 +62,7 @@ def refuse_adapter_as_model(name: str, path: str) -> None:
 
     transformers would put it on by itself, as a part of the model that can't be turned off.
     """
-    from transformers.utils import find_adapter_config_file
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     with explained(name):
         found = find_adapter_config_file(path)

@@ -64,12 +64,12 @@ def load_model(
         options["attn_implementation"] = attn_implementation
     dtype = torch.bfloat16 if bf16 else torch.float32
     with explained(name, path), _quiet_when_small(path), loading_report(name):
-        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, device_map=device_map, output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are named in the report: `check_loaded` refuses them
             **options,
         )  # fmt: skip
-    model, info = loaded
+        model, info = loaded
     check_loaded(name, model, info)
     if gguf:
         check_gguf(name, Path(path, gguf), model)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from steerkit.adapter_kinds import refuse_kind
+from steerkit.adapter_kinds import refuse_adapters
 from steerkit.adapter_layout import adapter_is_on, is_wrapped, turned_off, turned_on
 from steerkit.errors import SteerkitError
 
@@ -41,7 +41,7 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         if self.model_is_wrapped:
-            refuse_kind(self.name, [self.model.peft_config[name] for name in self.model.active_adapters])
+            refuse_adapters(self.name, self.model)
 
     @cached_property
     def decoder(self) -> nn.Module:

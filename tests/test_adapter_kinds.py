@@ -110,6 +110,16 @@ def test_models_in_memory_are_refused_too() -> None:
         LanguageModel("mine", model, word_tokenizer(), adapter=True)
 
 
+def test_mixed_models_are_refused() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(build("llama").model, LoraConfig(target_modules=["q_proj"]), mixed=True)
+    with pytest.raises(
+        SteerkitError, match="mine: a PeftMixedModel can't be used: merge its adapters into the weights"
+    ):
+        LanguageModel("mine", model, word_tokenizer(), adapter=True)
+
+
 def test_a_kind_that_is_new_to_steerkit_is_refused(monkeypatch, base: str, tmp_path: Path) -> None:
     from steerkit import adapter_kinds
 

@@ -85,10 +85,10 @@ def wrapped_is_merged(probe: Probe) -> Measured:
     off = logits(replace(wrapped, adapter=False), probe.prompts, edits)
     try:
         merged = LanguageModel("merged", merged_model(wrapped.model, "its own adapter"), probe.lm.tokenizer)
-    except SteerkitError as error:
+    except SteerkitError as reason:
         if bare is not None:
             raise
-        raise Skip(str(error)) from error
+        raise Skip(str(reason)) from reason
     error = distance(on, logits(merged, probe.prompts, edits))
     if bare is not None:
         error = max(error, distance(off, bare))
