@@ -25,6 +25,7 @@ from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import extract
 from steerkit.loading import load_model
 from steerkit.model import LanguageModel
+from steerkit.sampling import Sampling
 from steerkit.threads import fastest_thread_count
 
 STEERERS = ("residual-add", "overall-mean", "gaussian-noise", "self-amplify")
@@ -55,7 +56,7 @@ def mixed(lm: LanguageModel, sizes: Sizes) -> list[Result]:
     with ending(lm, None) as endless:
         sweep = make_sweep(
             endless, registry.get("steerers", STEERERS[0])(), prompts=1, conditions=size, new_tokens=sizes.new_tokens,
-            temperature=0.7, prompt_tokens=sizes.prompt_tokens,
+            sampling=Sampling(), prompt_tokens=sizes.prompt_tokens,
         )  # fmt: skip
         kinds = [registry.get("steerers", name)() for name in STEERERS]
         edits = []
@@ -80,7 +81,7 @@ def run(rounds: int, *, quick: bool = False, threads: int = 0) -> list[Result]:
     settle(os.cpu_count() or 1)  # the most that the next line may choose
     settle(threads or fastest_thread_count(lm.width, max(sizes.batch_sizes)))
     print(f"{lm.name}: {lm.depth} blocks × {lm.width}; {machine()}", flush=True)
-    results = run_all(lm, extractor, registry.get("steerers", "residual-add")(), 0.7, sizes, no_tick)
+    results = run_all(lm, extractor, registry.get("steerers", "residual-add")(), Sampling(), sizes, no_tick)
     return [*results, *one_layer(lm, sizes), *mixed(lm, sizes)]
 
 

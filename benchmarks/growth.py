@@ -28,6 +28,7 @@ from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import extract
 from steerkit.loading import load_model
 from steerkit.model import LanguageModel
+from steerkit.sampling import Sampling
 
 DOCS = Path(__file__).parent.parent / "docs"
 LINEAR = 1.05  # a slope up to this is called linear
@@ -45,7 +46,7 @@ def extraction(lm: LanguageModel, *, traces: int = 16, length: int = 200, layers
 def sweep(lm: LanguageModel, *, prompts: int = 8, conditions: int = 8, new_tokens: int = 16) -> Work:
     """Generate at a fixed batch size."""
     steerer = registry.get("steerers", "residual-add")()
-    made = make_sweep(lm, steerer, prompts=prompts, conditions=conditions, new_tokens=new_tokens, temperature=0.7)
+    made = make_sweep(lm, steerer, prompts=prompts, conditions=conditions, new_tokens=new_tokens, sampling=Sampling())
 
     def run() -> None:
         made.by_steerkit(64)

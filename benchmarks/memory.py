@@ -47,6 +47,7 @@ def work(name: str, traces: int, layers: int) -> Callable[[], object]:
     from steerkit.bench.sweep import ending, make_sweep
     from steerkit.bench.traces import LABELS, random_traces
     from steerkit.extraction import extract
+    from steerkit.sampling import Sampling
 
     lm = smollm2_shaped(layers)
     if name.startswith("extraction"):
@@ -59,7 +60,7 @@ def work(name: str, traces: int, layers: int) -> Callable[[], object]:
     def sweep() -> None:
         with ending(lm, None) as endless:
             steerer = registry.get("steerers", "residual-add")()
-            made = make_sweep(endless, steerer, prompts=8, conditions=ROWS // 8, new_tokens=64, temperature=0.7)
+            made = make_sweep(endless, steerer, prompts=8, conditions=ROWS // 8, new_tokens=64, sampling=Sampling())
             made.by_steerkit(ROWS) if name == "sweep: steerkit" else made.by_transformers(ROWS)
 
     return sweep

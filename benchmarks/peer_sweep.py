@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from steerkit.bench.sweep import Sweep
+from steerkit.sampling import GREEDY
 
 Texts = list[list[int]]  # new ids, condition by condition and prompt by prompt
 
@@ -76,7 +77,7 @@ PEERS = {
 
 def check(sweep: Sweep, new_tokens: int) -> None:
     """Raises: AssertionError when a peer's greedy texts aren't steerkit's."""
-    few = replace(sweep.part(3, 2, new_tokens), temperature=0.0)
+    few = replace(sweep.part(3, 2, new_tokens), sampling=GREEDY)
     ours = few.texts(None)
     unsteered = few.texts(None, steered=False)
     assert ours != unsteered, "steering changed nothing"

@@ -49,6 +49,7 @@ from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import Item, extract
 from steerkit.interfaces import Extractor
 from steerkit.model import LanguageModel
+from steerkit.sampling import GREEDY, Sampling
 from steerkit.threads import fastest_thread_count
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -145,7 +146,7 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     with ending(lm, None) as endless:
         made = make_sweep(
             endless, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
-            temperature=0, prompt_tokens=sizes.prompt_tokens,
+            sampling=GREEDY, prompt_tokens=sizes.prompt_tokens,
         )  # fmt: skip
         ps.check(made, min(sizes.new_tokens, 12))
         print("  all give the same greedy tokens")
@@ -189,7 +190,7 @@ def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: i
         "extraction": lambda: extraction(lm, sizes, rounds),
         "saving": lambda: saving(lm, sizes, rounds),
         "sweep": lambda: sweep(lm, sizes, rounds),
-        "unequal": lambda: unequal_costs(lm, steerer, 0.7, sizes),
+        "unequal": lambda: unequal_costs(lm, steerer, Sampling(), sizes),
         "hook": lambda: hook_costs(lm, steerer, sizes),
     }
     results: list[Result] = []

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from steerkit.interfaces import Config
+from steerkit.sampling import MinP, Temperature, TopK, TopP
 from steerkit.words import with_a_word
 
 if TYPE_CHECKING:
@@ -183,8 +184,17 @@ class SteeringArguments(Config):
 
     max_new_tokens: int = Field(default=500, ge=1)
     """Tokens a trace and a steered generation may have."""
-    temperature: float = Field(default=0.7, ge=0)
+    temperature: Temperature = 0.7
     """Of the sampling; 0 is greedy."""
+    top_k: TopK | None = None
+    """Sample from this many of the likeliest tokens; from all when left out."""
+    top_p: TopP | None = None
+    """Sample from the likeliest tokens, as few as have this probability together (R1's makers: 0.95)."""
+    min_p: MinP | None = None
+    """Sample from tokens at least this many times as likely as the likeliest. Order: top_k, top_p, min_p."""
+    sampling: Literal["recipe", "model"] = "recipe"
+    """`model`: temperature, top_k, top_p and min_p are those of the reasoning model's own generation_config, for both
+    models; the recipe's are not used."""
     samples: int = Field(default=1, ge=1)
     """Steered generations for each prompt and condition."""
     scored: Literal["trace", "output", "everything"] = "trace"
@@ -257,6 +267,9 @@ class SteeringArguments(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        both = [name for name in ("top_k", "top_p", "min_p") if getattr(self, name) is not None]
+        if self.sampling == "model" and both:
+            raise ValueError(f"sampling: model takes the model's own {', '.join(both)}; leave the recipe's out")
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id, the repository to push to")
         if any(s < 0 for s in self.strengths):

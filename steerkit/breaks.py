@@ -1,8 +1,4 @@
-"""Rows whose values stop being finite: found at the draw of a token, and traced to the block where it began.
-
-NaN's argmax is a token like any other: without this, a NaN in a weight, half precision that overflows or a strength
-of 1e20 end as ordinary texts.
-"""
+"""Rows whose values stop being finite (found at the draw of a token) are traced to the block where it began."""
 
 from __future__ import annotations
 
@@ -13,18 +9,7 @@ from steerkit.block_output import hidden_of
 from steerkit.steering import Edit, Steering
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from steerkit.model import LanguageModel
-
-NOT_FINITE = -1
-"""The token that `checked` gives a row without a finite best score."""
-
-
-def checked(scores: Tensor, chosen: Tensor) -> Tensor:
-    """[B] the chosen tokens; NOT_FINITE where the best of the scores [B, V] is NaN or infinite. No sync."""
-    best = scores.gather(1, chosen[:, None])[:, 0]
-    return chosen.where(best - best == 0, NOT_FINITE)  # inf - inf and NaN - NaN are NaN
 
 
 def first_break(lm: LanguageModel, prompt: Sequence[int], ids: Sequence[int], edit: Edit | None) -> str:

@@ -117,6 +117,10 @@ class RichProgress(SteeringCallback):
         if "batch_size" in values:
             how = "{device}, {dtype}, {attention} attention, CPU threads: {threads}, rows at a time: {batch_size}"
             self._console.print(f"{values['stage']:<12} {how.format(**values)}", style="dim", highlight=False)
+        elif "sampling_of" in values:
+            settings = ", ".join(f"{name} {value:g}" for name, value in values["sampling"].items())
+            said = f"sampling     {settings}, as the generation_config of {values['sampling_of']} says"
+            self._console.print(said, style="dim", highlight=False)
 
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
         if stage in self._tasks:

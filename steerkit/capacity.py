@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from steerkit.errors import SteerkitError
 from steerkit.generation import GenerationRow, RowBatch
 from steerkit.memory import NO_ROOM, free_bytes, out_of_memory, release
+from steerkit.sampling import Sampling
 from steerkit.steering import Steering
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def _batch(lm: LanguageModel, prompt: Sequence[int], new: int, rows: int) -> Row
     import torch
 
     with torch.inference_mode(), Steering(lm, [None] * rows) as steering:
-        batch = RowBatch(lm, [GenerationRow(prompt, i) for i in range(rows)], steering, rows, max(new, 5), 1.0, False)
+        own = [GenerationRow(prompt, i) for i in range(rows)]
+        batch = RowBatch(lm, own, steering, rows, max(new, 5), Sampling(), False)
         batch.ends = frozenset()
         batch.admit(range(rows))
     return batch

@@ -13,6 +13,7 @@ from steerkit.interfaces import Plugin
 if TYPE_CHECKING:
     from steerkit.generation import Generated, GenerationRow
     from steerkit.pair import ModelPair
+    from steerkit.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Engine(Plugin):
         rows: Sequence[GenerationRow],
         *,
         max_new_tokens: int,
-        temperature: float,
+        sampling: Sampling,
         batch_size: int,
         progress: Callable[[int], None],
     ) -> list[Generated]:
@@ -65,6 +66,7 @@ class Engine(Plugin):
 
         Args:
             role: `base` or `reasoning`: which model of the pair generates.
+            sampling: how tokens are drawn. Rows with one key share their noise (`steerkit.sampling.Sampler`).
             batch_size: rows at a time; an engine that fills its batches itself may take more.
             progress: takes the number of rows that have ended, now and then.
 

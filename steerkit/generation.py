@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from steerkit.breaks import NOT_FINITE, checked, first_break
+from steerkit.breaks import first_break
 from steerkit.errors import SteerkitError
 from steerkit.kv import LineCache
 from steerkit.limits import check_ids, check_lengths
 from steerkit.memory import NO_ROOM, out_of_memory, release
 from steerkit.prefill import prefill
-from steerkit.sampling import Sampler, leads
+from steerkit.sampling import NOT_FINITE, Sampler, Sampling, leads
 from steerkit.steering import Edit, Steering
 from steerkit.supported import refuse
 
@@ -72,6 +72,9 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
     batch_size: int | None = None,
     margins: bool = False,
     progress: Callable[[int], None] | None = None,
@@ -80,8 +83,8 @@ def generate(
 
     Args:
         max_new_tokens: tokens a row.
-        temperature: of the sampling; 0 is greedy. Nothing else is applied (no top-p, no penalties): the
-            model's own generation_config is not read, but for its end-of-sequence ids.
+        temperature, top_k, top_p, min_p: of the sampling, see `Sampling`; temperature 0 is greedy. Nothing else is
+            applied (no penalties): of the model's own generation_config only the end-of-sequence ids are read.
         batch_size: rows at a time, all of them when left out.
         margins: record every decision's margin (slower).
         progress: takes the number of rows that have ended.
@@ -90,12 +93,13 @@ def generate(
     ends there, and its `broken` says where it began; the others go on.
 
     Raises:
-        SteerkitError: an unsteered row's logits are not finite, a steered block changed no position, not even one
-            row fits the memory, a text has ids or positions that the model hasn't, or the model is of a kind that
-            steerkit doesn't generate with (recurrent layers).
+        SteerkitError: a sampling setting is out of its bounds, an unsteered row's logits are not finite, a steered block
+            changed no position, not even one row fits the memory, a text has ids or positions that the model hasn't, or
+            the model is of a kind that steerkit doesn't generate with (recurrent layers).
     """
     import torch
 
+    sampling = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     if not rows:
         return []
     refuse(lm)
@@ -111,9 +115,7 @@ def generate(
         while len(results) < len(rows):
             left = [row for row in order if row not in results]
             lines = min(size, len(left))
-            batch = RowBatch(
-                lm, rows, steering, lines, max_new_tokens, temperature, margins, taken_over=len(left) > lines
-            )
+            batch = RowBatch(lm, rows, steering, lines, max_new_tokens, sampling, margins, taken_over=len(left) > lines)
             try:
                 _run(batch, left, len(results), progress)
             except (RuntimeError, MemoryError) as error:
@@ -171,7 +173,7 @@ class RowBatch:
 
     def __init__(
         self, lm: LanguageModel, rows: Sequence[GenerationRow], steering: Steering, lines: int, new: int,
-        temperature: float, margins: bool, *, taken_over: bool = True,
+        sampling: Sampling, margins: bool, *, taken_over: bool = True,
     ) -> None:  # fmt: skip
         import torch
 
@@ -184,7 +186,7 @@ class RowBatch:
         self.keys, self.born = [0] * lines, [0] * lines
         self.now = 0  # steps done
         self.changed = False  # whether the last step ended a row
-        self.sampler, self.first = Sampler(temperature, lm.device), Sampler(temperature, lm.device)
+        self.sampler, self.first = Sampler(sampling, lm.device), Sampler(sampling, lm.device)
         self.ids = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
         self.position = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
         self.live = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
@@ -237,11 +239,10 @@ class RowBatch:
 
     def _draw(self, sampler: Sampler, logits: Tensor, lines: Sequence[int]) -> Tensor:
         """[n] the lines' next tokens, taken down for their rows; rows that end leave their lines."""
-        scores = sampler.scores(logits, self.now)
-        chosen = scores.argmax(-1)
+        chosen, tokens, scores = sampler.draw(logits, self.now)
         by = leads(scores) if self.margins else None
         ended = []
-        for place, (line, token) in enumerate(zip(lines, checked(scores, chosen).tolist(), strict=True)):
+        for place, (line, token) in enumerate(zip(lines, tokens, strict=True)):
             row = self.lines[line]
             if row is None:
                 continue

@@ -109,6 +109,23 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def load_generation_config(name: str) -> Any:
+    """A model's generation_config without its weights; None when it has none.
+
+    Raises:
+        SteerkitError: nothing is there under that name.
+    """
+    from transformers import GenerationConfig
+
+    path, options = _locate(name)
+    if options:  # a GGUF file
+        return None
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:  # no such file, or no network: what loads the model tells them apart
+        return None
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """Sizes of a model, read from its configuration alone; `body` is the blocks' part of its parameters."""

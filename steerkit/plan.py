@@ -9,8 +9,9 @@ from steerkit.adapters import adapter_config
 from steerkit.arguments import Recipe
 from steerkit.conditions import Experiment, Planner, distinct
 from steerkit.duration import Load
+from steerkit.generation_config import sampling_for
 from steerkit.hardware import GIB, Device
-from steerkit.loading import ModelShape, load_shape
+from steerkit.loading import ModelShape, load_generation_config, load_shape
 from steerkit.metrics import same_numbers
 from steerkit.model import check_layer
 from steerkit.plan_time import gpu_lines, machine_lines
@@ -44,6 +45,7 @@ def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
         f"models      {recipe.base} and {recipe.reasoning or recipe.adapter}: {shape.depth} blocks × {shape.width}, "
         f"{shape.parameters / 1e6:,.1f} M parameters each",
         "prompts     " + ", ".join(f"{n} to {split}" for split, n in recipe.prompts.counts().items()),
+        f"sampling    {_sampling(recipe)}",
         f"vectors     {len(planner.vectors())}, at every block",
         "",
         f"{'experiment':<12}{'split':<8}{'conditions':>11}{'texts':>9}",
@@ -56,6 +58,12 @@ def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
     lines += ["", *_costs(recipe, shape, experiments, load)]
     lines += gpu_lines(shape, load, gpu) if gpu else machine_lines(shape, load)
     return "\n".join(lines)
+
+
+def _sampling(recipe: Recipe) -> str:
+    name = recipe.reasoning or recipe.base
+    sampling = sampling_for(recipe, name, lambda: load_generation_config(name))
+    return f"{sampling}" + (f", as the generation_config of {name} says" if recipe.sampling == "model" else "")
 
 
 def _texts(recipe: Recipe, split: str) -> int:

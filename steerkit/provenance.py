@@ -88,6 +88,7 @@ def write_recipe(trainer: SteeringTrainer) -> None:
     made = {
         **provenance(trainer),
         "python": platform.python_version(),
+        "sampling": trainer.sampling.model_dump(exclude_none=True),
         "base": {"model": base.name, "fingerprint": base.fingerprint, "blocks": base.depth, "width": base.width},
         "reasoning": {
             "model": reasoning.name, "fingerprint": reasoning.fingerprint, "same_model": trainer.pair.same,

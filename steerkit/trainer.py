@@ -16,6 +16,8 @@ from steerkit.engine import Engine
 from steerkit.errors import SteerkitError
 from steerkit.files import digest
 from steerkit.folder import RunFolder
+from steerkit.generation import end_ids
+from steerkit.generation_config import sampling_for
 from steerkit.hub import repo_for
 from steerkit.identity import Identity, keyed, made_of, within
 from steerkit.interfaces import Judge
@@ -24,6 +26,7 @@ from steerkit.methods import Methods
 from steerkit.metrics import run_metrics
 from steerkit.pair import ModelPair, load_pair
 from steerkit.provenance import settings_of, write_recipe
+from steerkit.sampling import Sampling
 from steerkit.shards import Parts, PartsMissing, Shard
 from steerkit.sources import PromptSource, as_prompts, checks_answers
 from steerkit.threads import fastest_thread_count
@@ -157,6 +160,20 @@ class SteeringTrainer:
         self._engine.start(self.pair, loaded)
         return self._engine
 
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How texts are sampled: as the arguments say, or as the reasoning model's generation_config does.
+
+        Raises:
+            SteerkitError: the model's own is asked for, and it has none, or one that can't be followed.
+        """
+        lm = self.pair.reasoning
+        return sampling_for(self.args, lm.name, lambda: getattr(lm.model, "generation_config", None))
+
+    def decoding(self, *roles: str) -> list[Any]:
+        """JSON of how these models' texts are drawn, and of the token ids that end them: part of a stage's key."""
+        return [self.sampling.model_dump(), *(end_ids(self.pair[role]) for role in roles)]
+
     def run(self, merge: Sequence[Path] = ()) -> Path:
         """Do what is not done yet.
 
@@ -173,12 +190,15 @@ class SteeringTrainer:
         with self.folder, closing(self._engine):
             self._check_layers()
             self.identities = stages.identities(self)  # files may have changed since an earlier run of this object
+            sampling = self.sampling
             with self.folder.held():
                 self.folder.claim(settings_of(self), self._update, made_of=self.identities.values())
                 for other in merge:
                     take_over(self.folder, other)
                 write_recipe(self)
             self.events.on_run_begin(self)
+            if self.args.sampling == "model":
+                self.log(sampling=sampling.model_dump(exclude_none=True), sampling_of=self.pair.reasoning.name)
             prompts = stages.prompts(self)
             traces = stages.traces(self, [p for p in prompts if p.split == "extract"])
             spans = stages.spans(self, traces)

@@ -35,6 +35,7 @@ from steerkit.bench.traces import LABELS, random_traces
 from steerkit.errors import SteerkitError
 from steerkit.generation import end_ids
 from steerkit.model import LanguageModel
+from steerkit.sampling import GREEDY, Sampling
 
 SMALLEST = Sizes(
     traces=3, trace_tokens=80, prompts=2, conditions=2, new_tokens=4, prompt_tokens=6, batch_sizes=(2, 4),
@@ -151,7 +152,15 @@ def test_texts_end_where_the_measured_ends_are(llama: LanguageModel) -> None:
     with ending(llama, 8) as ends:
         assert len(end_ids(ends)) == 64 / 8
         steerer = registry.get("steerers", "residual-add")()
-        sweep = make_sweep(ends, steerer, prompts=4, conditions=8, new_tokens=16, temperature=1.0, prompt_tokens=(3, 6))
+        sweep = make_sweep(
+            ends,
+            steerer,
+            prompts=4,
+            conditions=8,
+            new_tokens=16,
+            sampling=Sampling(temperature=1),
+            prompt_tokens=(3, 6),
+        )
         assert {len(prompt) for prompt in sweep.prompts} <= {3, 4, 5, 6}
         ours = [len(ids) for ids in sweep.texts(8)]
         theirs = [len(ids) for ids in sweep.hf([row.prompt_ids for row in sweep.rows])]
@@ -164,7 +173,9 @@ def test_texts_end_where_the_measured_ends_are(llama: LanguageModel) -> None:
 def test_both_sides_of_a_sweep_do_the_same_work(llama: LanguageModel) -> None:
     with ending(llama, None) as endless:
         steerer = registry.get("steerers", "residual-add")()
-        sweep = make_sweep(endless, steerer, prompts=2, conditions=3, new_tokens=5, temperature=0.7, prompt_tokens=4)
+        sweep = make_sweep(
+            endless, steerer, prompts=2, conditions=3, new_tokens=5, sampling=Sampling(), prompt_tokens=4
+        )
         assert sweep.by_steerkit(4) == sweep.by_transformers(4) == 2 * 3 * 5
         assert sweep.part(2, 1, 3).by_steerkit(None) == 2 * 3
         assert one_at_a_time(sweep, 2) == 2 * 5
@@ -175,7 +186,7 @@ def test_both_sides_of_a_sweep_do_the_same_work(llama: LanguageModel) -> None:
 def test_engines_that_differ_are_not_compared(llama: LanguageModel) -> None:
     with ending(llama, None) as endless:
         steerer = registry.get("steerers", "residual-add")()
-        sweep = make_sweep(endless, steerer, prompts=2, conditions=1, new_tokens=5, temperature=0, prompt_tokens=4)
+        sweep = make_sweep(endless, steerer, prompts=2, conditions=1, new_tokens=5, sampling=GREEDY, prompt_tokens=4)
 
         def turn(module: object, args: object, output: torch.Tensor) -> torch.Tensor:
             return -output if torch.is_inference_mode_enabled() else output  # steerkit alone runs in that mode
@@ -201,7 +212,7 @@ def test_everything_is_measured_on_any_model() -> None:
     ticked: list[int] = []
     extractor = registry.get("extractors", "offset-window")(windows=[(-4, 1)])
     steerer = registry.get("steerers", "residual-add")()
-    results = run_all(lm, extractor, steerer, 0.7, SMALLEST, lambda: ticked.append(1))
+    results = run_all(lm, extractor, steerer, Sampling(), SMALLEST, lambda: ticked.append(1))
     assert len(results) == 6
     assert len(ticked) == ticks(SMALLEST)
     assert all(found.ratio > 0 and found.low <= found.ratio <= found.high for found in results)

@@ -12,6 +12,7 @@ from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import Item, extract
 from steerkit.interfaces import Extractor, Steerer
 from steerkit.model import LanguageModel
+from steerkit.sampling import Sampling
 
 
 def padded_forward(lm: LanguageModel, items: Sequence[Item], batch: int) -> Callable[[], int]:
@@ -60,13 +61,13 @@ def extraction_costs(lm: LanguageModel, extractor: Extractor, sizes: Sizes, tick
 
 
 def run_all(
-    lm: LanguageModel, extractor: Extractor, steerer: Steerer, temperature: float, sizes: Sizes, tick: Tick
+    lm: LanguageModel, extractor: Extractor, steerer: Steerer, sampling: Sampling, sizes: Sizes, tick: Tick
 ) -> list[Result]:
     """Everything above."""
     return [
         *extraction_costs(lm, extractor, sizes, tick),
-        *sweep_costs(lm, steerer, temperature, sizes, tick),
-        *unequal_costs(lm, steerer, temperature, sizes, tick),
+        *sweep_costs(lm, steerer, sampling, sizes, tick),
+        *unequal_costs(lm, steerer, sampling, sizes, tick),
         *hook_costs(lm, steerer, sizes, tick),
     ]
 

@@ -13,6 +13,7 @@ from steerkit.bench.sizes import Sizes
 from steerkit.bench.sweep import left_pad, make_sweep
 from steerkit.interfaces import Steerer
 from steerkit.model import LanguageModel
+from steerkit.sampling import GREEDY
 from steerkit.steering import Steering
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def hook_costs(lm: LanguageModel, steerer: Steerer, sizes: Sizes, tick: Tick = n
 
     size = sizes.batch_sizes[len(sizes.batch_sizes) // 2]
     sweep = make_sweep(
-        lm, steerer, prompts=1, conditions=size, new_tokens=sizes.steps, temperature=0,
+        lm, steerer, prompts=1, conditions=size, new_tokens=sizes.steps, sampling=GREEDY,
         prompt_tokens=sizes.prompt_tokens,
     )  # fmt: skip
     twin = sharing_weights(lm)

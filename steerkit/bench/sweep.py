@@ -13,6 +13,7 @@ from steerkit.generation import GenerationRow, generate
 from steerkit.interfaces import Steerer
 from steerkit.model import LanguageModel
 from steerkit.noise import key_of
+from steerkit.sampling import Sampling
 from steerkit.steering import Edit
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ class Sweep:
         prompts: ids.
         edits: one a condition, all at one block.
         new_tokens: at most so many a row.
-        temperature: of the sampling; 0 is greedy.
+        sampling: how tokens are drawn.
     """
 
     lm: LanguageModel
     prompts: list[list[int]]
     edits: list[Edit]
     new_tokens: int
-    temperature: float
+    sampling: Sampling
 
     @property
     def rows(self) -> list[GenerationRow]:
@@ -67,7 +68,7 @@ class Sweep:
         """New ids of every row."""
         rows = self.rows if steered else [replace(row, edit=None) for row in self.rows]
         made = generate(
-            self.lm, rows, max_new_tokens=self.new_tokens, temperature=self.temperature, batch_size=batch_size
+            self.lm, rows, max_new_tokens=self.new_tokens, batch_size=batch_size, **self.sampling.model_dump()
         )
         return [text.ids for text in made]
 
@@ -94,9 +95,8 @@ class Sweep:
         """transformers' settings for the same work."""
         from transformers import GenerationConfig
 
-        sampling: dict[str, Any] = (
-            {"do_sample": True, "temperature": self.temperature, "top_k": 0} if self.temperature else {}
-        )
+        given = self.sampling.model_dump(exclude_none=True)
+        sampling = {"do_sample": True, "top_k": 0, **given} if self.sampling.temperature else {}
         return GenerationConfig(
             max_new_tokens=self.new_tokens, pad_token_id=0, eos_token_id=self.ends or None, **sampling
         )
@@ -125,7 +125,7 @@ def make_sweep(
     prompts: int,
     conditions: int,
     new_tokens: int,
-    temperature: float,
+    sampling: Sampling,
     prompt_tokens: int | tuple[int, int] = 32,
 ) -> Sweep:
     """A sweep over random prompts with random unit directions, strengths 1 to 5, at a third of the depth.
@@ -143,7 +143,7 @@ def make_sweep(
     directions = torch.nn.functional.normalize(torch.randn(conditions, lm.width, generator=generator), dim=1)
     own = [None if steerer.direction == "none" else direction for direction in directions]
     edits = [Edit(steerer, third(lm), float(1 + i % STRENGTHS), direction) for i, direction in enumerate(own)]
-    return Sweep(lm, made, edits, new_tokens, temperature)
+    return Sweep(lm, made, edits, new_tokens, sampling)
 
 
 @contextmanager

@@ -12,19 +12,20 @@ from steerkit.bench.sweep import Sweep, ending, make_sweep
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Steerer
 from steerkit.model import LanguageModel
+from steerkit.sampling import GREEDY, Sampling
 from steerkit.steering import Steering
 
 TRIAL_TOKENS = 8  # new tokens in the trial that finds the best batch size
 
 
 def sweep_costs(
-    lm: LanguageModel, steerer: Steerer, temperature: float, sizes: Sizes, tick: Tick = no_tick
+    lm: LanguageModel, steerer: Steerer, sampling: Sampling, sizes: Sizes, tick: Tick = no_tick
 ) -> list[Result]:
     """A steered sweep against unsteered `model.generate`, rows of equal length, and against one row at a time."""
     with ending(lm, None) as endless:
         sweep = make_sweep(
             endless, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
-            temperature=temperature, prompt_tokens=sizes.prompt_tokens,
+            sampling=sampling, prompt_tokens=sizes.prompt_tokens,
         )  # fmt: skip
         check_same_texts(sweep)
         ours, theirs = best_sizes(sweep, sizes)
@@ -35,9 +36,7 @@ def sweep_costs(
             "alone": lambda: one_at_a_time(sweep, sizes.alone),
         }
         rows = len(sweep.rows)
-        shape = (
-            f"{sizes.prompts} prompts × {sizes.conditions} conditions × {sizes.new_tokens} tokens, T={temperature:g}"
-        )
+        shape = f"{sizes.prompts} prompts × {sizes.conditions} conditions × {sizes.new_tokens} tokens, {sampling}"
         batches = f"{shape}; batches of {ours} and {theirs}"
         part = f"{shape}; {sizes.alone} of {rows} rows through a steered model.generate, one by one, scaled by tokens"
         what = f"{lm.name}: steered sweep"
@@ -50,14 +49,14 @@ def sweep_costs(
 
 
 def unequal_costs(
-    lm: LanguageModel, steerer: Steerer, temperature: float, sizes: Sizes, tick: Tick = no_tick
+    lm: LanguageModel, steerer: Steerer, sampling: Sampling, sizes: Sizes, tick: Tick = no_tick
 ) -> list[Result]:
     """The same with prompts of 16 to 64 tokens and texts that end when they end; tokens/s are of tokens kept."""
     with ending(lm, sizes.new_tokens / 2) as open_ended:
         low = max(sizes.prompt_tokens // 2, 1)
         sweep = make_sweep(
             open_ended, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
-            temperature=temperature or 1.0, prompt_tokens=(low, 4 * low),
+            sampling=sampling if sampling.temperature else Sampling(temperature=1), prompt_tokens=(low, 4 * low),
         )  # fmt: skip
         ours, theirs = best_sizes(sweep, sizes)
         made: dict[str, list[int]] = {"steered": [], "generate": []}
@@ -108,7 +107,7 @@ def best_sizes(sweep: Sweep, sizes: Sizes) -> tuple[int, int]:
 
 def check_same_texts(sweep: Sweep) -> None:
     """Raises: SteerkitError when both engines' greedy, unsteered texts of the first prompts aren't the same."""
-    few = replace(sweep.part(1, 4, TRIAL_TOKENS), temperature=0.0)
+    few = replace(sweep.part(1, 4, TRIAL_TOKENS), sampling=GREEDY)
     ours, theirs = few.texts(None, steered=False), few.hf(few.prompts)
     if ours != theirs:
         raise SteerkitError(f"steerkit and model.generate give other texts for {sweep.lm.name}: nothing was compared")

@@ -13,7 +13,7 @@ def bench(
         str | None, typer.Argument(help="Model to measure on; the recipe's reasoning model when left out.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Recipe whose extractor, steerer and temperature are measured.")
+        str, typer.Option(help="Recipe whose extractor, steerer and sampling are measured.")
     ] = "backtracking",
     full: Annotated[
         bool,
@@ -48,6 +48,7 @@ def bench(
     from steerkit.bench.measure import machine, settle, write
     from steerkit.bench.sizes import FULL, Sizes
     from steerkit.bench.table import text_table
+    from steerkit.generation_config import sampling_for
     from steerkit.loading import load_model
     from steerkit.recipe import load_recipe
     from steerkit.threads import fastest_thread_count
@@ -57,6 +58,7 @@ def bench(
         model or args.reasoning or args.base, adapter=None if model else args.adapter, bf16=bf16, device_map=device_map,
         trust_remote_code=args.trust_remote_code,
     )  # fmt: skip
+    sampling = sampling_for(args, lm.name, lambda: getattr(lm.model, "generation_config", None))
     sizes = FULL if full else Sizes()
     if rounds:
         sizes = replace(sizes, rounds=rounds)
@@ -68,7 +70,7 @@ def bench(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=ticks(sizes))
         results = run_all(
-            lm, args.extractor.build("extractors"), args.steerer.build("steerers"), args.temperature, sizes,
+            lm, args.extractor.build("extractors"), args.steerer.build("steerers"), sampling, sizes,
             lambda: bar.advance(task),
         )  # fmt: skip
     typer.echo(text_table(results))

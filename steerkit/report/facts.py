@@ -91,6 +91,9 @@ def made_with(run: Run) -> list[tuple[str, str]]:
             shape = f", {model['blocks']} blocks of width {model['width']}" if "blocks" in model else ""
             found.append((f"{role} model", f"{model['model']}{shape}; weights {model['fingerprint']}"))
     if made:
+        if "sampling" in made:
+            of = ", as the reasoning model's generation_config says" if run.recipe.get("sampling") == "model" else ""
+            found.append(("sampling", ", ".join(f"{key} {value}" for key, value in made["sampling"].items()) + of))
         found.append(("recipe", f"{made.get('recipe', words.NOTHING)}; seed {made.get('seed', words.NOTHING)}"))
         found += [(name, str(version)) for name, version in made.get("plugins", {}).items()]
         found += [(name, str(version)) for name, version in made.get("versions", {}).items()]

@@ -53,8 +53,7 @@ def generate_part(
             if number not in done:
                 texts = trainer.engine.generate(
                     chunk[0].target, [job.row for job in chunk], max_new_tokens=args.max_new_tokens,
-                    temperature=args.temperature, batch_size=plan.batch_size,
-                    progress=partial(under_way, ended),
+                    sampling=trainer.sampling, batch_size=plan.batch_size, progress=partial(under_way, ended),
                 )  # fmt: skip
                 append_jsonl(
                     path,

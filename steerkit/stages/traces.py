@@ -49,7 +49,7 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
 
     inputs = [
         trainer.keys["prompts"], trainer.identities["reasoning"], trainer.identities["reasoning tokenizer"],
-        args.max_new_tokens, args.temperature, args.seed,
+        args.max_new_tokens, trainer.decoding("reasoning"), args.seed,
         args.think_end, args.chat, args.per_device_batch_size, args.bf16, args.save_rows,
         trainer.identities["engine"], trainer.identities["traces"],
     ]  # fmt: skip

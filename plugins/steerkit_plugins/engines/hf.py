@@ -11,6 +11,7 @@ from steerkit.generation import Generated, GenerationRow, generate
 
 if TYPE_CHECKING:
     from steerkit.pair import ModelPair
+    from steerkit.sampling import Sampling
 
 
 class HFEngine(Engine):
@@ -28,11 +29,11 @@ class HFEngine(Engine):
         rows: Sequence[GenerationRow],
         *,
         max_new_tokens: int,
-        temperature: float,
+        sampling: Sampling,
         batch_size: int,
         progress: Callable[[int], None],
     ) -> list[Generated]:
         return generate(
-            self.pair[role], rows, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size,
-            progress=progress,
+            self.pair[role], rows, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress,
+            **sampling.model_dump(),
         )  # fmt: skip

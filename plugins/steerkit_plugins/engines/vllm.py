@@ -19,6 +19,7 @@ from steerkit.errors import SteerkitError
 from steerkit.extras import need
 from steerkit.generation import Generated, GenerationRow, end_ids
 from steerkit.interfaces import Config, Steerer
+from steerkit.sampling import GREEDY, Sampling
 
 if TYPE_CHECKING:
     from steerkit.model import LanguageModel
@@ -76,11 +77,11 @@ class VLLMEngine(Engine):
         rows: Sequence[GenerationRow],
         *,
         max_new_tokens: int,
-        temperature: float,
+        sampling: Sampling,
         batch_size: int,
         progress: Callable[[int], None],
     ) -> list[Generated]:
-        outputs, steered = self._run(role, rows, max_new_tokens, temperature, progress)
+        outputs, steered = self._run(role, rows, max_new_tokens, sampling, progress)
         texts = [_generated(output) for output in outputs]
         edited = [text for text, row in zip(texts, rows, strict=True) if row.edit and row.edit.norm]
         if edited and not steered and not all(text.finished and not text.ids for text in edited):
@@ -91,7 +92,7 @@ class VLLMEngine(Engine):
         return texts
 
     def greedy(self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
-        outputs, steered = self._run(role, rows, max_new_tokens, 0, lambda done: None, log_probs=True)
+        outputs, steered = self._run(role, rows, max_new_tokens, GREEDY, lambda done: None, log_probs=True)
         texts = [_generated(output) for output in outputs]
         found = []
         for output, text in zip(outputs, texts, strict=True):
@@ -108,7 +109,7 @@ class VLLMEngine(Engine):
             self._folder = None
 
     def _run(
-        self, role: str, rows: Sequence[GenerationRow], max_new_tokens: int, temperature: float,
+        self, role: str, rows: Sequence[GenerationRow], max_new_tokens: int, sampling: Sampling,
         progress: Callable[[int], None], *, log_probs: bool = False,
     ) -> tuple[list[Any], int]:  # fmt: skip
         """vLLM's outputs in the rows' order, and how many positions were steered."""
@@ -132,8 +133,8 @@ class VLLMEngine(Engine):
         try:
             for number, row in enumerate(rows):
                 extra: dict[str, Any] = {}
-                if temperature:
-                    extra["steerkit_noise"] = [row.key, temperature]
+                if sampling.temperature:
+                    extra["steerkit_noise"] = [row.key, sampling.model_dump()]
                 salt = "unsteered"
                 if row.edit is not None and row.edit.norm:
                     extra[EDIT], salt, place = place, self._salt(row.edit), place + 1

@@ -9,19 +9,19 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from steerkit.noise import gumbel
-from steerkit.sampling import STREAM
+from steerkit.sampling import Sampler, Sampling
 
-NOISE = "steerkit_noise"  # a request's entry in SamplingParams.extra_args: (row key, temperature)
+NOISE = "steerkit_noise"  # a request's entry in SamplingParams.extra_args: (row key, settings of its sampling)
 
-State = tuple[int, float, list[int]]  # row key, temperature, and the ids that the request has so far
+State = tuple[int, Sampling, list[int]]  # row key, how it is sampled, and the ids that the request has so far
 
 
 class PairedNoise(LogitsProcessor):
-    """Requests are sampled greedily by vLLM; the noise is here, the same as in steerkit's own loop."""
+    """Requests are sampled greedily by vLLM; filters and noise are here, the same as in steerkit's own loop."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self.rows: dict[int, State] = {}
+        self.samplers: dict[Sampling, Sampler] = {}
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -31,22 +31,16 @@ class PairedNoise(LogitsProcessor):
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """[R, V] float32."""
-        if not self.rows:
-            return logits
-        places = sorted(self.rows)
-        states = [self.rows[place] for place in places]
-        # Rows of one prompt and seed share their noise: it is drawn once for all conditions.
-        wanted = [(key, len(ids)) for key, _, ids in states]
-        unique = {pair: i for i, pair in enumerate(dict.fromkeys(wanted))}
-        keys, steps = torch.tensor(list(unique), device=logits.device).unbind(1)
-        noise = gumbel(keys, steps, stream=STREAM, size=logits.shape[-1])
-        at = torch.tensor(places, device=logits.device)
-        drawn = noise[torch.tensor([unique[pair] for pair in wanted], device=logits.device)]
-        scale = torch.tensor([1 / temperature for _, temperature, _ in states], device=logits.device)
-        logits[at] = drawn + logits[at] * scale[:, None]
+        for sampling in {state[1] for state in self.rows.values()}:
+            places = sorted(place for place, state in self.rows.items() if state[1] == sampling)
+            sampler = self.samplers.setdefault(sampling, Sampler(sampling, logits.device))
+            # A step of the sampler's is one of the batch; a row's own is how many ids it has.
+            sampler.assign([self.rows[place][0] for place in places], [-len(self.rows[place][2]) for place in places])
+            at = torch.tensor(places, device=logits.device)
+            logits[at] = sampler.scores(logits[at], 0)
         return logits
 
     @staticmethod
     def _state(params: SamplingParams, prompt: list[int] | None, ids: list[int]) -> State | None:
         given = (params.extra_args or {}).get(NOISE)
-        return None if given is None else (int(given[0]), float(given[1]), ids)
+        return None if given is None else (int(given[0]), Sampling(**given[1]), ids)

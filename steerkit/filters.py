@@ -1,0 +1,79 @@
+"""Which tokens may be drawn: top-k, top-p and min-p as transformers' logits processors keep them.
+
+Each of the three keeps the tokens from some score upwards, so only the likeliest tokens are sorted, to find it.
+Tests hold this against TopKLogitsWarper, TopPLogitsWarper and MinPLogitsWarper, ties included.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WIDTH = 256  # likeliest tokens that are sorted for top_p alone, at first
+GROWTH = 8  # times as many after a step for which they were too few
+
+
+class Filters:
+    """top_k, then top_p, then min_p; None leaves one out.
+
+    Attributes:
+        width: how many of the likeliest tokens are sorted for top_p where there is no top_k.
+    """
+
+    def __init__(
+        self, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None, *, width: int = WIDTH
+    ) -> None:
+        self.top_k, self.top_p, self.min_p, self.width = top_k, top_p, min_p, width
+
+    def widen(self) -> None:
+        """Sort more tokens from now on."""
+        self.width *= GROWTH
+
+    def keep(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Choose tokens by [B, V] float32 logits / T, without waiting for the device.
+
+        Returns:
+            [B, V] bool, the tokens to keep; and, where that can be, whether `width` tokens were too few for a row, so
+            that the answer is wrong: `widen` and ask again.
+        """
+        count = self.top_k or (self.width if self.top_p else 1)
+        best = scores.topk(min(count, scores.shape[-1])).values  # the likeliest first
+        keep: Tensor | None = None
+        short: Tensor | None = None
+        if self.top_k:
+            keep = scores >= best[:, -1:]
+        if self.top_p:
+            keep, short = _nucleus(scores, keep, best, self.top_p)
+        if self.min_p:
+            # p ≥ min_p × the largest p. That top_k and top_p changed the sum below both cancels out.
+            likely = scores >= best[:, :1] + math.log(self.min_p)
+            keep = likely if keep is None else keep & likely
+        assert keep is not None  # a Filters has at least one of the three
+        return keep, short
+
+
+def _nucleus(scores: Tensor, among: Tensor | None, best: Tensor, share: float) -> tuple[Tensor, Tensor | None]:
+    """The tokens such that those likelier than each have less than `share` together.
+
+    Args:
+        scores: [B, V]
+        among: [B, V] bool, the tokens to choose from; all of them when None.
+        best: [B, K] the largest scores, downwards; all that `among` keeps, but for ties with the last one.
+    """
+    import torch
+
+    total = (scores if among is None else scores.masked_fill(~among, -torch.inf)).logsumexp(-1, keepdim=True)
+    p = (best - total).double().exp()
+    inside = p.cumsum(-1) - p < share
+    last = inside.sum(-1, keepdim=True) - 1
+    floor, each = best.gather(-1, last), p.gather(-1, last)
+    above = torch.where(best > floor, p, 0).sum(-1, keepdim=True)
+    # Of the tokens that tie with the last one some may be left out: in transformers' sort those with lower ids.
+    tied = scores == floor
+    wanted = ((share - above) / each).ceil().clamp(min=1)
+    rank = tied.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1)
+    partly = among is None and best.shape[-1] < scores.shape[-1]
+    return (scores > floor) | (tied & (rank <= wanted)), (wanted > rank[:, :1]).any() if partly else None
