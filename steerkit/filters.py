@@ -1,7 +1,7 @@
 """Which tokens may be drawn: top-k, top-p and min-p as transformers' logits processors keep them.
 
 Each of the three keeps the tokens from some score upwards, so only the likeliest tokens are sorted, to find it.
-Tests hold this against TopKLogitsWarper, TopPLogitsWarper and MinPLogitsWarper, ties included.
+Tests hold this against TopKLogitsWarper, TopPLogitsWarper (with a stable sort) and MinPLogitsWarper.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WIDTH = 256  # likeliest tokens that are sorted for top_p alone, at first
 GROWTH = 8  # times as many after a step for which they were too few
+ROUNDING = 1e-9  # of sums: 9 of 10 equally likely tokens have 0.9 together
 
 
 class Filters:
@@ -65,15 +66,18 @@ def _nucleus(scores: Tensor, among: Tensor | None, best: Tensor, share: float) -
     """
     import torch
 
-    total = (scores if among is None else scores.masked_fill(~among, -torch.inf)).logsumexp(-1, keepdim=True)
-    p = (best - total).double().exp()
+    each = (scores - best[:, :1]).exp_()
+    total = (each if among is None else each.mul_(among)).sum(-1, keepdim=True, dtype=torch.double)
+    p = (best - best[:, :1]).double().exp() / total
+    share -= ROUNDING
     inside = p.cumsum(-1) - p < share
     last = inside.sum(-1, keepdim=True) - 1
-    floor, each = best.gather(-1, last), p.gather(-1, last)
+    floor, its_p = best.gather(-1, last), p.gather(-1, last)
     above = torch.where(best > floor, p, 0).sum(-1, keepdim=True)
-    # Of the tokens that tie with the last one some may be left out: in transformers' sort those with lower ids.
+    # Of the tokens that tie with the last one some may be left out: those with lower ids. transformers leaves out as
+    # many, but its sort is not stable: which ones depends on the machine there.
     tied = scores == floor
-    wanted = ((share - above) / each).ceil().clamp(min=1)
+    wanted = ((share - above) / its_p).ceil().clamp(min=1)
     rank = tied.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1)
     partly = among is None and best.shape[-1] < scores.shape[-1]
     return (scores > floor) | (tied & (rank <= wanted)), (wanted > rank[:, :1]).any() if partly else None

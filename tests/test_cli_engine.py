@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from steerkit import registry
 from steerkit.engine import Engine, Greedy
@@ -14,6 +15,7 @@ from steerkit.generation import GenerationRow, generate
 from steerkit.interfaces import Config
 from steerkit.pair import ModelPair
 from steerkit.parity import reference
+from steerkit.sampling import Sampling
 
 SMALL = ("pocket:reasoning", "--strengths", "0,1", "--max-new-tokens", "4")
 
@@ -21,6 +23,8 @@ SMALL = ("pocket:reasoning", "--strengths", "0,1", "--max-new-tokens", "4")
 class MirrorConfig(Config):
     off_by: int = 0
     """Steered positions that it miscounts."""
+    instead: dict[str, float] = Field(default_factory=dict)
+    """Sampling settings that it takes for those it is given."""
 
 
 class Mirror(Engine):
@@ -33,8 +37,11 @@ class Mirror(Engine):
         self.pair = pair
         assert options == {"bf16": False, "device_map": None, "trust_remote_code": False}
 
-    def generate(self, role: str, rows: Sequence[GenerationRow], **options: Any) -> list[Any]:
-        raise AssertionError("the check reads greedy texts")
+    def generate(
+        self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int, sampling: Sampling, **rest: Any
+    ) -> list[Any]:
+        given = {**sampling.model_dump(), **self.config.instead}
+        return generate(self.pair[role], rows, max_new_tokens=max_new_tokens, **given)
 
     def greedy(self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
         lm = self.pair[role]
@@ -59,7 +66,8 @@ def test_an_engine_that_steers_alike_passes(steerkit, mirror) -> None:
     assert done.returncode == 0, done.stderr
     assert "mirror against transformers: pocket:reasoning, block 1, float32" in done.stdout
     lines = [line.split() for line in done.stdout.splitlines() if line.rstrip().endswith("pass")]
-    assert len(lines) == 6 and lines[0][:2] == ["residual-add,", "all"] and "6/6" in lines[0]
+    assert len(lines) == 7 and lines[0][:2] == ["residual-add,", "all"] and "6/6" in lines[0]
+    assert " ".join(lines[-1]) == "residual-add, all; temperature 0.7, top_p 0.95 – – 6/6 – pass"
     assert done.stdout.endswith("mirror steers pocket:reasoning as transformers does\n")
     assert mirror.closed == [True]
 
@@ -67,13 +75,23 @@ def test_an_engine_that_steers_alike_passes(steerkit, mirror) -> None:
 def test_one_that_does_not_is_exit_code_1_and_says_where(steerkit, mirror) -> None:
     done = steerkit("engine", "check", *SMALL, "--engine", "mirror", "--set", "off_by=2", "--layer", "3")
     assert done.returncode == 1
-    assert "FAIL" in done.stdout and "pass" not in done.stdout and ", not " in done.stdout
+    greedy = [line for line in done.stdout.splitlines() if "top_p" not in line]
+    assert "FAIL" in done.stdout and "pass" not in "".join(greedy) and ", not " in done.stdout
     assert done.stderr.startswith("mirror does not steer pocket:reasoning as transformers does: residual-add, all; ")
+
+
+def test_one_that_filters_otherwise_is_told_by_its_sampled_texts(steerkit, mirror) -> None:
+    given = ("--temperature", "5", "--top-k", "50", "--set", "instead={top_k: 1}")
+    done = steerkit("engine", "check", *SMALL, "--engine", "mirror", *given)
+    assert done.returncode == 1
+    name = "residual-add, all; temperature 5, top_k 50, top_p 0.95"
+    assert done.stderr == f"mirror does not steer pocket:reasoning as transformers does: {name}\n"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--top-p", "1.1", "--top-k", "0"), "sampling: 2 problems\n  top_k: input should be greater than or equal"),
         (("--strengths", "0,x"), "--strengths 0,x: give numbers separated by commas, not all 0, as in 0,0.5,1"),
         (("--strengths", "0"), "--strengths 0: give numbers"),
         (("--strengths", "0,nan"), "--strengths 0,nan: give numbers"),

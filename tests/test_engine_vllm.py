@@ -23,6 +23,8 @@ from steerkit.loading import load_model
 from steerkit.model import LanguageModel
 from steerkit.pair import ModelPair
 from steerkit.parity import PROMPTS, check_rows, compare, random_direction
+from steerkit.sampled_parity import compare_sampled
+from steerkit.sampling import GREEDY, Sampling
 from steerkit.steering import Edit
 from steerkit.vector import SteeringVector, VectorInfo
 
@@ -59,25 +61,35 @@ def test_steered_log_probs_tokens_and_counts_are_those_of_transformers(engine, p
         assert found.error < 1e-3 and found.steered == found.expected > 0
 
 
-def test_sampled_texts_are_paired_with_those_of_transformers(engine, pocket) -> None:
-    """The same noise by row and step, so the same texts, and rows of one prompt share it across engines."""
+@pytest.mark.parametrize(
+    "given", [{}, {"top_p": 0.7}, {"top_k": 3}, {"min_p": 0.3}, {"top_k": 20, "top_p": 0.9, "min_p": 0.05}], ids=str
+)
+def test_sampled_texts_are_paired_with_those_of_transformers(engine, pocket, given) -> None:
+    """The same filters, and the same noise by row and step, so the same texts."""
+    sampling = Sampling(temperature=1.5, **given)
     rows = check_rows(pocket, PROMPTS, STRENGTHS, 1, steerers("residual-add"))["residual-add, all"]
     seen: list[int] = []
     ours = engine.generate(
-        "reasoning", rows, max_new_tokens=40, temperature=0.8, batch_size=4, progress=seen.append
+        "reasoning", rows, max_new_tokens=40, sampling=sampling, batch_size=4, progress=seen.append
     )  # fmt: skip
-    theirs = generate(pocket, rows, max_new_tokens=40, temperature=0.8)
+    theirs = generate(pocket, rows, max_new_tokens=40, **sampling.model_dump())
     assert ours == theirs
     assert seen[-1] == len(rows) and seen == sorted(seen)
     greedy = generate(pocket, rows, max_new_tokens=40, temperature=0)
     assert sum(a != b for a, b in zip(theirs, greedy, strict=True)) > len(rows) // 2
+    if given:
+        assert theirs != generate(pocket, rows, max_new_tokens=40, temperature=1.5)
+    parity = compare_sampled(
+        pocket, engine, "reasoning", rows, "", sampling=sampling, max_new_tokens=24, tolerance=1e-3
+    )
+    assert parity.passed and not parity.ties
 
 
 def test_conditions_do_not_meet_in_the_prefix_cache(engine, pocket, monkeypatch) -> None:
     rows = check_rows(pocket, PROMPTS[2:], [3.0, 0.0, 1.5, 3.0], 1, steerers("residual-add"))["residual-add, all"]
     assert len(rows[0].prompt_ids) > 128
     engine.greedy("reasoning", rows, max_new_tokens=4)
-    outputs, _ = engine._run("reasoning", rows, 8, 0, lambda done: None)
+    outputs, _ = engine._run("reasoning", rows, 8, GREEDY, lambda done: None)
     assert all(output.num_cached_tokens >= 128 for output in outputs)  # each found its own
     (whole,) = compare(pocket, engine, "reasoning", {"": rows}, max_new_tokens=8, tolerance=1e-3)
     assert whole.passed
@@ -111,14 +123,16 @@ def test_a_run_that_steers_nothing_is_an_error(engine, pocket) -> None:
     row = GenerationRow([1, 20, 30], 0, edit)
     with pytest.raises(SteerkitError, match="steering changed no position of 1 rows in vLLM"):
         engine.generate(
-            "reasoning", [row], max_new_tokens=1, temperature=0, batch_size=1, progress=lambda done: None
+            "reasoning", [row], max_new_tokens=1, sampling=GREEDY, batch_size=1, progress=lambda done: None
         )  # fmt: skip
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_words(engine) -> None:
     row = GenerationRow([1] * 500, 0)
     with pytest.raises(SteerkitError, match="a prompt of 500 tokens and 20 new ones are more than the 512"):
-        engine.generate("reasoning", [row], max_new_tokens=20, temperature=0, batch_size=1, progress=lambda done: None)
+        engine.generate(
+            "reasoning", [row], max_new_tokens=20, sampling=GREEDY, batch_size=1, progress=lambda done: None
+        )
 
 
 def test_an_adapter_pair_in_memory_is_written_out_and_roles_take_turns(pocket, tmp_path) -> None:

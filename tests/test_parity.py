@@ -7,14 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from steerkit_plugins.steerers.gaussian_noise import GaussianNoise
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import build
 
 from steerkit.engine import Greedy
-from steerkit.generation import GenerationRow, generate
+from steerkit.generation import Generated, GenerationRow, generate
 from steerkit.model import LanguageModel
-from steerkit.parity import activation_length, check_rows, compare, reference
+from steerkit.parity import Parity, activation_length, check_rows, compare, reference
+from steerkit.sampled_parity import compare_sampled, kept_if_shifted
+from steerkit.sampling import Sampling
 from steerkit.steering import Steering
 
 STRENGTHS = [0.0, 0.5, 1.0, 2.0]
@@ -39,6 +42,16 @@ class Mirror:
             texts[2].ids[1] += 1
         return Greedy(texts, log_probs, steered)
 
+    def generate(
+        self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int, sampling: Sampling, **rest: Any
+    ) -> list[Generated]:
+        if self.wrong == "mixed conditions":
+            rows = [replace(row, edit=rows[number - 1].edit) for number, row in enumerate(rows)]
+        if self.wrong == "other noise":
+            rows = [replace(row, key=row.key + 1) for row in rows]
+        given = sampling.model_dump() if self.wrong != "no filters" else {"temperature": sampling.temperature}
+        return generate(self.lm, rows, max_new_tokens=max_new_tokens, **given)
+
 
 def parities(wrong: str = "") -> list[Any]:
     lm = build("llama")
@@ -57,6 +70,39 @@ def test_transformers_against_itself_passes() -> None:
     total, prompt, generated = (p.steered for p in found[:3])
     assert prompt == 3 * sum(len(w.split()) for w in WORDS)
     assert generated > 0 and total > prompt  # texts differ by condition, so the sums need not add up
+
+
+@pytest.mark.parametrize("given", [{}, {"top_k": 9}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 20, "top_p": 0.9}])
+def test_sampled_texts_are_held_against_transformers_draw_by_draw(given: dict[str, Any]) -> None:
+    lm, sampling = build("llama"), Sampling(temperature=1.2, **given)
+    rows = check_rows(lm, WORDS, STRENGTHS, 1, {"residual-add": ResidualAdd()})["residual-add, all"]
+
+    def sampled(wrong: str = "", tolerance: float = 1e-3) -> Parity:
+        engine: Any = Mirror(lm, wrong)
+        return compare_sampled(lm, engine, "base", rows, "x", sampling=sampling, max_new_tokens=8, tolerance=tolerance)
+
+    right = sampled()
+    assert right.passed and (right.same, right.ties, right.error, right.steered) == (12, 0, None, None)
+    for wrong in ("mixed conditions", "other noise", *(["no filters"] if given else [])):
+        assert not sampled(wrong).passed, wrong
+    assert sampled("other noise", tolerance=100.0).passed  # a difference as large as that explains any draw
+
+
+@pytest.mark.parametrize("given", [{"top_k": 9}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 20, "top_p": 0.9}])
+def test_what_a_filter_keeps_for_sure_and_perhaps(given: dict[str, Any]) -> None:
+    """Against the filters themselves, one token's logit moved at a time."""
+    sampling = Sampling(temperature=1, **given)
+    scaled = 2 * torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    filters = sampling.filters()
+    assert filters is not None
+    for shift in (0.0, 0.3, -0.3):
+        moved = scaled[:, None] + shift * torch.eye(64)
+        expected = filters.keep(moved.reshape(-1, 64))[0].reshape(4, 64, 64).diagonal(dim1=1, dim2=2)
+        found = kept_if_shifted(scaled, sampling, shift)
+        if shift and "top_p" in given:  # there the others' share is taken to change as much as it can
+            assert (found >= expected if shift > 0 else found <= expected).all() and not torch.equal(found, expected)
+        else:
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("wrong", ["mixed conditions", "steered twice", "tokens"])

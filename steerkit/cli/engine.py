@@ -34,13 +34,23 @@ def check(
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Largest allowed |difference of ln p|; 1e-3, with --bf16 0.25.")
     ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Of the texts that are also sampled; 0 compares greedy texts alone.")
+    ] = 0.7,
+    top_k: Annotated[int | None, typer.Option(help="Sample them from this many of the likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample them from the likeliest tokens that have this probability together.")
+    ] = 0.95,
+    min_p: Annotated[
+        float | None, typer.Option(help="Sample them from tokens at least this many times as likely as the likeliest.")
+    ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights, as a run with bf16 has them.")] = False,
     trust_remote_code: Annotated[bool, typer.Option(help="Run Python code that the model brings along.")] = False,
 ) -> None:
     """Steer both engines alike: greedy tokens, their log-probabilities and steered positions; exit 1 if they differ.
 
-    Strengths and prompts of unequal length are mixed in one batch. In bfloat16 two engines differ by rounding
-    alone, unsteered too: check in float32 first.
+    Sampled texts are compared draw by draw, noise and filters included. Strengths and prompts of unequal length are
+    mixed in one batch. In bfloat16 two engines differ by rounding alone, unsteered too: check in float32 first.
     """
     from contextlib import closing
 
@@ -50,7 +60,10 @@ def check(
     from steerkit.arguments import PluginSpec
     from steerkit.pair import load_pair
     from steerkit.parity import PROMPTS, check_rows, compare
+    from steerkit.sampled_parity import compare_sampled
+    from steerkit.sampling import Sampling
 
+    sampling = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     shares = _numbers(strengths)
     runner = PluginSpec(name=engine, **_options(option or [])).build("engines")
     pair = load_pair(model, model, bf16=bf16, trust_remote_code=trust_remote_code)
@@ -65,6 +78,14 @@ def check(
         steerers = {name: registry.get("steerers", name)() for name in names}
         rows = check_rows(lm, PROMPTS, shares, block, steerers)
         found = compare(lm, runner, "reasoning", rows, max_new_tokens=max_new_tokens, tolerance=limit)
+        if sampling.temperature:
+            name, mixed = next(iter(rows.items()))
+            found.append(
+                compare_sampled(
+                    lm, runner, "reasoning", mixed, f"{name}; {sampling}", sampling=sampling,
+                    max_new_tokens=max_new_tokens, tolerance=limit,
+                )
+            )  # fmt: skip
     console.print(f"{engine} against transformers: {model}, block {block}, {'bfloat16' if bf16 else 'float32'}")
     console.print(_table(found))
     failed = [parity.name for parity in found if not parity.passed]
@@ -82,11 +103,12 @@ def _table(found: list[Parity]) -> Table:
         table.add_column(heading, no_wrap=not heading.startswith("largest"))
     for parity in found:
         ties = f" ({parity.ties} to a tie)" if parity.ties else ""
-        counts = f"{parity.steered}" + (f", not {parity.expected}" if parity.steered != parity.expected else "")
+        counts = "–" if parity.steered is None else f"{parity.steered}"
+        counts += f", not {parity.expected}" if parity.steered != parity.expected else ""
+        errors = ("–" if error is None else f"{error:.1e}" for error in (parity.error, parity.unsteered))
         table.add_row(
-            parity.name, f"{parity.error:.1e}", f"{parity.unsteered:.1e}", f"{parity.same}/{parity.rows}{ties}",
-            counts, "pass" if parity.passed else "FAIL",
-        )  # fmt: skip
+            parity.name, *errors, f"{parity.same}/{parity.rows}{ties}", counts, "pass" if parity.passed else "FAIL"
+        )
     return table
 
 
