@@ -27,7 +27,8 @@ from steerkit.bench.measure import (
     result,
     write,
 )
-from steerkit.bench.sizes import Sizes
+from steerkit.bench.peak import begin_peak, peak
+from steerkit.bench.sizes import SMALLEST
 from steerkit.bench.sweep import ending, make_sweep, trim
 from steerkit.bench.sweep_costs import check_same_texts, one_at_a_time
 from steerkit.bench.table import markdown_table, text_table
@@ -37,10 +38,6 @@ from steerkit.generation import end_ids
 from steerkit.model import LanguageModel
 from steerkit.sampling import GREEDY, Sampling
 
-SMALLEST = Sizes(
-    traces=3, trace_tokens=80, prompts=2, conditions=2, new_tokens=4, prompt_tokens=6, batch_sizes=(2, 4),
-    trace_batches=(1, 2), alone=1, steps=3, rounds=2,
-)  # fmt: skip
 COST = Question("cost", "a", "b", 1.5)
 SPEED = Question("speed", "a", "b", 1.5, least=True)
 
@@ -83,9 +80,44 @@ def test_seconds_are_of_a_unit() -> None:
     assert 0.1 < found.ratio < 10  # 50 without units
 
 
-def test_texts_that_all_end_at_once_are_no_units_to_divide_by() -> None:
-    (found,) = compare({"a": lambda: 0, "b": lambda: 1}, [Question("", "a", "b", 0)], 2)
-    assert found.ratio > 0
+def test_a_work_that_did_nothing_is_an_error() -> None:
+    """Texts that all end at once have no time a token; nobody would see that in a ratio."""
+    with pytest.raises(SteerkitError, match="did nothing: no tokens, no traces"):
+        compare({"a": lambda: 0, "b": lambda: 1}, [Question("", "a", "b", 0)], 2, warm=False)
+
+
+@pytest.mark.parametrize("nothing", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_ratio_of_nothing_is_an_error(nothing: float) -> None:
+    for question in (COST, SPEED):
+        for seconds in ({"a": [1.0, nothing], "b": [1.0, 1.0]}, {"a": [1.0, 1.0], "b": [1.0, nothing]}):
+            with pytest.raises(SteerkitError, match=f"^{question.name}: .* is no ratio: one side measured nothing$"):
+                ratios_of(seconds, question)
+        with pytest.raises(SteerkitError, match="no ratios of what was measured"):
+            result(question, [1.0, nothing])
+    with pytest.raises(SteerkitError, match="no ratios of what was measured"):
+        result(COST, [])
+
+
+def test_peak_memory_is_a_childs_own() -> None:
+    """After fork and exec a child's `ru_maxrss` is its parent's: what it holds itself would not show."""
+    code = (
+        "from steerkit.bench.peak import begin_peak, peak\n"
+        "import resource\n"
+        "before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, begin_peak()\n"
+        "held = bytearray(b'x') * (40 * 2**20)\n"
+        "del held\n"
+        "print(peak() - start, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))"
+    )
+    ours = bytearray(b"x") * (300 * 2**20)  # more than the child ever holds
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own, inherited = map(int, done.stdout.split())
+    assert len(ours) > 0 and inherited == 0
+    assert own == pytest.approx(40 * 2**20, rel=0.1)
+    start = begin_peak()
+    held = bytearray(b"x") * (20 * 2**20)
+    del held
+    assert peak() - start == pytest.approx(20 * 2**20, rel=0.1)
+    assert begin_peak() <= peak() < start + 10 * 2**20
 
 
 def test_the_quickest_size_is_the_cheapest_a_unit() -> None:

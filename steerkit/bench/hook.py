@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from steerkit.bench.measure import Question, Result, Tick, no_tick, result, timed
+from steerkit.bench.measure import Question, Result, Tick, no_tick, ratio, result, timed
 from steerkit.bench.sizes import Sizes
 from steerkit.bench.sweep import left_pad, make_sweep
 from steerkit.interfaces import Steerer
@@ -55,7 +55,8 @@ def _round(prompts: Sequence[Sequence[int]], plain: LanguageModel, steered: Lang
         order.reverse()
         ids = plain_steps.logits[:, -1:].argmax(-1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    return median(steered_steps.seconds[1:]) / median(plain_steps.seconds[1:])  # without the prompt's
+    own, other = (median(decoding.seconds[1:]) for decoding in (steered_steps, plain_steps))  # without the prompt's
+    return ratio(own, other, "steered decode step")
 
 
 class _Decoding:

@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from steerkit.errors import SteerkitError
+
 Work = Callable[[], float | None]
-"""Does a thing once; returns how many units of it were done (tokens, traces); None, or none done, counts as one."""
+"""Does a thing once; returns how many units of it were done (tokens, traces); None counts as one."""
 
 Tick = Callable[[], None]
 """Called after each measurement, for a progress bar."""
@@ -76,8 +78,25 @@ def no_tick() -> None:
     """Shows nothing."""
 
 
+def ratio(a: float, b: float, name: str) -> float:
+    """a / b of two measured figures.
+
+    Raises:
+        SteerkitError: one of them is 0, negative, infinite or no number: nothing was measured.
+    """
+    if not all(math.isfinite(value) and value > 0 for value in (a, b)):
+        raise SteerkitError(f"{name}: {a:g} / {b:g} is no ratio: one side measured nothing")
+    return a / b
+
+
 def result(question: Question, ratios: Sequence[float]) -> Result:
-    """A question's answer from the ratios of the rounds."""
+    """A question's answer from the ratios of the rounds.
+
+    Raises:
+        SteerkitError: there is none, or one that is 0, negative, infinite or no number.
+    """
+    if not ratios or not all(math.isfinite(value) and value > 0 for value in ratios):
+        raise SteerkitError(f"{question.name}: no ratios of what was measured: {list(ratios)}")
     middle = median(ratios)
     low, high = median_interval(ratios)
     holds = middle >= question.goal if question.least else middle <= question.goal
@@ -106,11 +125,15 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 def ratios_of(seconds: Mapping[str, Sequence[float]], question: Question) -> list[float]:
     """Each round's ratio: a cost, or for goals that are the least a speed."""
     pairs = zip(seconds[question.work], seconds[question.against], strict=True)
-    return [b / a if question.least else a / b for a, b in pairs]
+    return [ratio(*((b, a) if question.least else (a, b)), question.name) for a, b in pairs]
 
 
 def timed(work: Work) -> float:
-    """Seconds that a unit of a work takes."""
+    """Seconds that a unit of a work takes.
+
+    Raises:
+        SteerkitError: no unit was done.
+    """
     import torch
 
     cuda = torch.cuda.is_available()
@@ -121,7 +144,10 @@ def timed(work: Work) -> float:
     units = work()
     if cuda:
         torch.cuda.synchronize()
-    return (clock() - begin) / (units or 1.0)
+    seconds = clock() - begin
+    if units == 0:
+        raise SteerkitError("a work that is measured did nothing: no tokens, no traces; take larger sizes")
+    return seconds / (units or 1.0)
 
 
 def interleaved(

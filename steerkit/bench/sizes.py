@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Sizes:
     """How much is measured. The defaults take about a minute on a small model; `FULL` is what claims are made on.
 
+    `SMALLEST` shows that a measurement runs, and its ratios mean nothing.
+
     Attributes:
         traces, trace_tokens: that extraction reads, and their mean length.
         prompts, conditions, new_tokens, prompt_tokens: of the sweep.
@@ -36,3 +38,8 @@ FULL = Sizes(
     traces=64, trace_tokens=500, prompts=8, conditions=48, new_tokens=64, batch_sizes=(16, 32, 64, 128, 384),
     trace_batches=(1, 2, 4, 8, 16, 32), alone=8, steps=64, rounds=7,
 )  # fmt: skip
+SMALLEST = Sizes(
+    traces=3, trace_tokens=80, prompts=3, conditions=4, new_tokens=8, prompt_tokens=6, batch_sizes=(6, 12),
+    trace_batches=(1, 2), alone=1, steps=3, rounds=2,
+)  # fmt: skip
+SIZES = {"full": FULL, "quick": Sizes(), "smallest": SMALLEST}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -314,13 +313,14 @@ def _begin_to_watch() -> None:
 
 def attempt(target: Target, data: bytes, folder: Path) -> str:
     """Have a reader read these bytes in an empty folder; what went wrong, or an empty string."""
+    from steerkit.bench.peak import CLEAR, begin_peak, peak
     from steerkit.errors import SteerkitError
 
     _begin(target)
     path = folder / f"mine{target.suffix}"
     path.write_bytes(data)
     seen: list[str] = []
-    before, began = _most_memory(), time.process_time()
+    before, began = begin_peak() if CLEAR.exists() else 0, time.process_time()
     _watched.append((os.path.realpath(folder), seen))
     try:
         target.read(path)
@@ -334,11 +334,6 @@ def attempt(target: Target, data: bytes, folder: Path) -> str:
         _watched.pop()
     if (seconds := time.process_time() - began) > SECONDS:
         seen.append(f"took {seconds:.0f} s")
-    if (grown := _most_memory() - before) > MEBIBYTES:
+    if before and (grown := (peak() - before) / 2**20) > MEBIBYTES:
         seen.append(f"took {grown:.0f} MiB")
     return "; ".join(seen)
-
-
-def _most_memory() -> float:
-    """MiB that this process has taken at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
