@@ -1,6 +1,6 @@
 """What extraction and steering cost beside the arithmetic of the embedded model, which has little of its own.
 
-    python benchmarks/costs.py [--rounds 7] [--quick] [--threads 1]
+    python benchmarks/costs.py [--rounds 7] [--size quick] [--threads 1]
 
 What `steerkit bench` measures, and beside it: extraction of the layer at a third of the depth alone, and a batch whose
 rows are steered by four different steerers. Claims are made on a larger model: benchmarks/peers.py.
@@ -8,17 +8,17 @@ rows are steered by four different steerers. Claims are made on a larger model: 
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from options import parser_of
 
 from steerkit import registry
 from steerkit.bench.costs import padded_forward, run_all
 from steerkit.bench.measure import Question, Result, compare, machine, no_tick, settle, write
-from steerkit.bench.sizes import FULL, Sizes
+from steerkit.bench.sizes import SIZES, Sizes
 from steerkit.bench.sweep import ending, make_sweep, third
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
@@ -30,7 +30,6 @@ from steerkit.threads import fastest_thread_count
 
 STEERERS = ("residual-add", "overall-mean", "gaussian-noise", "self-amplify")
 SWEEP = (-40, 5)
-RESULTS = Path(__file__).parent / "results.json"
 
 
 def one_layer(lm: LanguageModel, sizes: Sizes) -> list[Result]:
@@ -73,9 +72,9 @@ def mixed(lm: LanguageModel, sizes: Sizes) -> list[Result]:
         return compare(works, [Question(name, "steered", "unsteered", 1.05)], sizes.rounds)
 
 
-def run(rounds: int, *, quick: bool = False, threads: int = 0) -> list[Result]:
+def run(rounds: int, size: str = "full", threads: int = 0) -> list[Result]:
     """Measure everything."""
-    sizes = replace(Sizes() if quick else FULL, rounds=rounds)
+    sizes = replace(SIZES[size], rounds=rounds)
     extractor = registry.get("extractors", "offset-window")(windows=[SWEEP])
     lm = load_model("pocket:reasoning")
     settle(os.cpu_count() or 1)  # the most that the next line may choose
@@ -86,14 +85,10 @@ def run(rounds: int, *, quick: bool = False, threads: int = 0) -> list[Result]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="at least 5")
-    parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument("--threads", type=int, default=0, help="0 measures which count is fastest")
-    args = parser.parse_args()
-    results = run(args.rounds, quick=args.quick, threads=args.threads)
+    args = parser_of(__doc__, rounds=7).parse_args()
+    results = run(args.rounds, args.size, args.threads)
     print(text_table(results))
-    write(results, RESULTS, keep=True)
+    write(results, args.out, keep=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether the same batch plan gives the same texts, and what another batch size changes.
 
-    python benchmarks/determinism.py [--prompts 24] [--batch 32]
+    python benchmarks/determinism.py [--size quick]
 
 The embedded reasoning model, sampled as recipes/backtracking.yaml says, every prompt unsteered and steered at
 each strength of the recipe:
@@ -13,29 +13,33 @@ each strength of the recipe:
 
 from __future__ import annotations
 
-import argparse
+import math
 import os
-from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from options import parser_of
 
 from steerkit import registry
 from steerkit.bench.measure import Result, machine, write
 from steerkit.bench.table import text_table
+from steerkit.errors import SteerkitError
 from steerkit.generation import Generated, GenerationRow, generate
 from steerkit.loading import load_model
 from steerkit.model import LanguageModel
 from steerkit.noise import key_of
 from steerkit.recipe import load_recipe
+from steerkit.sampling import Sampling
 from steerkit.steering import Edit
 from steerkit.tokens import format_prompt
 
 MARGIN = 1e-5
-RESULTS = Path(__file__).parent / "results.json"
+SIZES = {"full": (24, 32, None), "quick": (6, 32, None), "smallest": (2, 4, 8)}  # prompts, rows a batch, new tokens
 
 
-def make_rows(lm: LanguageModel, prompts: int) -> tuple[list[GenerationRow], float, int]:
-    """Rows, temperature and length, as the recipe has them, with a random unit vector."""
+def make_rows(lm: LanguageModel, prompts: int) -> tuple[list[GenerationRow], Sampling, int]:
+    """Rows, sampling and length, as the recipe has them, with a random unit vector."""
     recipe = load_recipe("backtracking")
     source = recipe.prompts.source.build("prompts")
     found = [p for p in source.read({"extract": 1, "choose": 1, "test": prompts}, recipe.seed) if p.split == "test"]
@@ -47,14 +51,15 @@ def make_rows(lm: LanguageModel, prompts: int) -> tuple[list[GenerationRow], flo
             edit = Edit(steerer, recipe.layer, strength, direction) if strength else None
             ids = format_prompt(lm.tokenizer, p.prompt, recipe.chat)
             rows.append(GenerationRow(ids, key_of(recipe.seed, "sample", p.id, 0), edit))
-    return rows, recipe.temperature, recipe.max_new_tokens
+    return rows, Sampling(temperature=recipe.temperature), recipe.max_new_tokens
 
 
-def run_plan(lm: LanguageModel, rows: list[GenerationRow], size: int, temperature: float, new: int) -> list[Generated]:
+def run_plan(lm: LanguageModel, rows: list[GenerationRow], size: int, sampling: Sampling, new: int) -> list[Generated]:
     """All rows, `size` a batch, with margins."""
     found: list[Generated] = []
     for begin in range(0, len(rows), size):
-        found += generate(lm, rows[begin : begin + size], max_new_tokens=new, temperature=temperature, margins=True)
+        part = rows[begin : begin + size]
+        found += generate(lm, part, max_new_tokens=new, margins=True, **sampling.model_dump())
     return found
 
 
@@ -64,20 +69,19 @@ def first_difference(a: Generated, b: Generated) -> int | None:
     return next((i for i, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), None)
 
 
-def run(prompts: int = 24, batch: int = 32) -> list[Result]:
+def run(size: str = "full") -> list[Result]:
     """Measure and print."""
+    prompts, batch, limit = SIZES[size]
     torch.set_num_threads(1)
     lm = load_model("pocket:reasoning")
-    rows, temperature, new = make_rows(lm, prompts)
-    whole = run_plan(lm, rows, batch, temperature, new)
-    again = run_plan(lm, rows, batch, temperature, new)
+    rows, sampling, new = make_rows(lm, prompts)
+    new = limit or new
+    whole = run_plan(lm, rows, batch, sampling, new)
+    again = run_plan(lm, rows, batch, sampling, new)
     changed = sum(a.ids != b.ids or a.margins != b.margins for a, b in zip(whole, again, strict=True))
     tokens = sum(len(g.ids) for g in whole)
-    print(
-        f"{len(rows)} rows, {tokens} tokens, T={temperature}: {changed} differ when the same plan runs again",
-        flush=True,
-    )
-    halved = run_plan(lm, rows, batch // 2, temperature, new)
+    print(f"{len(rows)} rows, {tokens} tokens, {sampling}: {changed} differ when the same plan runs again", flush=True)
+    halved = run_plan(lm, rows, batch // 2, sampling, new)
     margins = []
     for number, (a, b) in enumerate(zip(whole, halved, strict=True)):
         step = first_difference(a, b)
@@ -91,30 +95,35 @@ def run(prompts: int = 24, batch: int = 32) -> list[Result]:
         f"batches of {batch // 2} for {batch}: {len(margins)} rows differ, largest margin {max(margins, default=0):.1e}"
     )
     print(f"    in the others no decision's margin moved by more than {moved:.1e}; the smallest is {smallest:.1e}")
+    of = f"{len(rows)} rows, {tokens} tokens"
     return [
-        figure("same plan again: rows that differ", [changed], 0),
-        figure("batch size halved: largest margin of a differing row", margins or [0.0], MARGIN),
-    ]
+        figure("same plan again: rows that differ", [changed], 0, of),
+        figure("batch size halved: largest margin of a differing row", margins or [0.0], MARGIN,
+               f"{len(margins)} of {of}, differ"),
+    ]  # fmt: skip
 
 
-def figure(name: str, values: list[float], goal: float) -> Result:
-    """The worst of some values, at most a goal."""
+def figure(name: str, values: list[float], goal: float, note: str) -> Result:
+    """The worst of some values, at most a goal.
+
+    Raises:
+        SteerkitError: there are none, or one is no number.
+    """
+    if not values or any(map(math.isnan, values)):
+        raise SteerkitError(f"{name}: nothing was measured: {values}")
     worst = max(values)
     return Result(
-        name=name, ratio=worst, low=min(values), high=worst, goal=goal, holds=worst <= goal, machine=machine()
-    )
+        name=name, ratio=worst, low=min(values), high=worst, goal=goal, holds=worst <= goal, note=note,
+        machine=machine(),
+    )  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=24)
-    parser.add_argument("--batch", type=int, default=32)
-    args = parser.parse_args()
-    results = run(args.prompts, args.batch)
+    args = parser_of(__doc__).parse_args()
+    results = run(args.size)
     print(text_table(results))
-    write(results, RESULTS, keep=True)
+    write(results, args.out, keep=True)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()

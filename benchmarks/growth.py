@@ -1,10 +1,11 @@
 """How cost grows with prompts, conditions, layers, labels' offsets and trace length: log-log slopes and a picture.
 
-    python benchmarks/growth.py [--rounds 3]
+    python benchmarks/growth.py [--rounds 3] [--out FOLDER]
 
 Each axis alone is doubled from a common middle size, the sizes in turns; the slope of a least-squares line through
-the medians is 1 where cost is linear, below 1 where it is better. Writes docs/growth.png and docs/growth.json. On
-the embedded model, which has little arithmetic of its own: what steerkit adds shows there the most.
+the medians is 1 where cost is linear, below 1 where it is better. Writes growth.png and growth.json, into docs/ where
+no folder is named. On the embedded model, which has little arithmetic of its own: what steerkit adds shows there the
+most.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 
 from steerkit import registry
-from steerkit.bench.measure import Work, interleaved, settle
+from steerkit.bench.measure import Work, interleaved, ratio, settle
 from steerkit.bench.sweep import ending, make_sweep
 from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import extract
@@ -54,7 +55,8 @@ def sweep(lm: LanguageModel, *, prompts: int = 8, conditions: int = 8, new_token
     return run
 
 
-AXES: dict[str, tuple[Callable[..., Work], str, tuple[int, ...]]] = {
+Axis = tuple[Callable[..., Work], str, tuple[int, ...]]
+AXES: dict[str, Axis] = {
     "sweep: prompts": (sweep, "prompts", (8, 16, 32, 64)),
     "sweep: conditions": (sweep, "conditions", (8, 16, 32, 64)),
     "sweep: new tokens": (sweep, "new_tokens", (16, 32, 64, 128)),
@@ -65,17 +67,28 @@ AXES: dict[str, tuple[Callable[..., Work], str, tuple[int, ...]]] = {
 }
 
 
+def few(axis: Axis) -> Axis:
+    """The two smallest sizes, or smaller ones: they only show that everything runs."""
+    make, name, sizes = axis
+    return make, name, tuple(max(size // 4, 1) for size in sizes[:2]) if make is sweep else sizes[:2]
+
+
 def slope(sizes: tuple[int, ...], seconds: list[float]) -> float:
-    """Of a least-squares line through the logarithms."""
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+    """Of a least-squares line through the logarithms.
+
+    Raises:
+        SteerkitError: a time is 0 or no number.
+    """
+    times = [ratio(value, seconds[0], "time, times the smallest's") for value in seconds]
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
-def measure(rounds: int) -> dict[str, dict[str, Any]]:
+def measure(rounds: int, axes: Mapping[str, Axis]) -> dict[str, dict[str, Any]]:
     """Medians and slope by axis."""
     lm = load_model("pocket:reasoning")
     found = {}
     with ending(lm, None) as endless:
-        for name, (make, axis, sizes) in AXES.items():
+        for name, (make, axis, sizes) in axes.items():
             works = {str(size): make(endless, **{axis: size}) for size in sizes}
             seconds = [median(own) for own in interleaved(works, rounds).values()]
             grown = slope(sizes, seconds)
@@ -113,11 +126,13 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", choices=("full", "smallest"), default="full", help="smallest only shows that it runs")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the table and the picture")
     args = parser.parse_args()
     settle()
-    found = measure(args.rounds)
-    (DOCS / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
-    draw(found, DOCS / "growth.png")
+    found = measure(args.rounds, AXES if args.size == "full" else {name: few(axis) for name, axis in AXES.items()})
+    (args.out / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
+    draw(found, args.out / "growth.png")
 
 
 if __name__ == "__main__":

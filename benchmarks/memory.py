@@ -1,6 +1,6 @@
-"""Peak memory of each way of doing the same work, each in a process of its own.
+"""Peak memory of each way of doing the same work, each in a process of its own (Linux).
 
-    python benchmarks/memory.py [--traces 64] [--layers 30]
+    python benchmarks/memory.py [--size quick]
 
 Peak resident memory above what the process had with the model loaded: of an extraction (all layers × 46 offsets × 6
 labels), by steerkit and by a single pass that saves every block's output; of a steered sweep and an unsteered
@@ -10,38 +10,35 @@ a model of fewer blocks: memory should not grow.
 
 from __future__ import annotations
 
-import argparse
 import os
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from models import BLOCKS, smollm2_shaped
+from options import parser_of, there
 
-from steerkit.bench.measure import Question, Result, result, write
+from steerkit.bench.measure import Question, Result, ratio, result, write
+from steerkit.bench.peak import begin_peak, peak
 from steerkit.bench.table import text_table
 
-RESULTS = Path(__file__).parent / "results.json"
 BATCH = 8  # traces
 ROWS = 64  # of a generation batch
 MIB = 2**20
 MORE, FEW_BLOCKS = 16, 4  # times the traces, and the blocks of the model that reads them
+TRACES = {"full": (64, 500), "quick": (16, 500), "smallest": (4, 120)}  # and their mean length
+
+# Works are forked from a small process that has done nothing but import.
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "transformers.models.llama", "steerkit.bench.sweep", "steerkit.extraction"])
 
 
-def peak() -> int:
-    """Bytes: the most that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def work(name: str, traces: int, layers: int) -> Callable[[], object]:
+def work(name: str, size: str, layers: int, traces: int) -> Callable[[], object]:
     """What is done in the process."""
     import peer_extraction as px
-    from models import smollm2_shaped
 
     from steerkit import registry
     from steerkit.bench.sweep import ending, make_sweep
@@ -49,9 +46,9 @@ def work(name: str, traces: int, layers: int) -> Callable[[], object]:
     from steerkit.extraction import extract
     from steerkit.sampling import Sampling
 
-    lm = smollm2_shaped(layers)
+    lm = smollm2_shaped(size, layers)
     if name.startswith("extraction"):
-        items = random_traces(lm.config.vocab_size, traces, 500)
+        items = random_traces(lm.config.vocab_size, traces, TRACES[size][1])
         if name == "extraction: steerkit":
             extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
             return lambda: extract(lm, items, extractor, LABELS)
@@ -60,59 +57,56 @@ def work(name: str, traces: int, layers: int) -> Callable[[], object]:
     def sweep() -> None:
         with ending(lm, None) as endless:
             steerer = registry.get("steerers", "residual-add")()
-            made = make_sweep(endless, steerer, prompts=8, conditions=ROWS // 8, new_tokens=64, sampling=Sampling())
+            made = make_sweep(
+                endless, steerer, prompts=8, conditions=ROWS // 8, new_tokens=4 if size == "smallest" else 64,
+                sampling=Sampling(),
+            )  # fmt: skip
             made.by_steerkit(ROWS) if name == "sweep: steerkit" else made.by_transformers(ROWS)
 
     return sweep
 
 
-def measured(name: str, traces: int, layers: int) -> int:
+def added_here(name: str, size: str, layers: int, traces: int) -> int:
+    """Bytes that a work adds to this process at most."""
+    torch.set_num_threads(1)
+    do = work(name, size, layers, traces)
+    before = begin_peak()  # what loading took for a moment doesn't count
+    do()
+    return peak() - before
+
+
+def added(name: str, size: str, layers: int, traces: int) -> int:
     """Bytes that a work adds, in a fresh process."""
-    words = [sys.executable, __file__, "--one", name, "--traces", str(traces), "--layers", str(layers)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+        return pool.submit(added_here, name, size, layers, traces).result()
 
 
-QUESTIONS = (
-    ("extraction: steerkit", "extraction: nnsight", 1.0),
-    ("sweep: steerkit", "sweep: model.generate", 1.0),
-)
+def compared(name: str, one: int, other: int, goal: float, more: str = "") -> Result:
+    """The ratio of two peaks."""
+    note = f"{one / MIB:,.0f} and {other / MIB:,.0f} MiB above the loaded model{more}"
+    return result(Question(name, "", "", goal, note=note), [ratio(one, other, name)])
 
 
-def run(traces: int = 64, layers: int = 30) -> list[Result]:
+def run(size: str = "full") -> list[Result]:
     """Measure everything."""
-    names = dict.fromkeys(name for ours, theirs, _ in QUESTIONS for name in (ours, theirs))
-    added = {name: measured(name, traces, layers) for name in names}
+    layers, traces = BLOCKS[size], TRACES[size][0]
     results = []
-    for ours, theirs, goal in QUESTIONS:
-        what, _, other = theirs.partition(": ")
-        note = f"{added[ours] / MIB:,.0f} and {added[theirs] / MIB:,.0f} MiB above the loaded model"
-        question = Question(f"peak memory, {what}: steerkit / {other}", ours, theirs, goal, note=note)
-        results.append(result(question, [added[ours] / max(added[theirs], 1)]))
-    few, many = (measured(QUESTIONS[0][0], n, min(layers, FEW_BLOCKS)) for n in (traces, MORE * traces))
-    note = f"{few / MIB:,.0f} and {many / MIB:,.0f} MiB above the loaded model, {min(layers, FEW_BLOCKS)} blocks"
-    question = Question(f"peak memory, extraction: {MORE * traces:,} traces / {traces}", "", "", 1.15, note=note)
-    return [*results, result(question, [many / max(few, 1)])]
+    if there("nnsight"):
+        ours, theirs = (added(f"extraction: {name}", size, layers, traces) for name in ("steerkit", "nnsight"))
+        results.append(compared("peak memory, extraction: steerkit / nnsight", ours, theirs, 1.0))
+    ours, theirs = (added(f"sweep: {name}", size, layers, traces) for name in ("steerkit", "model.generate"))
+    results.append(compared("peak memory, sweep: steerkit / model.generate", ours, theirs, 1.0))
+    blocks = min(layers, FEW_BLOCKS)
+    many, few = (added("extraction: steerkit", size, blocks, n) for n in (MORE * traces, traces))
+    name = f"peak memory, extraction: {MORE * traces:,} traces / {traces}"
+    return [*results, compared(name, many, few, 1.15, f", {blocks} blocks")]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--traces", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        torch.set_num_threads(1)
-        do = work(args.one, args.traces, args.layers)
-        with suppress(OSError):  # Linux: what loading took for a moment doesn't count
-            Path("/proc/self/clear_refs").write_text("5")
-        before = peak()
-        do()
-        print(peak() - before)
-    else:
-        results = run(args.traces, args.layers)
-        print(text_table(results), *(found.note for found in results), sep="\n")
-        write(results, RESULTS, keep=True)
+    args = parser_of(__doc__).parse_args()
+    results = run(args.size)
+    print(text_table(results), *(found.note for found in results), sep="\n")
+    write(results, args.out, keep=True)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,31 @@ import torch
 from steerkit.loading import load_tokenizer
 from steerkit.model import LanguageModel
 
+BLOCKS = {"full": 30, "quick": 6, "smallest": 3}
+SMALL = {
+    "vocab_size": 512, "hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 3, "num_key_value_heads": 1,
+}  # fmt: skip
 
-def smollm2_shaped(layers: int = 30) -> LanguageModel:
-    """A random Llama with SmolLM2-135M's shape, float32; fewer blocks than its 30 where ratios don't need them."""
+
+def smollm2_shaped(size: str, layers: int | None = None) -> LanguageModel:
+    """A random Llama with SmolLM2-135M's shape, float32; fewer blocks than its 30 where ratios don't need them.
+
+    Args:
+        size: `full`, `quick`, or `smallest`, which is narrow too and shows only that a measurement runs.
+        layers: another number of blocks.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
+    shape = {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
+        "num_key_value_heads": 3, **(SMALL if size == "smallest" else {}),
+    }  # fmt: skip
     config = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=9,
-        num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        initializer_range=0.04,
+        **shape, num_hidden_layers=layers or BLOCKS[size], max_position_embeddings=8192, tie_word_embeddings=True,
+        rms_norm_eps=1e-5, initializer_range=0.04,
     )  # fmt: skip
-    name = "SmolLM2-135M-shaped" + (f", {layers} blocks" if layers != 30 else "")
+    blocks = config.num_hidden_layers
+    name = ("tiny " if size == "smallest" else "") + "SmolLM2-135M-shaped" + (f", {blocks} blocks" * (blocks != 30))
     # Only ids go in and come out: any tokenizer does.
     return LanguageModel(name, LlamaForCausalLM(config).eval(), load_tokenizer("pocket:base"))

@@ -61,12 +61,13 @@ def windows(items: Sequence[Item]) -> tuple[Tensor, Tensor, Tensor]:
                 rows.append(row)
                 firsts.append(span.first)
                 inside.append([belongs(name, span.label, present) for name in names])
-    by_span = torch.tensor(inside, dtype=torch.float64).T  # [G, S]
-    one_hot = torch.nn.functional.one_hot(torch.tensor(rows), len(items)).double()  # [S, B]
+    by_span = torch.tensor(inside, dtype=torch.float64).reshape(-1, len(names)).mT  # [G, S], S may be 0
+    row = torch.tensor(rows, dtype=torch.long)
+    one_hot = torch.nn.functional.one_hot(row, len(items)).double()  # [S, B]
     of_trace = by_span @ one_hot  # [G, B]: eligible spans
-    by_trace = by_span / of_trace[:, rows].clamp(min=1)
-    columns = torch.tensor(firsts)[:, None] + torch.arange(FIRST, LAST + 1)
-    return torch.tensor(rows)[:, None], columns, torch.cat([by_trace, by_span])
+    by_trace = by_span / of_trace[:, row].clamp(min=1)
+    columns = torch.tensor(firsts, dtype=torch.long)[:, None] + torch.arange(FIRST, LAST + 1)
+    return row[:, None], columns, torch.cat([by_trace, by_span])
 
 
 def belongs(group: str, label: str, present: set[str]) -> bool:

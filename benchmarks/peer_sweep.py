@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -68,18 +69,19 @@ def by_repeng(sweep: Sweep) -> Texts:
         controlled.unwrap()
 
 
-PEERS = {
-    "nnsight, one prompt at a time": by_nnsight,
-    "steering-vectors, one condition at a time": by_steering_vectors,
-    "repeng, one condition at a time": by_repeng,
+PEERS: dict[str, tuple[str, Callable[[Sweep], Texts]]] = {
+    "nnsight, one prompt at a time": ("nnsight", by_nnsight),
+    "steering-vectors, one condition at a time": ("steering-vectors", by_steering_vectors),
+    "repeng, one condition at a time": ("repeng", by_repeng),
 }
+"""What is compared → the library, and how it generates."""
 
 
-def check(sweep: Sweep, new_tokens: int) -> None:
-    """Raises: AssertionError when a peer's greedy texts aren't steerkit's."""
+def check(sweep: Sweep, new_tokens: int, peers: Mapping[str, Callable[[Sweep], Texts]]) -> None:
+    """Raises: AssertionError when a library's greedy texts aren't steerkit's."""
     few = replace(sweep.part(3, 2, new_tokens), sampling=GREEDY)
     ours = few.texts(None)
     unsteered = few.texts(None, steered=False)
     assert ours != unsteered, "steering changed nothing"
-    for name, run in PEERS.items():
+    for name, run in peers.items():
         assert run(few) == ours, f"{name}: other texts than steerkit's"

@@ -1,11 +1,11 @@
 """steerkit beside the floor and other libraries: same model object, same ids, results equal before they are timed.
 
     pip install -r of benchmarks/requirements.txt (see there), then
-    python benchmarks/peers.py [--rounds 5] [--only extraction|saving|sweep|unequal|hook] [--quick]
+    python benchmarks/peers.py [--rounds 5] [--only extraction|saving|sweep|unequal|hook] [--size quick]
 
 A random Llama of SmolLM2-135M's shape, float32, in one process; every round does each side once. Where the whole
 of a peer's work would take hours, a part of it is done and scaled by the number of reads or of tokens: the note
-beside each figure says so.
+beside each figure says so. A library that is not installed is left out.
 
 extraction, 64 traces of about 500 tokens, all layers × 46 offsets × 6 labels, against
 - the floor: a decoder forward of the traces as they come, right-padded in batches of the best size, without LM head,
@@ -24,10 +24,10 @@ beside an unsteered one.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,13 +36,14 @@ import peer_extraction as px
 import peer_sweep as ps
 import torch
 from models import smollm2_shaped
+from options import RESULTS, parser_of, there
 
 from steerkit import registry
 from steerkit.bench.costs import padded_forward
 from steerkit.bench.hook import hook_costs
 from steerkit.bench.measure import Question, Result, Work, compare, machine, quickest, settle, write
-from steerkit.bench.sizes import FULL, Sizes
-from steerkit.bench.sweep import ending, make_sweep
+from steerkit.bench.sizes import FULL, SMALLEST, Sizes
+from steerkit.bench.sweep import Sweep, ending, make_sweep
 from steerkit.bench.sweep_costs import best_sizes, unequal_costs
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
@@ -52,9 +53,9 @@ from steerkit.model import LanguageModel
 from steerkit.sampling import GREEDY, Sampling
 from steerkit.threads import fastest_thread_count
 
-RESULTS = Path(__file__).parent / "results.json"
 ALONE = 4  # prompts that a peer does in a round that takes one at a time
 CONDITIONS = 6  # those that a peer does in a round that takes one at a time
+SIZES = {"full": FULL, "quick": replace(FULL, traces=16, conditions=12, new_tokens=16), "smallest": SMALLEST}
 READS = 32  # spans × offsets that steering-vectors' API reads in a round
 CLOSE = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other shapes
 
@@ -62,34 +63,41 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other 
 def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     """A whole extraction beside the floor, and beside a read a span and offset."""
     items, ours = extracting(lm, sizes)
-    reads = px.Reads(lm, items)
-    check_reads(lm, reads)
     padded = quickest(lambda size: padded_forward(lm, items[: max(len(items) // 8, 8)], size), (2, 4, 8))
-    per_read = quickest(lambda size: lambda: tokens_of(reads.run(READS, size)), (1, 4, 16))
-    whole = len(reads.texts)
-
-    def some_reads() -> float:
-        reads.run(READS, per_read)
-        return READS / whole
-
     works: dict[str, Work] = {
         "steerkit": ours,
         "padded": lambda: tokens_of(padded_forward(lm, items, padded)()),
-        "reads": some_reads,
     }
     what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels"
     size = f"{len(items)} traces"
     questions = [
         Question(f"{what} / padded forward", "steerkit", "padded", 1.0,
                  note=f"{size}, as they come, {padded} a batch"),
-        Question(f"{what}, times faster than steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
-                 f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch"),
     ]  # fmt: skip
+    if there("steering-vectors"):
+        reads = px.Reads(lm, items)
+        check_reads(lm, reads)
+        per_read = quickest(lambda size: lambda: tokens_of(reads.run(READS, size)), (1, 4, 16))
+        whole = len(reads.texts)
+
+        def some_reads() -> float:
+            reads.run(READS, per_read)
+            return READS / whole
+
+        works["reads"] = some_reads
+        questions.append(
+            Question(
+                f"{what}, times faster than steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
+                f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch",
+            )
+        )  # fmt: skip
     return compare(works, questions, rounds, warm=False)
 
 
 def saving(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     """A whole extraction beside passes that save every block's output."""
+    if not there("nnsight"):
+        return []
     items, ours = extracting(lm, sizes)
     nnsight = px.by_nnsight(lm)
     few = items[:8]
@@ -148,26 +156,21 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
             endless, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
             sampling=GREEDY, prompt_tokens=sizes.prompt_tokens,
         )  # fmt: skip
-        ps.check(made, min(sizes.new_tokens, 12))
+        peers = {name: run for name, (library, run) in ps.PEERS.items() if there(library)}
+        ps.check(made, min(sizes.new_tokens, 12), peers)
         print("  all give the same greedy tokens")
         best, theirs = best_sizes(made, sizes)
-        parts = {
-            "steerkit": made,
-            "nnsight, one prompt at a time": made.part(1, ALONE),
-            "steering-vectors, one condition at a time": made.part(CONDITIONS),
-            "repeng, one condition at a time": made.part(CONDITIONS),
-        }
-        works: dict[str, Work] = {
-            name: (lambda run=run, part=parts[name]: sum(map(len, run(part))))  # type: ignore[misc]
-            for name, run in ps.PEERS.items()
-        }
-        works = {"steerkit": lambda: made.by_steerkit(best), "generate": lambda: made.by_transformers(theirs), **works}
+        # What goes through one prompt or condition at a time would take too long: a part of it is scaled.
+        parts = {name: made.part(1, ALONE) if "prompt" in name else made.part(CONDITIONS) for name in peers}
+        works: dict[str, Work] = {"steerkit": lambda: made.by_steerkit(best)}
+        works["generate"] = lambda: made.by_transformers(theirs)
+        works |= {name: partial(new_tokens, run, parts[name]) for name, run in peers.items()}
         shape = f"{sizes.prompts} prompts × {sizes.conditions} conditions × {sizes.new_tokens} new tokens, greedy"
         batches = f"{shape}; batches of {best} and {theirs}"
         what = f"{lm.name}: steered sweep, tokens/s / unsteered model.generate"
         questions = [Question(what, "steerkit", "generate", 0.98, True, batches)]
-        for name in ps.PEERS:
-            note = f"{shape}; batches of {best}; {len(parts[name].rows)} of {len(made.rows)} rows, scaled by tokens"
+        for name, part in parts.items():
+            note = f"{shape}; batches of {best}; {len(part.rows)} of {len(made.rows)} rows, scaled by tokens"
             goal = 8 if "prompt" in name else 1.8
             questions.append(
                 Question(f"{lm.name}: steered sweep, times faster than {name}", "steerkit", name, goal, True, note)
@@ -175,17 +178,23 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         return compare(works, questions, rounds, warm=False)
 
 
+def new_tokens(run: Callable[[Sweep], ps.Texts], sweep: Sweep) -> int:
+    """How many a library generates."""
+    return sum(map(len, run(sweep)))
+
+
 PARTS = ("extraction", "saving", "sweep", "unequal", "hook")
 
 
-def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: int = 0) -> list[Result]:
+def run(
+    rounds: int, size: str = "full", *, only: str | None = None, threads: int = 0, out: Path = RESULTS
+) -> list[Result]:
     """Measure everything, or one part; each part's figures are written as they are there."""
-    lm = smollm2_shaped(6 if quick else 30)
+    lm = smollm2_shaped(size)
     settle(os.cpu_count() or 1)
     settle(threads or fastest_thread_count(lm.width, max(FULL.batch_sizes)))
     print(f"{lm.name}: {machine()}", flush=True)
-    sizes = replace(FULL, traces=16, conditions=12, new_tokens=16) if quick else FULL
-    steerer, sizes = registry.get("steerers", "residual-add")(), replace(sizes, rounds=rounds)
+    steerer, sizes = registry.get("steerers", "residual-add")(), replace(SIZES[size], rounds=rounds)
     parts: dict[str, Callable[[], list[Result]]] = {
         "extraction": lambda: extraction(lm, sizes, rounds),
         "saving": lambda: saving(lm, sizes, rounds),
@@ -196,19 +205,16 @@ def run(rounds: int, *, quick: bool = False, only: str | None = None, threads: i
     results: list[Result] = []
     for name in [only] if only else PARTS:
         found = parts[name]()
-        write(found, RESULTS, keep=True)
+        write(found, out, keep=True)
         results += found
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="6 of 30 blocks, 16 traces, 8 × 12 × 16 tokens")
+    parser = parser_of(__doc__, rounds=5)
     parser.add_argument("--only", choices=PARTS)
-    parser.add_argument("--threads", type=int, default=0, help="0 measures which count is fastest")
     args = parser.parse_args()
-    print(text_table(run(args.rounds, quick=args.quick, only=args.only, threads=args.threads)))
+    print(text_table(run(args.rounds, args.size, only=args.only, threads=args.threads, out=args.out)))
 
 
 if __name__ == "__main__":

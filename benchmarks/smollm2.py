@@ -77,7 +77,7 @@ def extract_folds(
     shards = []
     for number, fold in enumerate(folds_of(traces)):
 
-        def on_batch(done: int, of: int, _: ActivationStatistics, number: int = number) -> None:
+        def on_batch(done: int, of: int, number: int = number) -> None:
             print(f"\r  fold {number}: batch {done} of {of} ", end="" if done < of else "\n", flush=True)
 
         path = out / f"fold{number}" / "statistics.safetensors"

@@ -1,15 +1,20 @@
-"""Puts benchmarks/results.json into docs/benchmarks.md, between its markers: `python benchmarks/table.py`."""
+"""Puts benchmarks/results.json and docs/growth.json into docs/benchmarks.md, between its markers.
+
+python benchmarks/page.py
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
+
+from options import RESULTS
 
 from steerkit.bench.measure import read
 from steerkit.bench.table import markdown_table
 
-HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "benchmarks.md"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 GROWTH = PAGE.parent / "growth.json"
 
 
@@ -29,10 +34,13 @@ def put(page: str, name: str, text: str) -> str:
 
 
 def main() -> None:
-    page = put(PAGE.read_text(), "results", markdown_table(read(HERE / "results.json")))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to change")
+    args = parser.parse_args()
+    page = put(args.page.read_text(encoding="utf-8"), "results", markdown_table(read(RESULTS)))
     if GROWTH.is_file():
         page = put(page, "growth", growth_table(GROWTH))
-    PAGE.write_text(page)
+    args.page.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
