@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,9 +69,11 @@ AXES: dict[str, Axis] = {
 
 
 def few(axis: Axis) -> Axis:
-    """The two smallest sizes, or smaller ones: they only show that everything runs."""
+    """Two small sizes of little work: they only show that everything runs."""
     make, name, sizes = axis
-    return make, name, tuple(max(size // 4, 1) for size in sizes[:2]) if make is sweep else sizes[:2]
+    little = {"traces": 4} if make is extraction else {"prompts": 1, "conditions": 2, "new_tokens": 4}
+    smaller = sizes[:2] if make is extraction and name != "traces" else tuple(size // 8 for size in sizes[:2])
+    return partial(make, **little), name, smaller
 
 
 def slope(sizes: tuple[int, ...], seconds: list[float]) -> float:

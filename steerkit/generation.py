@@ -93,9 +93,9 @@ def generate(
     ends there, and its `broken` says where it began; the others go on.
 
     Raises:
-        SteerkitError: a sampling setting is out of its bounds, an unsteered row's logits are not finite, a steered block
-            changed no position, not even one row fits the memory, a text has ids or positions that the model hasn't, or
-            the model is of a kind that steerkit doesn't generate with (recurrent layers).
+        SteerkitError: a sampling setting is out of its bounds, an unsteered row's logits are not finite, a steered
+            block changed no position, not even one row fits the memory, a text has ids or positions that the model
+            hasn't, or the model is of a kind that steerkit doesn't generate with (recurrent layers).
     """
     import torch
 

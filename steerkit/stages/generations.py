@@ -90,8 +90,8 @@ def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list
     return [
         trainer.keys["prompts"], trainer.keys["vectors"], [[s, c.id] for s, c in distinct(experiments)],
         _steerers(trainer, experiments), args.tokens, args.max_new_tokens,
-        trainer.decoding("base", "reasoning"), args.samples, args.seed, args.chat, args.per_device_batch_size, args.bf16,
-        args.save_rows, trainer.identities["engine"],
+        trainer.decoding("base", "reasoning"), args.samples, args.seed, args.chat, args.per_device_batch_size,
+        args.bf16, args.save_rows, trainer.identities["engine"],
     ]  # fmt: skip
 
 

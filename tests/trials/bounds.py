@@ -86,15 +86,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=[*RESOLUTION, "show"])
     parser.add_argument("--torch", default="", help="take this version of torch, whatever the bounds say")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file of the rows")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page that the table is put into")
     parser.add_argument("--python", default=f"{sys.version_info.major}.{sys.version_info.minor}")
     args = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+    rows: list[dict[str, Any]] = []
+    if args.results.is_file():
+        rows = json.loads(args.results.read_text(encoding="utf-8"))
     if args.which != "show":
         with tempfile.TemporaryDirectory() as folder:
             row = attempt(args.which, args.torch, args.python, Path(folder))
         rows = [each for each in rows if each["what"] != args.which] + [row]
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(PAGE.read_text(encoding="utf-8").split(MARK)[0] + MARK + show(rows) + "\n", encoding="utf-8")
+        args.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    page = args.page.read_text(encoding="utf-8").split(MARK)[0]
+    args.page.write_text(page + MARK + show(rows) + "\n", encoding="utf-8")
     print(show(rows))
     return max((row["lost"] for row in rows), default=0)
 

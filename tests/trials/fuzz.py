@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +30,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"), help="where records go")
     parser.add_argument("--child", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if find_spec("atheris") is None:
+        sys.exit("fuzzing needs a package: pip install 'steerkit-hf[fuzz]'")
     if args.child:
         fuzz(args.target[0], Path(args.child), args.seconds)
     lost = 0

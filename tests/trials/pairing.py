@@ -32,7 +32,6 @@ SETTINGS = (
     "layers=null", "extractor.sweep=null",
 )  # fmt: skip
 METRICS = ("b", "judged sentences")
-RESAMPLES = 2000
 
 
 def make(folder: Path) -> None:
@@ -54,13 +53,15 @@ def narrower(steered: np.ndarray, unsteered: np.ndarray) -> tuple[float, float]:
     shifts = range(1, steered.shape[1])
     prompts = float(np.mean([variance(steered - np.roll(unsteered, shift, axis=1)) for shift in shifts]))
     numbers = variance(steered - unsteered)
+    if not apart:
+        sys.exit("the figures of all prompts are the same: no interval can get narrower; give a run with more prompts")
     return 1 - (prompts / apart) ** 0.5, 1 - (numbers / apart) ** 0.5
 
 
-def resampled(steered: np.ndarray, unsteered: np.ndarray) -> np.ndarray:
+def resampled(steered: np.ndarray, unsteered: np.ndarray, resamples: int) -> np.ndarray:
     """[2, 3] both shares and their difference: 95 % percentile intervals over prompts."""
     rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(steered), (RESAMPLES, len(steered)))
+    drawn = rng.integers(0, len(steered), (resamples, len(steered)))
     shares = np.array([narrower(steered[rows], unsteered[rows]) for rows in drawn])
     shares = np.column_stack([shares, shares[:, 1] - shares[:, 0]])
     bounds: np.ndarray = np.quantile(shares, (0.025, 0.975), axis=0)
@@ -80,7 +81,7 @@ def figures(recipe: dict[str, Any], rows: Sequence[dict[str, Any]], metric: str)
     return np.array([own[name] if own else 0.0 for own in scores]).reshape(-1, recipe["samples"])
 
 
-def measure(folder: Path) -> list[dict[str, Any]]:
+def measure(folder: Path, resamples: int) -> list[dict[str, Any]]:
     """A row a metric and strength, of the base-derived vector on the reasoning model."""
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     if recipe["samples"] < 2:
@@ -97,7 +98,7 @@ def measure(folder: Path) -> list[dict[str, Any]]:
         for strength in sorted(by.keys() - {0.0}):
             steered = figures(recipe, by[strength], metric)
             prompts, numbers = narrower(steered, unsteered)
-            found = np.column_stack([(prompts, numbers, numbers - prompts), *resampled(steered, unsteered)])
+            found = np.column_stack([(prompts, numbers, numbers - prompts), *resampled(steered, unsteered, resamples)])
             names = ("same_prompts", "same_random_numbers", "random_numbers_alone")
             rows.append({
                 "what": f"{metric}, strength {strength:g} minus unsteered", "prompts": unsteered.shape[0],
@@ -109,16 +110,18 @@ def measure(folder: Path) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a finished run with two samples a prompt or more")
+    parser.add_argument("--resamples", type=int, default=2000, help="of the prompts")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--show", action="store_true", help="print the table of the results that are there")
     args = parser.parse_args()
     if not args.show:
         with tempfile.TemporaryDirectory() as folder:
             if not args.run:
                 make(Path(folder) / "run")
-            rows = measure(args.run or Path(folder) / "run")
-        RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
+            rows = measure(args.run or Path(folder) / "run", args.resamples)
+        args.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
     print("| interval narrower by, % | same prompts | and the same random numbers | which add |\n|---|---|---|---|")
-    for row in json.loads(RESULTS.read_text(encoding="utf-8")):
+    for row in json.loads(args.out.read_text(encoding="utf-8")):
         cells = (row["same_prompts"], row["same_random_numbers"], row["random_numbers_alone"])
         shown = ("{} [{}, {}]".format(*(round(100 * share) for share in cell)) for cell in cells)
         print(f"| {row['what']} | " + " | ".join(shown) + " |")

@@ -70,13 +70,14 @@ def detected() -> tuple[float, Callable[[np.random.Generator, int], Bounds]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=4000, help="simulated runs a cell")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--show", action="store_true", help="print the table of the results that are there")
     args = parser.parse_args()
     if not args.show:
         figures = {"precision, BCa": judged(0), "kappa, BCa": judged(6), "AUROC, percentile": detected()}
         rows = [measure(what, *figure, n, args.runs) for what, figure in figures.items() for n in TRACES]
-        RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
-    rows = json.loads(RESULTS.read_text(encoding="utf-8"))
+        args.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
+    rows = json.loads(args.out.read_text(encoding="utf-8"))
     print("| coverage, % | " + " | ".join(f"{n} traces" for n in TRACES) + " |\n" + "|---" * (len(TRACES) + 1) + "|")
     for what in dict.fromkeys(row["what"] for row in rows):
         shown = (f"{100 * row['coverage']:.1f} ± {100 * row['error']:.1f}" for row in rows if row["what"] == what)

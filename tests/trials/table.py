@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,9 +54,12 @@ def put(page: str, name: str, text: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to change")
+    args = parser.parse_args()
     records = get(HERE / "results.json")
-    page = put(PAGE.read_text(encoding="utf-8"), "crashes", crash_table(records))
-    PAGE.write_text(put(page, "others", other_table(records)), encoding="utf-8")
+    page = put(args.page.read_text(encoding="utf-8"), "crashes", crash_table(records))
+    args.page.write_text(put(page, "others", other_table(records)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def notes(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 
 
 @torch.no_grad()
 def traces(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 60) -> dict[str, float]:
-    """Share of right answers and of sentences that turn back, in traces sampled at T = 1."""
+    """Share of right answers and of sentences that turn back, in traces sampled from 50 tokens at T = 1."""
     rows = problems(n, 0, "choose")
     texts = [
         tokenizer.apply_chat_template(

@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--tuning-steps", type=int, default=220, help="steps of the fine-tuning")
     parser.add_argument("--width", type=int, default=128, help="of the residual stream")
     parser.add_argument("--blocks", type=int, default=4, help="decoder blocks")
+    parser.add_argument("--tried", type=int, default=60, help="problems that the reasoning model is tried on")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     args = parser.parse_args()
 
@@ -213,7 +214,7 @@ def main() -> None:
 
     stream = batches(tokenizer, trace, Random(f"reasoning-{args.seed}"))
     loss = fit(model, stream, args.tuning_steps, 0.006, "reasoning", console)
-    found = {"loss": loss, **checks.traces(model, tokenizer)}
+    found = {"loss": loss, **checks.traces(model, tokenizer, args.tried)}
     console.print("reasoning", found)
     save(model, args.out / "reasoning", {**record, "model": "reasoning", **found})
 
