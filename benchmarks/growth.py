@@ -42,7 +42,11 @@ def extraction(lm: LanguageModel, *, traces: int = 16, length: int = 200, layers
     extractor = registry.get("extractors", "offset-window")(windows=[(6 - offsets, 5)])
     # The last block is always read, so that the forward is the same whatever number is.
     chosen = sorted({lm.depth - 1 - i * lm.depth // layers for i in range(layers)})
-    return lambda: extract(lm, items, extractor, LABELS, layers=chosen) and None
+
+    def run() -> None:
+        extract(lm, items, extractor, LABELS, layers=chosen)
+
+    return run
 
 
 def sweep(lm: LanguageModel, *, prompts: int = 8, conditions: int = 8, new_tokens: int = 16) -> Work:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from steerkit.loading import load_tokenizer
@@ -23,7 +25,7 @@ def smollm2_shaped(size: str, layers: int | None = None) -> LanguageModel:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
         "num_key_value_heads": 3, **(SMALL if size == "smallest" else {}),
     }  # fmt: skip

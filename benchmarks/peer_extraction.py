@@ -62,12 +62,12 @@ def windows(items: Sequence[Item]) -> tuple[Tensor, Tensor, Tensor]:
                 firsts.append(span.first)
                 inside.append([belongs(name, span.label, present) for name in names])
     by_span = torch.tensor(inside, dtype=torch.float64).reshape(-1, len(names)).mT  # [G, S], S may be 0
-    row = torch.tensor(rows, dtype=torch.long)
-    one_hot = torch.nn.functional.one_hot(row, len(items)).double()  # [S, B]
+    at = torch.tensor(rows, dtype=torch.long)
+    one_hot = torch.nn.functional.one_hot(at, len(items)).double()  # [S, B]
     of_trace = by_span @ one_hot  # [G, B]: eligible spans
-    by_trace = by_span / of_trace[:, row].clamp(min=1)
+    by_trace = by_span / of_trace[:, at].clamp(min=1)
     columns = torch.tensor(firsts, dtype=torch.long)[:, None] + torch.arange(FIRST, LAST + 1)
-    return row[:, None], columns, torch.cat([by_trace, by_span])
+    return at[:, None], columns, torch.cat([by_trace, by_span])
 
 
 def belongs(group: str, label: str, present: set[str]) -> bool:
@@ -87,7 +87,8 @@ def by_nnsight(lm: LanguageModel) -> Layers:
             saved = nnsight.save([])
             for block in model.layers:
                 saved.append(block.output)
-        return saved
+        found: Sequence[Tensor] = saved
+        return found
 
     return layers_of
 
@@ -132,5 +133,5 @@ class Reads:
         half = reads // 2
         samples = [(str(a), str(b)) for a, b in zip(chosen[:half], chosen[half:], strict=True)]
         model: Any = self.lm.decoder
-        _, negative = extract_activations(model, self, samples, batch_size=batch, layer_config=DECODER_BLOCKS)  # type: ignore[arg-type]
+        _, negative = extract_activations(model, self, samples, batch_size=batch, layer_config=DECODER_BLOCKS)
         return chosen[half:], negative

@@ -7,11 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from steerkit.bench.sweep import Sweep
 from steerkit.sampling import GREEDY
+from steerkit.steering import Edit
 
 Texts = list[list[int]]  # new ids, condition by condition and prompt by prompt
+
+
+def direction_of(edit: Edit) -> Tensor:
+    """What a sweep's edits add; all of them have one."""
+    assert edit.direction is not None
+    return edit.direction
 
 
 def by_nnsight(sweep: Sweep) -> Texts:
@@ -22,7 +30,7 @@ def by_nnsight(sweep: Sweep) -> Texts:
     config = sweep.config()
     found: Texts = []
     for edit in sweep.edits:
-        block, added = model.model.layers[edit.layer], edit.norm * edit.direction
+        block, added = model.model.layers[edit.layer], edit.norm * direction_of(edit)
         for prompt in sweep.prompts:
             ids = torch.tensor([prompt])
             with torch.no_grad(), model.generate(ids, generation_config=config) as tracer:
@@ -39,7 +47,7 @@ def by_steering_vectors(sweep: Sweep) -> Texts:
 
     found: Texts = []
     for edit in sweep.edits:
-        vector = SteeringVector({edit.layer: edit.direction})
+        vector = SteeringVector({edit.layer: direction_of(edit)})
         with vector.apply(sweep.lm.model, multiplier=edit.norm):
             found += sweep.hf(sweep.prompts)
     return found
@@ -60,7 +68,7 @@ def by_repeng(sweep: Sweep) -> Texts:
     try:
         found: Texts = []
         for edit in sweep.edits:
-            vector = ControlVector(model_type="llama", directions={edit.layer: edit.direction.numpy()})
+            vector = ControlVector(model_type="llama", directions={edit.layer: direction_of(edit).numpy()})
             controlled.set_control(vector, edit.norm)
             found += sweep.hf(sweep.prompts)
         return found

@@ -25,10 +25,11 @@ beside an unsteered one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -57,7 +58,7 @@ ALONE = 4  # prompts that a peer does in a round that takes one at a time
 CONDITIONS = 6  # those that a peer does in a round that takes one at a time
 SIZES = {"full": FULL, "quick": replace(FULL, traces=16, conditions=12, new_tokens=16), "smallest": SMALLEST}
 READS = 32  # spans × offsets that steering-vectors' API reads in a round
-CLOSE = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other shapes
+CLOSE: Mapping[str, Any] = {"rtol": 1e-4, "atol": 1e-3}  # float32 activations in batches of other shapes
 
 
 def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:

@@ -41,32 +41,41 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_WHERE)]
 
-if TYPE_CHECKING:
-    from steerkit.arguments import Recipe, SteeringArguments  # noqa: F401
-    from steerkit.callbacks import SteeringCallback  # noqa: F401
-    from steerkit.errors import InputError, SteerkitError  # noqa: F401
-    from steerkit.extraction import Item, extract  # noqa: F401
-    from steerkit.fitting import fit  # noqa: F401
-    from steerkit.generation import GenerationRow, generate  # noqa: F401
-    from steerkit.interfaces import (  # noqa: F401
-        Config,
-        EditContext,
-        Extractor,
-        FitterConfig,
-        Judge,
-        Metric,
-        Steerer,
-        VectorFitter,
-    )
-    from steerkit.loading import load_model  # noqa: F401
-    from steerkit.model import LanguageModel  # noqa: F401
-    from steerkit.pair import ModelPair, load_pair  # noqa: F401
-    from steerkit.recipe import load_recipe  # noqa: F401
-    from steerkit.registry import get, register  # noqa: F401
-    from steerkit.statistics import ActivationStatistics, WindowStatistics  # noqa: F401
-    from steerkit.trace import Prompt, Span, Trace, read_rows, write_rows  # noqa: F401
-    from steerkit.trainer import SteeringTrainer  # noqa: F401
-    from steerkit.vector import SteeringVector  # noqa: F401
+if TYPE_CHECKING:  # `as` makes them public to type checkers
+    from steerkit.arguments import Recipe as Recipe
+    from steerkit.arguments import SteeringArguments as SteeringArguments
+    from steerkit.callbacks import SteeringCallback as SteeringCallback
+    from steerkit.errors import InputError as InputError
+    from steerkit.errors import SteerkitError as SteerkitError
+    from steerkit.extraction import Item as Item
+    from steerkit.extraction import extract as extract
+    from steerkit.fitting import fit as fit
+    from steerkit.generation import GenerationRow as GenerationRow
+    from steerkit.generation import generate as generate
+    from steerkit.interfaces import Config as Config
+    from steerkit.interfaces import EditContext as EditContext
+    from steerkit.interfaces import Extractor as Extractor
+    from steerkit.interfaces import FitterConfig as FitterConfig
+    from steerkit.interfaces import Judge as Judge
+    from steerkit.interfaces import Metric as Metric
+    from steerkit.interfaces import Steerer as Steerer
+    from steerkit.interfaces import VectorFitter as VectorFitter
+    from steerkit.loading import load_model as load_model
+    from steerkit.model import LanguageModel as LanguageModel
+    from steerkit.pair import ModelPair as ModelPair
+    from steerkit.pair import load_pair as load_pair
+    from steerkit.recipe import load_recipe as load_recipe
+    from steerkit.registry import get as get
+    from steerkit.registry import register as register
+    from steerkit.statistics import ActivationStatistics as ActivationStatistics
+    from steerkit.statistics import WindowStatistics as WindowStatistics
+    from steerkit.trace import Prompt as Prompt
+    from steerkit.trace import Span as Span
+    from steerkit.trace import Trace as Trace
+    from steerkit.trace import read_rows as read_rows
+    from steerkit.trace import write_rows as write_rows
+    from steerkit.trainer import SteeringTrainer as SteeringTrainer
+    from steerkit.vector import SteeringVector as SteeringVector
 
 
 def __getattr__(name: str) -> Any:

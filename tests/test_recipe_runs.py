@@ -27,7 +27,7 @@ RUN_HERE = {
     "backtracking-smollm2": (*OWN_PROMPTS, "layers.layers=[0]", "offsets.starts=[-13]"),
     "fig3": (*LABELS, *OWN_PROMPTS),
     "paper": (*LABELS, *OWN_PROMPTS, "baselines=[self-amplify]", "layers.layers=[0]", "offsets.starts=[-13]"),
-    "prompts-by-llm": (*OWN_PROMPTS, "layers=null", "offsets=null"),
+    "prompts-by-llm": (*OWN_PROMPTS, "layers=null", "offsets=null", "baseline_labels=[deduction]"),
     "reasoning-gym": ("layers=null", "offsets=null"),
     "tablec1": (*LABELS, *OWN_PROMPTS),
 }

@@ -97,19 +97,24 @@ def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "from steerkit.intervals import mean_interval\n"
         "from steerkit_plugins.judges.keyword import KeywordJudge\n"
+        "from steerkit import SteeringArguments, Steerer, generate\n"
+        "reveal_type(SteeringArguments.from_recipe)\n"
         "reveal_type(mean_interval)\n"
         "reveal_type(KeywordJudge)\n"
         "mean_interval(3, confidence='high')\n"
     )
     config = tmp_path / "mypy.ini"
     skipped = "torch.*,transformers.*,pydantic.*,yaml.*,jsonlines.*"
-    config.write_text(f"[mypy]\nfollow_imports = silent\n[mypy-{skipped}]\nfollow_imports = skip\n")
+    config.write_text(
+        f"[mypy]\nfollow_imports = silent\nimplicit_reexport = false\n[mypy-{skipped}]\nfollow_imports = skip\n"
+    )
     env = {**os.environ, "PYTHONPATH": str(site), "MYPYPATH": ""}
     words = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(tmp_path / "cache")]
     done = subprocess.run([*words, "theirs.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "-> steerkit.intervals.Estimate" in done.stdout, done.stdout + done.stderr
     assert "-> steerkit_plugins.judges.keyword.KeywordJudge" in done.stdout
     assert 'has incompatible type "str"; expected "float"' in done.stdout
+    assert "-> steerkit.arguments.SteeringArguments" in done.stdout and "explicitly export" not in done.stdout
 
 
 def test_lower_bounds_are_versions_that_were_tried() -> None:

@@ -34,9 +34,10 @@ class DifferenceOfMedians(VectorFitter):
     needs = frozenset({"means", "raw"})  # sums can't give a median: the core streams the window means to disk
 
     def fit(self, statistics: "WindowStatistics") -> "Mapping[int, Tensor]":
-        directions = {}
+        directions, raw = {}, statistics.raw
+        assert raw is not None  # `needs` asks for it
         for index, layer in enumerate(statistics.layers):
-            windows, labels, _ = statistics.raw.read(index)  # [spans, H], a label each
+            windows, labels, _ = raw.read(index)  # [spans, H], a label each
             chosen = [label == self.config.label for label in labels]
             if sum(chosen) < self.config.least:
                 raise SteerkitError(f"median: {sum(chosen)} spans labelled {self.config.label!r}, fewer than `least`")

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import product
 from pathlib import Path
 
@@ -52,9 +52,9 @@ def main() -> int:
         _report(records, options.out, instead=tuple(f"{KINDS[kind]}: " for kind in kinds if records))
     for name, damage in DAMAGES.items():
         if name in options.kinds.split(","):
-            found = damage(whole, folder, random.Random(options.seed), options.few, failures)
-            _report(found, options.out)
-            records += found
+            damaged = damage(whole, folder, random.Random(options.seed), options.few, failures)
+            _report(damaged, options.out)
+            records += damaged
     print(f"{sum(r.tried for r in records)} tried, {len(failures)} failures, {time.monotonic() - began:.0f} s")
     if failures:
         print(f"kept: {folder}", file=sys.stderr)
@@ -84,7 +84,7 @@ def crash(
         plan += chance.sample(every, len(every))
     tried: Counter[tuple[str, str]] = Counter()
     lost: Counter[tuple[str, str]] = Counter()
-    spent: Counter[tuple[str, str]] = Counter()
+    spent: defaultdict[tuple[str, str], float] = defaultdict(float)
     number = 0
     until = time.monotonic() + 60 * options.minutes
     while tried.total() < options.points and number < len(plan) and time.monotonic() < until:

@@ -71,7 +71,7 @@ def run(
     *,
     at: tuple[str, float] | None = None,
     hit: Callable[[int], None] | None = None,
-    prepare: Callable[[], None] | None = None,
+    prepare: Callable[[], object] | None = None,
     figures: bool = True,
 ) -> Ended:
     """Run a command to its end in a forked process.
@@ -122,7 +122,7 @@ def run(
     return found
 
 
-def _become(words: list[str], marks: int, prepare: Callable[[], None] | None, figures: bool) -> None:
+def _become(words: list[str], marks: int, prepare: Callable[[], object] | None, figures: bool) -> None:
     """The command, in place of this forked process; never returns."""
     code = 70
     try:
@@ -134,9 +134,12 @@ def _become(words: list[str], marks: int, prepare: Callable[[], None] | None, fi
         from steerkit.cli import main
         from steerkit.report import figures as drawing
 
-        JsonlLog.on_stage_begin = lambda self, trainer, stage: os.write(marks, f"{stage}\n".encode()) and None  # type: ignore[method-assign]
+        def told(self: object, trainer: object, stage: str) -> None:
+            os.write(marks, f"{stage}\n".encode())
+
+        JsonlLog.on_stage_begin = told  # type: ignore[method-assign]
         if not figures:
-            drawing.draw_all = _none  # type: ignore[assignment]
+            drawing.draw_all = _none
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -180,7 +183,7 @@ def warm_up(folder: Path, *, figures: bool = True) -> None:
     tqdm.monitor_interval = 0
     draw = drawing.draw_all
     if not figures:
-        drawing.draw_all = _none  # type: ignore[assignment]
+        drawing.draw_all = _none
     sys.argv = ["steerkit", *words_for(folder)]
     before, said = (sys.stdout, sys.stderr), io.StringIO()
     sys.stdout = sys.stderr = said

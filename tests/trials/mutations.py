@@ -95,7 +95,7 @@ def headed(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
 def _parsed(data: bytes, suffix: str) -> list[Any]:
     if suffix == ".yaml":
         try:
-            return json.loads(json.dumps([yaml.safe_load(data)]))
+            return list(json.loads(json.dumps([yaml.safe_load(data)])))
         except (yaml.YAMLError, ValueError):  # those of the corpus that are hostile already
             return [{"extends": "backtracking", "name": "mine"}]
     try:

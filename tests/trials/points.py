@@ -63,7 +63,7 @@ def hit(point: Point, folder: Path, seconds: dict[str, float], *, figures: bool)
         "efbig": lambda pid: _limit(pid, point.size),
         "kill-write": lambda pid: _limit(pid, point.size),
     }
-    prepare = {
+    prepare: dict[str, Callable[[], object]] = {
         "kill-write": lambda: signal.signal(signal.SIGXFSZ, signal.SIG_DFL),
         "kill-operation": lambda: before_each(folder, lambda number: number == point.size and die()),
     }
@@ -105,8 +105,10 @@ def _limit(pid: int, size: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def die() -> None:
+def die() -> bool:
+    """Never returns."""
     os.kill(os.getpid(), signal.SIGKILL)
+    return True
 
 
 def before_each(folder: Path, each: Callable[[int], object]) -> None:

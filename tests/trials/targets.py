@@ -89,7 +89,7 @@ def spans(path: Path) -> None:
     write_rows(path.with_suffix(".copy"), found.spans)
 
 
-def annotations(path: Path) -> None:
+def annotation_log(path: Path) -> None:
     from steerkit.annotate.exchange import as_jsonl
     from steerkit.annotate.store import read_log
 
@@ -259,7 +259,7 @@ TARGETS: dict[str, Target] = {
     "prompts": Target(".jsonl", prompts, lambda: [_lines(*({"prompt": f"q{i}", "id": i} for i in range(4)))]),
     "traces": Target(".jsonl", traces, lambda: [_lines(OWN), _lines({"prompt": "2 + 2?", "trace": TEXT})]),
     "spans": Target(".jsonl", spans, lambda: [_lines(SPAN), _lines({"id": "t0", "annotated": TAGGED})]),
-    "annotations": Target(".jsonl", annotations, lambda: [_logged()]),
+    "annotations": Target(".jsonl", annotation_log, lambda: [_logged()]),
     "human": Target(".jsonl", human, lambda: [_logged(), _lines(SPAN)]),
     "answer": Target(".json", answer, _answers),
     "answers": Target(
