@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_every_script_is_run_by_a_test() -> None:
 def _is_script(path: Path) -> bool:
     guarded = re.search(r'^if __name__ == "__main__":', path.read_text(encoding="utf-8"), re.MULTILINE)
     return path.name == "__main__.py" or path.parent == ROOT / "examples" or bool(guarded)
+
+
+def test_mypy_reads_every_script() -> None:
+    read_by_mypy = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["files"]
+    for path in (*RUN_HERE, *RUN_ELSEWHERE):
+        assert path.endswith(".ipynb") or any(path.startswith(f"{folder}/") for folder in read_by_mypy), path
 
 
 def test_every_script_of_the_makefile_is_known() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,7 @@ def test_the_wheel_is_the_same_from_two_folders(tmp_path: Path) -> None:
 
 
 def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
+    """And finds nothing wrong with the Python on the pages."""
     site = tmp_path / "site"
     for package, source in (("steerkit", ROOT / "steerkit"), ("steerkit_plugins", ROOT / "plugins/steerkit_plugins")):
         shutil.copytree(source, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
@@ -103,18 +105,29 @@ def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
         "reveal_type(KeywordJudge)\n"
         "mean_interval(3, confidence='high')\n"
     )
+    shown = []
+    for page in ("README.md", "docs/engines.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        shown += [tmp_path / f"{Path(page).stem.lower()}.py", tmp_path / f"{Path(page).stem.lower()}_files.py"]
+        for path, files in zip(shown[-2:], (False, True), strict=True):  # a block that begins with a name is a file
+            path.write_text("\n".join(block for block in blocks if block.startswith("# ") == files), encoding="utf-8")
     config = tmp_path / "mypy.ini"
-    skipped = "torch.*,transformers.*,pydantic.*,yaml.*,jsonlines.*"
+    skipped = "torch.*,transformers.*,pydantic.*,yaml.*,jsonlines.*,ray.*"
     config.write_text(
-        f"[mypy]\nfollow_imports = silent\nimplicit_reexport = false\n[mypy-{skipped}]\nfollow_imports = skip\n"
+        "[mypy]\nfollow_imports = silent\nimplicit_reexport = false\ncheck_untyped_defs = true\n"
+        f"[mypy-{skipped}]\nfollow_imports = skip\nignore_missing_imports = true\n"
     )
     env = {**os.environ, "PYTHONPATH": str(site), "MYPYPATH": ""}
     words = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(tmp_path / "cache")]
-    done = subprocess.run([*words, "theirs.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    names = ["theirs.py", *(path.name for path in shown)]
+    done = subprocess.run([*words, *names], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert "-> steerkit.intervals.Estimate" in done.stdout, done.stdout + done.stderr
     assert "-> steerkit_plugins.judges.keyword.KeywordJudge" in done.stdout
     assert 'has incompatible type "str"; expected "float"' in done.stdout
-    assert "-> steerkit.arguments.SteeringArguments" in done.stdout and "explicitly export" not in done.stdout
+    assert "-> steerkit.arguments.SteeringArguments" in done.stdout
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert len(errors) == 2 and all(line.startswith("theirs.py:7:") for line in errors), done.stdout
 
 
 def test_lower_bounds_are_versions_that_were_tried() -> None:
