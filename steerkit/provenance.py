@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import yaml
 
 from steerkit import registry
 from steerkit.arguments import PluginSpec, SteeringArguments, plugin_fields
+from steerkit.chats import to_json
 from steerkit.files import atomic, digest
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def prompt_settings(trainer: SteeringTrainer) -> dict[str, Any]:
     given = trainer.prompts
     if isinstance(given, PluginSpec):
         return {"source": given.settings("prompts"), **trainer.counts}
-    return {"given": digest([asdict(prompt) for prompt in given]), **trainer.counts}
+    return {
+        "given": digest([[p.id, to_json(p.prompt), p.category, p.split, p.answer] for p in given]),
+        **trainer.counts,
+    }
 
 
 def provenance(trainer: SteeringTrainer) -> dict[str, Any]:

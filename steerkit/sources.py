@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from steerkit.chats import Message, identity, messages_of
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Plugin
 from steerkit.noise import key_of
@@ -60,7 +60,7 @@ def assign_splits(prompts: Sequence[Prompt], counts: Mapping[str, int], seed: in
     unknown = sorted({p.split for p in prompts} - {"", *SPLITS})
     if unknown:
         raise SteerkitError(f"prompts have the split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
-    order = sorted((p for p in prompts if not p.split), key=lambda p: key_of(seed, p.prompt))
+    order = sorted((p for p in prompts if not p.split), key=lambda p: key_of(seed, identity(p.prompt)))
     found: list[Prompt] = []
     for split in SPLITS:
         own = [p for p in prompts if p.split == split][: counts[split]]
@@ -87,34 +87,11 @@ def check_splits(prompts: Sequence[Prompt], counts: Mapping[str, int], available
     twice = [name for name, n in Counter(p.id for p in prompts).items() if n > 1]
     if twice:
         raise SteerkitError(f"prompt id {twice[0]!r} stands twice; ids must differ")
-    home: dict[str, Prompt] = {}
+    home: dict[tuple[Message, ...], Prompt] = {}
     for prompt in prompts:
-        other = home.setdefault(prompt.prompt, prompt)
+        other = home.setdefault(messages_of(prompt.prompt), prompt)
         if other.split != prompt.split:
             raise SteerkitError(
                 f"prompts {other.id!r} ({other.split}) and {prompt.id!r} ({prompt.split}) have the same text: what is "
                 "chosen on one split must not be claimed on it"
             )
-
-
-def as_prompts(rows: Iterable[Any]) -> list[Prompt]:
-    """Prompts of strings, mappings (with `prompt`) or Prompts, ids filled in.
-
-    Raises:
-        SteerkitError: a row has no prompt text.
-    """
-    found = []
-    known = set(Prompt.__dataclass_fields__)
-    for number, row in enumerate(rows):
-        if isinstance(row, Prompt):
-            found.append(row)
-            continue
-        value = (
-            {"prompt": row}
-            if isinstance(row, str)
-            else {k: str(v) for k, v in row.items() if k in known and v is not None}
-        )
-        if not value.get("prompt", "").strip():
-            raise SteerkitError(f"prompt {number}: has no text under 'prompt'")
-        found.append(Prompt(**{"id": f"p{number:05d}", **value}))
-    return found

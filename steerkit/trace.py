@@ -5,14 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import jsonlines
 
+from steerkit.chats import Chat, parse_chat
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.strict_json import loads
+from steerkit.text_files import LONGEST, open_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,7 @@ class Prompt:
     """A question to a model. `answer` is there where it can be checked; `split` says what it is used for."""
 
     id: str
-    prompt: str
+    prompt: Chat
     category: str = ""
     answer: str = ""
     split: str = ""
@@ -32,7 +35,8 @@ class Trace:
 
     Attributes:
         text: the reasoning, decoded; what follows the end-of-thinking marker is in `answer_text`.
-        prompt_ids: ids of the formatted prompt, chat template included.
+        prompt_ids: ids of the formatted prompt, chat template included. What its end shares with the beginning of an
+            imported text (``<think>``) is left to the text.
         ids: generated ids, answer included, without padding.
         starts: character in `text + answer_text` at which each generated token starts, len(ids); what a start is says
             `steerkit.tokens.Decoded`.
@@ -42,7 +46,7 @@ class Trace:
 
     id: str
     prompt_id: str
-    prompt: str
+    prompt: Chat
     text: str
     answer_text: str = ""
     prompt_ids: tuple[int, ...] = ()
@@ -102,7 +106,6 @@ class Span:
 
 
 Row = TypeVar("Row", Prompt, Trace, Span)
-LONGEST = 16 * 2**20  # characters of a line
 _INTEGERS = range(-(2**31), 2**31)
 
 
@@ -154,33 +157,34 @@ def numbered_rows(path: Path, kind: type[Row], *, extras: bool = False) -> dict[
 def from_json(kind: type[Row], value: dict[str, Any]) -> Row:
     """A row of its JSON object; keys that are not its fields are left out."""
     known: dict[str, Any] = {f.name: value[f.name] for f in fields(kind) if f.name in value}
-    known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+    known = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in known.items()}
+    if isinstance(known.get("prompt"), tuple):
+        known["prompt"] = parse_chat(known["prompt"])[0]
     return kind(**known)
 
 
-def read_jsonl(path: Path, problems: list[Problem]) -> list[tuple[int, Any]]:
+def read_jsonl(path: Path, problems: list[Problem], *, keep_numbers: bool = False) -> list[tuple[int, Any]]:
     """(line number, value) of each line; malformed lines go to `problems`.
 
+    Args:
+        keep_numbers: as in `strict_json.loads`.
+
     Raises:
-        SteerkitError: the file can't be read.
+        SteerkitError: the file can't be read, or is not UTF-8.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            reader = jsonlines.Reader(_lines(file, path), loads=loads)
-            found = []
-            number = 0
-            while True:
-                number += 1
-                try:
-                    found.append((number, reader.read(skip_empty=False)))
-                except EOFError:
-                    return found
-                except jsonlines.InvalidLineError as error:
-                    if str(error.line).strip():
-                        problems.append(Problem(f"{path}:{number}", f"not a JSON line ({error.__cause__ or error})"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 ({error})"
-        raise SteerkitError(f"{path}: can't be read: {reason}") from error
+    with open_text(path) as file:
+        reader = jsonlines.Reader(_lines(file, path), loads=partial(loads, keep_numbers=keep_numbers))
+        found = []
+        number = 0
+        while True:
+            number += 1
+            try:
+                found.append((number, reader.read(skip_empty=False)))
+            except EOFError:
+                return found
+            except jsonlines.InvalidLineError as error:
+                if str(error.line).strip():
+                    problems.append(Problem(f"{path}:{number}", f"not a JSON line ({error.__cause__ or error})"))
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -211,6 +215,11 @@ def _wrong(value: Any, kind: type) -> str:
         return f"unknown field {unknown[0]!r}; known are {', '.join(known)}"
     types: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool}
     for name, item in value.items():
+        if known[name] == "Chat":
+            problems = [] if isinstance(item, str) else parse_chat(item)[1]
+            if problems:
+                return f"{name!r}: {'; '.join(problems)}"
+            continue
         wanted = types.get(known[name], (list, tuple))
         if not isinstance(item, wanted) or (known[name] == "int" and isinstance(item, bool)):
             return f"{name!r} must be {known[name]}, not {type(item).__name__}"

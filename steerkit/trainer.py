@@ -26,9 +26,10 @@ from steerkit.methods import Methods
 from steerkit.metrics import run_metrics
 from steerkit.pair import ModelPair, load_pair
 from steerkit.provenance import settings_of, write_recipe
+from steerkit.rows import as_prompts
 from steerkit.sampling import Sampling
 from steerkit.shards import Parts, PartsMissing, Shard
-from steerkit.sources import PromptSource, as_prompts, checks_answers
+from steerkit.sources import PromptSource, checks_answers
 from steerkit.threads import fastest_thread_count
 from steerkit.trace import Prompt
 
@@ -44,8 +45,8 @@ class SteeringTrainer:
         base: model before reasoning training: a name, or a LanguageModel.
         reasoning: the reasoning model; None with `adapter`.
         args: how it is done; `SteeringArguments.from_recipe("backtracking")` is a start.
-        prompts: strings, mappings, Prompts or a data set (dealt to the splits by the seed), or a PluginSpec that
-            names a prompt source.
+        prompts: texts, chats (lists of messages), mappings, Prompts or a data set (dealt to the splits by the seed), or
+            a PluginSpec that names a prompt source.
         counts: prompts a split (extract, choose, test); a third of a list each when left out.
         adapter: PEFT adapter that makes the base the reasoning model.
         id_map: see `ModelPair`.

@@ -99,7 +99,7 @@ def test_a_hub_name_while_offline(steerkit: Steerkit, tmp_path: Path) -> None:
     [
         ("", "is empty; each line is a JSON object"),
         ('{"prompt": "a"}\n{"prompt": \n{"text": "b"}\n', ":2: not a JSON line"),
-        ('{"prompt": "a"}\n{"text": "b"}\n', ":2: needs a text under 'prompt'"),
+        ('{"prompt": "a"}\n{"text": "b"}\n', ":2: has no 'prompt' (a text, or messages) and no 'messages'"),
         ('{"prompt": "a"}\n', "too few prompts of 1 prompts: "),
     ],
 )

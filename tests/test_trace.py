@@ -62,7 +62,7 @@ def test_files_that_hold_nothing(tmp_path: Path) -> None:
     with pytest.raises(SteerkitError, match=r"holds no rows; each line is a JSON object with 'id', 'prompt'"):
         read_rows(write(tmp_path / "empty.jsonl", ""), Prompt)
     (tmp_path / "latin.jsonl").write_bytes(b'{"id": "a", "prompt": "\xe9"}\n')
-    with pytest.raises(SteerkitError, match=r"latin\.jsonl: can't be read: not UTF-8"):
+    with pytest.raises(SteerkitError, match=r"latin\.jsonl:1: not UTF-8 \(byte 24 of the line is 0xE9\)"):
         read_rows(tmp_path / "latin.jsonl", Prompt)
 
 

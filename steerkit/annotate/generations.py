@@ -13,6 +13,7 @@ from steerkit import judging
 from steerkit.annotate.tasks import Task, Text, tasks_of
 from steerkit.arguments import PluginSpec
 from steerkit.bounded_yaml import load
+from steerkit.chats import as_text
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.files import digest, file_digest, write_json
 from steerkit.interfaces import OTHER, Judge
@@ -52,7 +53,7 @@ def generation_tasks(run: Path, flag: Flag, context: int) -> list[Task]:
 def generation_texts(run: Path, recipe: dict[str, Any] | None = None) -> dict[str, Text]:
     """The reasoning of each generation by its id (`generation_id`)."""
     marker = (recipe or read_recipe(run))["think_end"]
-    prompts = {prompt.id: prompt.prompt for prompt in read_rows(run / "prompts.jsonl", Prompt)}
+    prompts = {prompt.id: as_text(prompt.prompt) for prompt in read_rows(run / "prompts.jsonl", Prompt)}
     return {
         name: Text(text=split_answer(row["text"], marker)[0], prompt=prompts.get(row["prompt_id"], ""))
         for name, row in generation_rows(run).items()

@@ -9,6 +9,7 @@ from pathlib import Path
 from steerkit.annotate.generations import generation_texts, judged_generations, read_recipe
 from steerkit.annotate.store import ADJUDICATED, HUMAN, annotators, folder_of, labels_of, read_log, spans_of
 from steerkit.annotate.tasks import Place, Task, Text, place_of, tasks_of
+from steerkit.chats import as_text
 from steerkit.errors import SteerkitError
 from steerkit.files import digest
 from steerkit.trace import Span, Trace, read_rows
@@ -18,9 +19,8 @@ def run_texts(run: Path) -> dict[str, Text]:
     """Every text of a run that can have spans, by id: traces and generations."""
     found: dict[str, Text] = {}
     if (run / "traces.jsonl").is_file():
-        found = {
-            trace.id: Text(text=trace.text, prompt=trace.prompt) for trace in read_rows(run / "traces.jsonl", Trace)
-        }
+        traces = read_rows(run / "traces.jsonl", Trace)
+        found = {trace.id: Text(text=trace.text, prompt=as_text(trace.prompt)) for trace in traces}
     if (run / "generations.jsonl").is_file():
         found |= generation_texts(run)
     return found

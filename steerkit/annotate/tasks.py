@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from steerkit.chats import as_text
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.files import digest
 from steerkit.trace import Span, Trace, read_rows
@@ -60,7 +61,7 @@ def trace_tasks(run: Path, context: int) -> list[Task]:
         raise SteerkitError(
             f"{path}: is not there: run the recipe until its spans are made, or give another run folder"
         )
-    texts = {t.id: Text(text=t.text, prompt=t.prompt) for t in read_rows(run / "traces.jsonl", Trace)}
+    texts = {t.id: Text(text=t.text, prompt=as_text(t.prompt)) for t in read_rows(run / "traces.jsonl", Trace)}
     spans = read_rows(path, Span)
     problems = []
     for number, span in enumerate(spans, 1):

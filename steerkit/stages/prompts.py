@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from steerkit.limits import check_ids, check_lengths
 from steerkit.provenance import prompt_settings
+from steerkit.rows import as_prompts
 from steerkit.sources import assign_splits, check_splits
 from steerkit.tokens import format_prompt
 from steerkit.trace import Prompt, read_rows, write_rows
@@ -24,7 +25,7 @@ def prompts(trainer: SteeringTrainer) -> list[Prompt]:
         source = trainer.source
         if source is not None:
             source.open(trainer.folder / f"sources/{source.name}", trainer.progress)
-            found = list(source.read(trainer.counts, trainer.args.seed))
+            found = as_prompts(source.read(trainer.counts, trainer.args.seed))  # a plugin's may be anything
             check_splits(found, trainer.counts)
             if notes := source.notes():
                 trainer.log(prompts=len(found), **notes)

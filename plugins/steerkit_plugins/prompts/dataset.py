@@ -1,23 +1,30 @@
-"""Prompts from anything that `datasets` reads: the hub, or local parquet, json and csv files."""
+"""Prompts from anything that `datasets` finds: the hub, or local parquet, json and csv files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from glob import glob
 from pathlib import Path
+from typing import Any
 
-from steerkit.errors import SteerkitError
+from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.interfaces import Config
-from steerkit.sources import PromptSource, as_prompts, assign_splits
+from steerkit.rows import prompts_of
+from steerkit.sources import PromptSource, assign_splits
 from steerkit.trace import Prompt
+from steerkit_plugins.prompts.written import Rows, csv_rows, json_rows
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+FOUND_BY = ("name", "version", "description", "data_dir", "data_files", "features", "sep", "delimiter")
+"""Settings of a builder that say where its files are, or that are followed here."""
 
 
 class DatasetConfig(Config):
     path: str
-    """Hub id, a local folder, or a builder (`parquet`, `json`, `csv`) with `data_files`."""
+    """Hub id, a local folder, or a builder (`parquet`, `json`, `csv`) with `data_files`. Cells of json and csv files
+    are kept as they are written."""
     name: str | None = None
     """Configuration of the data set."""
     data_files: str | tuple[str, ...] | None = None
@@ -26,8 +33,8 @@ class DatasetConfig(Config):
     """Split of the data set to read (not steerkit's), also a slice: `test[:500]`."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
-    prompt: str = "prompt"
-    """Column with the prompt's text."""
+    prompt: str | None = None
+    """Column with the prompt: a text, or a list of messages. `prompt` when left out, or else `messages`."""
     answer: str | None = None
     """Column with the checkable answer."""
     category: str | None = None
@@ -50,25 +57,100 @@ class DatasetPrompts(PromptSource):
     Config = DatasetConfig
 
     def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
-        """Raises: SteerkitError when the data set can't be loaded, or lacks a column or a prompt's text."""
-        from datasets import load_dataset
+        """Raises: SteerkitError when the data set can't be loaded, lacks a column, or has rows without a prompt."""
+        problems: list[Problem] = []
+        columns, rows = self._rows(problems)
+        if not rows:
+            raise InputError(self._named, problems) if problems else SteerkitError(f"{self._named}: holds no rows")
+        chosen = self._columns(columns)
+        prompts = prompts_of(
+            ((where, {field: row.get(column) for field, column in chosen.items()}) for where, row in rows), problems
+        )
+        if problems:
+            raise InputError(self._named, problems)
+        return assign_splits(prompts, counts, seed)
 
+    @property
+    def _named(self) -> str:
+        return f"data set {self.config.path}"
+
+    def _patterns(self) -> list[str]:
+        files = self.config.data_files
+        return [files] if isinstance(files, str) else list(files or ())
+
+    def _columns(self, there: Sequence[str]) -> dict[str, str]:
+        """Field of a prompt → its column."""
         c = self.config
-        files = list(c.data_files) if isinstance(c.data_files, tuple) else c.data_files
-        try:
-            data = load_dataset(c.path, c.name, data_files=files, split=c.split, revision=c.revision)
-        except Exception as error:  # datasets raises many kinds, a user needs one
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SteerkitError(f"data set {c.path}: can't be loaded: {reason}{_way_out()}") from error
-        columns = {k: v for k in ("prompt", "answer", "category", "id") if (v := getattr(c, k)) is not None}
-        missing = [repr(column) for column in columns.values() if column not in data.column_names]
+        prompt = c.prompt or ("messages" if "messages" in there and "prompt" not in there else "prompt")
+        wanted = {"messages" if prompt == "messages" else "prompt": prompt}
+        wanted |= {k: v for k in ("answer", "category", "id") if (v := getattr(c, k)) is not None}
+        missing = [repr(column) for column in wanted.values() if column not in there]
         if missing:
             what = f"column {missing[0]}" if len(missing) == 1 else f"columns {', '.join(missing)}"
-            raise SteerkitError(f"data set {c.path}: no {what}; it has {', '.join(data.column_names)}")
-        rows = ({field: row[column] for field, column in columns.items()} for row in data)
-        return assign_splits(as_prompts(rows), counts, seed)
+            raise SteerkitError(f"{self._named}: no {what}; it has {', '.join(there)}")
+        return wanted
 
+    def _rows(self, problems: list[Problem]) -> tuple[list[str], Rows]:
+        """Names of the columns, and the rows."""
+        import datasets
+        from datasets.packaged_modules.csv.csv import CsvConfig
+        from datasets.packaged_modules.json.json import JsonConfig
 
-def _way_out() -> str:
-    set_ = [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
-    return f"\n  {' and '.join(set_)} is set: only local files and the cache can be read" if set_ else ""
+        c = self.config
+        files = self._patterns() if c.data_files is not None else None
+        where = {"data_files": files, "revision": c.revision}
+        try:
+            builder = datasets.load_dataset_builder(c.path, c.name, **where)
+            if isinstance(builder.config, CsvConfig | JsonConfig):
+                return self._written(builder, problems)
+            data = datasets.load_dataset(c.path, c.name, split=c.split, **where)
+            return data.column_names, [(f"{c.path} {c.split}[{number}]", row) for number, row in enumerate(data)]
+        except SteerkitError:
+            raise
+        except Exception as error:  # datasets raises many kinds, a user needs one
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SteerkitError(f"{self._named}: can't be loaded: {reason}{self._way_out()}") from error
+
+    def _written(self, builder: Any, problems: list[Problem]) -> tuple[list[str], Rows]:
+        """Rows of CSV and JSON files, which `datasets` has only found."""
+        from datasets import ReadInstruction
+
+        config = builder.config
+        changed = [f.name for f in fields(config) if getattr(config, f.name) != getattr(type(config)(), f.name)]
+        if unknown := [name for name in changed if name not in FOUND_BY]:
+            raise SteerkitError(
+                f"{self._named}: sets {', '.join(unknown)} for its files, which can't be followed; plain CSV with a "
+                "header line and JSON are read: convert it to parquet or jsonl"
+            )
+        by_split: dict[str, Rows] = {}
+        for split, files in config.data_files.items():
+            by_split[split] = []
+            for name, path in self._local(builder, files):
+                if hasattr(config, "sep"):
+                    by_split[split] += csv_rows(path, name, config.sep, problems)
+                else:
+                    by_split[split] += json_rows(path, name, problems)
+        wanted = ReadInstruction.from_spec(self.config.split).to_absolute({k: len(v) for k, v in by_split.items()})
+        rows = [row for part in wanted for row in by_split[part.splitname][part.from_ : part.to]]
+        return list(dict.fromkeys(column for _, row in rows for column in row)), rows
+
+    def _local(self, builder: Any, files: Sequence[str]) -> list[tuple[str, Path]]:
+        """(name for people, local path) of each file; what is remote or packed is fetched and unpacked."""
+        from datasets import DownloadConfig, DownloadManager
+
+        options = DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+        manager = DownloadManager(download_config=options)
+        found = []
+        for file in files:
+            name = str(file).removeprefix(f"{Path.cwd()}/")
+            paths = [Path(path) for path in manager.iter_files(manager.download_and_extract(str(file)))]
+            found += [(name if len(paths) == 1 else f"{name}/{path.name}", path) for path in paths]
+        return found
+
+    def _way_out(self) -> str:
+        """What to do where the hub was asked for and may not be."""
+        local = Path(self.config.path).exists() or self.config.data_files is not None
+        set_ = [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
+        if local or not set_:
+            return ""
+        return f"\n  {' and '.join(set_)} is set: only local files and the cache can be read"

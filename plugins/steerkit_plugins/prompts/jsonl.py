@@ -7,13 +7,15 @@ from pathlib import Path
 
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.interfaces import Config
-from steerkit.sources import PromptSource, as_prompts, assign_splits
+from steerkit.rows import prompts_of
+from steerkit.sources import PromptSource, assign_splits
 from steerkit.trace import Prompt, read_jsonl
 
 
 class JsonlConfig(Config):
     path: str
-    """The file, relative to the current folder."""
+    """The file, relative to the current folder. Each line is an object with `prompt` (a text, or a list of messages)
+    or `messages`."""
 
     def reads(self) -> dict[str, list[Path]]:
         return {"path": [Path(self.path)]}
@@ -29,12 +31,10 @@ class JsonlPrompts(PromptSource):
         if not path.is_file():
             raise SteerkitError(f"{path}: no such prompts file; the path is relative to {Path.cwd()}")
         problems: list[Problem] = []
-        rows = read_jsonl(path, problems)
-        for number, row in rows:
-            if not isinstance(row, dict) or not str(row.get("prompt") or "").strip():
-                problems.append(Problem(f"{path}:{number}", "needs a text under 'prompt'"))
+        rows = read_jsonl(path, problems, keep_numbers=True)
+        prompts = prompts_of(((f"{path}:{number}", row) for number, row in rows), problems)
         if problems:
-            raise InputError(str(path), problems)
+            raise InputError(str(path), sorted(problems, key=lambda p: int(p.where.rsplit(":", 1)[1])))
         if not rows:
             raise SteerkitError(f'{path}: is empty; each line is a JSON object such as {{"prompt": "..."}}')
-        return assign_splits(as_prompts(row for _, row in rows), counts, seed)
+        return assign_splits(prompts, counts, seed)
