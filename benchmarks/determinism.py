@@ -24,6 +24,7 @@ from options import parser_of
 from steerkit import registry
 from steerkit.bench.measure import Result, machine, write
 from steerkit.bench.table import text_table
+from steerkit.chat_format import format_prompt
 from steerkit.errors import SteerkitError
 from steerkit.generation import Generated, GenerationRow, generate
 from steerkit.loading import load_model
@@ -32,7 +33,6 @@ from steerkit.noise import key_of
 from steerkit.recipe import load_recipe
 from steerkit.sampling import Sampling
 from steerkit.steering import Edit
-from steerkit.tokens import format_prompt
 
 MARGIN = 1e-5
 SIZES = {"full": (24, 32, None), "quick": (6, 32, None), "smallest": (2, 4, 8)}  # prompts, rows a batch, new tokens

@@ -34,10 +34,11 @@ import numpy as np
 import torch
 
 from steerkit import ActivationStatistics, GenerationRow, SteeringTrainer, extract, fit, generate, get, load_recipe
+from steerkit.chat_format import format_prompt
 from steerkit.importing import read_spans, read_traces
 from steerkit.interfaces import VectorFitter
 from steerkit.noise import key_of
-from steerkit.tokens import decode, encode_trace, format_prompt
+from steerkit.tokens import decode, encode_trace
 from steerkit.trace import Span, Trace
 
 FOLDS = 5

@@ -6,6 +6,7 @@ Names follow HuggingFace's TrainingArguments where the meaning is the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -87,6 +88,14 @@ Role = Literal["base", "reasoning"]
 Numbers = Annotated[tuple[float, ...], AfterValidator(_distinct)]
 Whole = Annotated[tuple[int, ...], AfterValidator(_distinct)]
 Texts = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+
+
+def _day(text: str) -> str:
+    """The text, when it is a day. Raises: ValueError when it is none."""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"must be a day, YYYY-MM-DD, not {text!r}") from None
 
 
 class Choose(Config):
@@ -207,6 +216,12 @@ class SteeringArguments(Config):
     """Text that ends the reasoning; words and sentences after it are not judged."""
     chat: Literal["auto", "yes", "no"] = "auto"
     """Whether prompts go through the chat template; `auto`: when the tokenizer has one."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """What the chat template is given beside the messages, e.g. `{enable_thinking: false}` (Qwen3) or
+    `{reasoning_effort: low}` (gpt-oss). A name that the template never reads is an error."""
+    chat_date: Annotated[str, AfterValidator(_day)] = "2024-07-26"
+    """Day that a chat template is told when it asks for today's date, YYYY-MM-DD: a run made on another day is the
+    same."""
 
     traces: str | None = None
     """jsonl of traces to use in place of generated ones: steerkit's own, or rows with id, prompt and trace."""

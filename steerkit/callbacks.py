@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from steerkit.chat_format import in_words
 from steerkit.errors import SteerkitError
 from steerkit.files import append_jsonl
 
@@ -121,6 +122,8 @@ class RichProgress(SteeringCallback):
             settings = ", ".join(f"{name} {value:g}" for name, value in values["sampling"].items())
             said = f"sampling     {settings}, as the generation_config of {values['sampling_of']} says"
             self._console.print(said, style="dim", highlight=False)
+        for line in in_words(values):
+            self._console.print(f"{'prompts':<12} {line}", style="dim", highlight=False)
 
     def on_stage_end(self, trainer: SteeringTrainer, stage: str, skipped: bool) -> None:
         if stage in self._tasks:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from steerkit.annotation import Aligned, align, parse_tagged
+from steerkit.chats import is_text
 from steerkit.drafts import after_draft
 from steerkit.errors import InputError, Problem, SteerkitError
+from steerkit.rows import chat_of, text_of
 from steerkit.trace import Prompt, Span, Trace, numbered_rows, read_jsonl
 
 Encode = Callable[[Prompt, str], Trace]
@@ -34,26 +37,34 @@ class ImportedSpans:
 
 
 def read_traces(path: Path, encode: Encode) -> list[Trace]:
-    """Traces of a file: steerkit's own, or rows with `prompt` and `trace` texts.
+    """Traces of a file: steerkit's own, or rows with `trace` and a `prompt` (a text, or messages) or `messages`.
+
+    Where `messages` end with an assistant's, and there is no `trace`, that message is the trace.
 
     Args:
         encode: makes a Trace of a text; also of steerkit's own rows that no tokenizer has seen yet.
 
     Raises:
-        InputError: malformed lines, by number.
+        InputError: malformed lines, and prompts that the encoder can't take, by number.
         SteerkitError: an id twice, or nothing in it.
     """
     problems: list[Problem] = []
-    rows = read_jsonl(path, problems)
+    rows = read_jsonl(path, problems, keep_numbers=True)
     found: dict[int, Trace] = {}
+    makers: dict[int, Callable[[], Trace]] = {}
     if any(isinstance(row, dict) and "prompt_ids" in row for _, row in rows):
-        found = {number: _encoded(trace, encode) for number, trace in numbered_rows(path, Trace).items()}
+        makers = {number: partial(_encoded, trace, encode) for number, trace in numbered_rows(path, Trace).items()}
     else:
         for number, row in rows:
-            if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("prompt", "trace")):
-                problems.append(Problem(f"{path}:{number}", "needs the texts 'prompt' and 'trace'"))
-                continue
-            found[number] = encode(Prompt(id=_id(row, number), prompt=row["prompt"]), row["trace"])
+            prompt, text, wrong = _published(row, number)
+            problems += [Problem(f"{path}:{number}", what) for what in wrong]
+            if not wrong:
+                makers[number] = partial(encode, prompt, text)
+    for number, make in makers.items():
+        try:
+            found[number] = make()
+        except SteerkitError as error:
+            problems.append(Problem(f"{path}:{number}", str(error)))
     if problems:
         raise InputError(str(path), problems)
     if not found:
@@ -90,7 +101,7 @@ def read_spans(
         SteerkitError: spans of traces that aren't there.
     """
     problems: list[Problem] = []
-    rows = read_jsonl(path, problems)
+    rows = read_jsonl(path, problems, keep_numbers=True)
     by_id = {trace.id: trace for trace in traces}
     keys = {key for _, row in rows if isinstance(row, dict) for key in row}
     if "annotated" not in keys:
@@ -104,8 +115,8 @@ def read_spans(
     aligned: dict[str, Aligned] = {}
     lines: dict[str, int] = {}
     for number, row in rows:
-        name = _id(row, number) if isinstance(row, dict) else ""
-        wrong = _wrong_annotation(row, name, by_id, lines)
+        name, wrong = _id(row, number)
+        wrong = wrong or _wrong_annotation(row, name, by_id, lines)
         if wrong:
             problems.append(Problem(f"{path}:{number}", wrong))
             continue
@@ -181,12 +192,33 @@ def _encoded(trace: Trace, encode: Encode) -> Trace:
     return replace(found, prompt_id=trace.prompt_id, finished=trace.finished)
 
 
-def _id(row: dict[str, Any], number: int) -> str:
-    return f"t{number:05d}" if row.get("id") is None else str(row["id"])
+def _published(row: Any, number: int) -> tuple[Prompt, str, list[str]]:
+    """Prompt and text of a row that is not steerkit's own, and what is wrong with it."""
+    if not isinstance(row, dict):
+        return Prompt(id="", prompt=""), "", ["needs a 'prompt' and the text 'trace'"]
+    text, messages = row.get("trace"), row.get("messages")
+    if text is None and row.get("prompt") is None and isinstance(messages, list) and messages:
+        last = messages[-1]
+        if isinstance(last, dict) and last.get("role") == "assistant":
+            text, row = last.get("content"), {**row, "messages": messages[:-1]}
+    chat, wrong = chat_of(row)
+    name, problem = _id(row, number)
+    wrong += [problem] if problem else []
+    if not is_text(text):
+        wrong.append("has no text under 'trace'")
+    return Prompt(id=name, prompt=chat), str(text), wrong
+
+
+def _id(row: Any, number: int) -> tuple[str, str]:
+    """A row's id as text, numbered where it has none; and what is wrong with it."""
+    try:
+        return text_of(row.get("id") if isinstance(row, dict) else None) or f"t{number:05d}", ""
+    except ValueError as error:
+        return "", f"'id' {error}"
 
 
 def _wrong_annotation(row: Any, name: str, traces: Mapping[str, Trace], lines: Mapping[str, int]) -> str:
-    if not isinstance(row, dict) or not isinstance(row.get("annotated"), str):
+    if not isinstance(row, dict) or not is_text(row.get("annotated")):
         return "needs an 'annotated' text and the 'id' of a trace"
     if row.get("id") is None and "trace" not in row:
         return "needs the 'id' of the trace that it annotates"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steerkit.block_output import hidden_of
+from steerkit.chat_format import format_prompt
 from steerkit.engine import Engine, Greedy
 from steerkit.generation import Generated, GenerationRow, generate
 from steerkit.noise import key_of, normal
 from steerkit.steering import Edit, Steering, Tokens
-from steerkit.tokens import format_prompt
 from steerkit.uncompiled import hooks_run
 
 if TYPE_CHECKING:

@@ -1,32 +1,15 @@
-"""Between text and ids: formatted prompts, and the character at which each token begins."""
+"""Between text and ids: traces, and the character at which each token begins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from steerkit.errors import SteerkitError
+from steerkit.chat_format import ChatFormat
 from steerkit.placing import Decoded, decode_in_place, place_in_text
 from steerkit.placing import decode as decode
 from steerkit.trace import Prompt, Trace
-
-Chat = Literal["auto", "yes", "no"]
-
-
-def format_prompt(tokenizer: Any, text: str, chat: Chat = "auto") -> list[int]:
-    """Ids of a prompt: through the chat template (ready for the answer), or as plain text.
-
-    A template's text already holds the special tokens, so none are added to it.
-    """
-    if chat == "yes" and not tokenizer.chat_template:
-        raise SteerkitError("chat: yes, but the tokenizer has no chat template; use chat: no or auto")
-    if chat != "no" and tokenizer.chat_template:
-        formatted = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
-        return list(tokenizer(formatted, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(text)["input_ids"])
 
 
 def decode_with_starts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, tuple[int, ...]]:
@@ -48,14 +31,21 @@ def make_trace(
     return _trace(prompt, prompt_ids, ids, decode_in_place(tokenizer, ids), marker, finished)
 
 
-def encode_trace(tokenizer: Any, prompt: Prompt, text: str, marker: str, chat: Chat = "auto") -> Trace:
+def encode_trace(tokenizer: Any, prompt: Prompt, text: str, marker: str, chats: ChatFormat | None = None) -> Trace:
     """A Trace of text whose generated ids are not known: teacher forcing on what the tokenizer makes of it.
 
-    It counts as finished when its reasoning ends.
+    It counts as finished when its reasoning ends. What the prompt ends with and the text begins with again
+    (``<think>``) is left out of the prompt, so that the text and all places in it stay as they are.
+
+    Args:
+        chats: how the prompt is formatted; by the tokenizer's own template, if it has one, when left out.
+
+    Raises:
+        SteerkitError: the prompt can't be formatted, or the text begins with it.
     """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     placed = place_in_text(tokenizer, text, ids)
-    prompt_ids = format_prompt(tokenizer, prompt.prompt, chat)
+    prompt_ids = (chats or ChatFormat(tokenizer)).ids_before(prompt.prompt, text)
     return _trace(prompt, prompt_ids, ids, placed, marker, bool(marker) and marker in text)
 
 

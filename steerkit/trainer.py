@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from steerkit import stages
 from steerkit.arguments import PluginSpec, Recipe, SteeringArguments
 from steerkit.callbacks import CallbackList, JsonlLog, SteeringCallback, Trackers
+from steerkit.chat_format import ChatFormat
 from steerkit.engine import Engine
 from steerkit.errors import SteerkitError
 from steerkit.files import digest
@@ -175,6 +176,12 @@ class SteeringTrainer:
         """JSON of how these models' texts are drawn, and of the token ids that end them: part of a stage's key."""
         return [self.sampling.model_dump(), *(end_ids(self.pair[role]) for role in roles)]
 
+    @cached_property
+    def chats(self) -> ChatFormat:
+        """How prompts become ids, by the reasoning model's tokenizer."""
+        args = self.args
+        return ChatFormat(self.pair.reasoning.tokenizer, args.chat, args.chat_template_kwargs, args.chat_date)
+
     def run(self, merge: Sequence[Path] = ()) -> Path:
         """Do what is not done yet.
 
@@ -201,6 +208,7 @@ class SteeringTrainer:
             if self.args.sampling == "model":
                 self.log(sampling=sampling.model_dump(exclude_none=True), sampling_of=self.pair.reasoning.name)
             prompts = stages.prompts(self)
+            stages.chats(self, prompts)
             traces = stages.traces(self, [p for p in prompts if p.split == "extract"])
             spans = stages.spans(self, traces)
             vectors = stages.vectors(self, traces, spans)

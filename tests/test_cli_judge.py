@@ -128,7 +128,7 @@ def test_other_labels_are_named_or_read_from_a_taxonomy(judge: Steerkit, tmp_pat
     ("rows", "said"),
     [
         ([{"id": "one", "prompt": "q", "trace": "a", "annotated": 3}], "in.jsonl:1: needs an 'annotated' text"),
-        ([{"id": "one", "prompt": "q", "annotated": "a"}], "in.jsonl:1: needs the texts 'prompt' and 'trace'"),
+        ([{"id": "one", "prompt": "q", "annotated": "a"}], "in.jsonl:1: has no text under 'trace'"),
         ([{"id": "one", "prompt": "q", "trace": "a"}], "holds neither annotations"),
         (
             [{"id": "one", "prompt": "q", "trace": "a", "annotated": "a"}] * 2,

@@ -6,8 +6,7 @@ import pytest
 from oracles import longest_common_prefix
 from tiny import byte_tokenizer, word_tokenizer
 
-from steerkit.errors import SteerkitError
-from steerkit.tokens import decode, decode_with_starts, encode_trace, format_prompt, make_trace, split_answer
+from steerkit.tokens import decode, decode_with_starts, encode_trace, make_trace, split_answer
 from steerkit.trace import Prompt, Trace
 
 TEXTS = [
@@ -173,15 +172,3 @@ def test_teacher_forced_text_is_read_like_generated_text() -> None:
         forced = encode_trace(tokenizer, Prompt(id="p", prompt="q"), text, "</think>")
         made = make_trace(tokenizer, Prompt(id="p", prompt="q"), forced.prompt_ids, forced.ids, False, "</think>")
         assert (forced.text, forced.ids, forced.starts) == (made.text, made.ids, made.starts)
-
-
-def test_prompts_with_and_without_a_chat_template() -> None:
-    import copy
-
-    tokenizer = copy.deepcopy(word_tokenizer())
-    assert format_prompt(tokenizer, "wait the") == [3, 6]
-    with pytest.raises(SteerkitError, match="chat: yes, but the tokenizer has no chat template"):
-        format_prompt(tokenizer, "wait", "yes")
-    tokenizer.chat_template = "<s> the {{ messages[0].content }} is"
-    assert format_prompt(tokenizer, "wait") == [2, 6, 3, 8]  # the template's BOS, once
-    assert format_prompt(tokenizer, "wait", "no") == [3]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from steerkit.chat_format import ChatFormat
     from steerkit.importing import ImportedSpans
     from steerkit.trace import Prompt, Span, Trace
 
@@ -48,6 +49,7 @@ def import_(
     """Find an annotator's tagged sections again in the traces; write steerkit's own traces and spans."""
     from rich.console import Console
 
+    from steerkit.chat_format import in_words
     from steerkit.errors import SteerkitError
     from steerkit.files import write_json
     from steerkit.importing import read_spans, read_traces
@@ -62,7 +64,8 @@ def import_(
     if labels and taxonomy:
         raise SteerkitError("--labels and --taxonomy both name the legal labels; give one of them")
     legal = _words(labels) if labels else list(load_taxonomy(taxonomy or DEFAULT))
-    encode = _encoder(tokenizer, think_end, chat)
+    chats = _chats(tokenizer, chat)
+    encode = _encoder(chats, think_end)
     with console.status("reading traces and aligning their annotations"):
         found = read_traces(traces or file, encode)
         imported = read_spans(file, found, legal, judge=name, min_coverage=min_coverage)
@@ -72,8 +75,11 @@ def import_(
         write_rows(files[0], used)
         write_rows(files[1], imported.spans)
         ids = {"min_coverage": min_coverage, "left_out": imported.left_out, "coverage": imported.coverage}
-        write_json(files[2], {"labels": _counts(imported.spans), **imported.notes, **ids})
+        opened = {"opened_twice": twice} if chats and (twice := chats.opened_twice(used)) else {}
+        write_json(files[2], {"labels": _counts(imported.spans), **imported.notes, **opened, **ids})
     _print_imported(imported, used, console)
+    for line in in_words(opened):
+        console.print(line)
     console.print(f"{to}: traces.jsonl, spans.jsonl, spans.notes.json", highlight=False)
 
 
@@ -154,20 +160,27 @@ def _counts(spans: Sequence[Span]) -> dict[str, int]:
     return dict(Counter(span.label for span in spans).most_common())
 
 
-def _encoder(tokenizer: str | None, marker: str, chat: str) -> Callable[[Prompt, str], Trace]:
-    from functools import partial
+def _chats(tokenizer: str | None, mode: str) -> ChatFormat | None:
+    """How the named tokenizer formats prompts. Raises: SteerkitError when there is no such tokenizer or mode."""
     from typing import cast, get_args
 
+    from steerkit.chat_format import ChatFormat, Mode
     from steerkit.errors import SteerkitError, nearest
-    from steerkit.tokens import Chat, encode_trace, plain_trace
-
-    if chat not in get_args(Chat):
-        raise SteerkitError(f"--chat {chat}: {nearest(chat, get_args(Chat))}")
-    if tokenizer is None:
-        return partial(plain_trace, marker=marker)
     from steerkit.loading import load_tokenizer
 
-    return partial(encode_trace, load_tokenizer(tokenizer), marker=marker, chat=cast("Chat", chat))
+    if mode not in get_args(Mode):
+        raise SteerkitError(f"--chat {mode}: {nearest(mode, get_args(Mode))}")
+    return None if tokenizer is None else ChatFormat(load_tokenizer(tokenizer), cast("Mode", mode))
+
+
+def _encoder(chats: ChatFormat | None, marker: str) -> Callable[[Prompt, str], Trace]:
+    from functools import partial
+
+    from steerkit.tokens import encode_trace, plain_trace
+
+    if chats is None:
+        return partial(plain_trace, marker=marker)
+    return partial(encode_trace, chats.tokenizer, marker=marker, chats=chats)
 
 
 def _print_imported(imported: ImportedSpans, used: Sequence[Trace], console: Console) -> None:

@@ -1,6 +1,7 @@
 """The stages of a run, in order. Each knows its inputs, makes its artifact, and can read it back."""
 
 from steerkit.stages.agreement import agreement
+from steerkit.stages.chats import chats
 from steerkit.stages.generations import choose, test
 from steerkit.stages.identities import identities
 from steerkit.stages.lens import lens
@@ -13,6 +14,6 @@ from steerkit.stages.traces import traces
 from steerkit.stages.vectors import vectors
 
 __all__ = [
-    "agreement", "choose", "identities", "lens", "perplexity", "projection", "prompts", "report", "results", "spans",
-    "test", "traces", "vectors",
+    "agreement", "chats", "choose", "identities", "lens", "perplexity", "projection", "prompts", "report", "results",
+    "spans", "test", "traces", "vectors",
 ]  # fmt: skip

@@ -20,7 +20,6 @@ from steerkit.scores import choose_strength
 from steerkit.stages.batches import Job, generate_part, merged_rows
 from steerkit.stages.scoring import score, scoring_inputs
 from steerkit.steering import Edit
-from steerkit.tokens import format_prompt
 from steerkit.trace import Prompt
 from steerkit.vector import SteeringVector
 
@@ -90,8 +89,8 @@ def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list
     return [
         trainer.keys["prompts"], trainer.keys["vectors"], [[s, c.id] for s, c in distinct(experiments)],
         _steerers(trainer, experiments), args.tokens, args.max_new_tokens,
-        trainer.decoding("base", "reasoning"), args.samples, args.seed, args.chat, args.per_device_batch_size,
-        args.bf16, args.save_rows, trainer.identities["engine"],
+        trainer.decoding("base", "reasoning"), args.samples, args.seed, trainer.chats.settings(),
+        args.per_device_batch_size, args.bf16, args.save_rows, trainer.identities["engine"],
     ]  # fmt: skip
 
 
@@ -148,8 +147,7 @@ def steering_jobs(
     args, pair = trainer.args, trainer.pair
     steerers: dict[str, Steerer] = {m: spec.build("steerers") for m, spec in trainer.methods.steerers.items()}
     main = args.steerer.build("steerers")
-    tokenizer = pair.reasoning.tokenizer
-    formatted = {p.id: format_prompt(tokenizer, p.prompt, args.chat) for p in prompts}
+    formatted = {p.id: trainer.chats.ids(p.prompt) for p in prompts}
     by_target = {role: {k: pair.ids_for(role, ids) for k, ids in formatted.items()} for role in ("base", "reasoning")}
     edits: dict[str, Edit] = {}
     for _, condition in wanted:

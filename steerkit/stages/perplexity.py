@@ -9,7 +9,6 @@ from steerkit.files import append_jsonl, read_whole_lines
 from steerkit.likelihood import ScoredText, log_likelihoods
 from steerkit.scores import name_of
 from steerkit.stages.generations import FILE as GENERATIONS
-from steerkit.tokens import format_prompt
 from steerkit.trace import Prompt
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def likelihoods_of(trainer: SteeringTrainer) -> dict[tuple[str, ...], float]:
 
 def texts_of(trainer: SteeringTrainer, prompts: Sequence[Prompt]) -> list[tuple[dict[str, Any], ScoredText]]:
     """Generations with the ids that their own model reads; empty ones are left out."""
-    formatted = {p.id: format_prompt(trainer.pair.reasoning.tokenizer, p.prompt, trainer.args.chat) for p in prompts}
+    formatted = {p.id: trainer.chats.ids(p.prompt) for p in prompts}
     ids_for = trainer.pair.ids_for
     return [
         (row, ScoredText(ids_for(row["target"], formatted[row["prompt_id"]]), ids_for(row["target"], row["ids"])))

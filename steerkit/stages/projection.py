@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steerkit.chats import to_json
 from steerkit.conditions import Planner, VectorKey, none
 from steerkit.detection import auroc, begins_within
 from steerkit.errors import SteerkitError
@@ -15,7 +16,7 @@ from steerkit.files import read_whole_lines, write_jsonl
 from steerkit.importing import place
 from steerkit.stages.generations import FILE as GENERATIONS
 from steerkit.tables import write_csv
-from steerkit.tokens import format_prompt, make_trace
+from steerkit.tokens import make_trace
 from steerkit.trace import Prompt, Trace
 from steerkit.vector import SteeringVector
 
@@ -48,8 +49,8 @@ def projection(
             first = len(trace.prompt_ids)
             begins = [place(trace, a, b, x, "").first - first for a, b, x in spans if x == planner.label]
             rows.append({
-                "id": trace.id, "prompt": trace.prompt, "text": trace.text, "starts": trace.starts[: trace.thinking],
-                "values": [round(float(v), 5) for v in own], "begins": begins,
+                "id": trace.id, "prompt": to_json(trace.prompt), "text": trace.text,
+                "starts": trace.starts[: trace.thinking], "values": [round(float(v), 5) for v in own], "begins": begins,
             })  # fmt: skip
         write_jsonl(trainer.folder / FILES[0], rows)
         found = [_detect(trainer, wanted, planner.label, rows, n) for n in wanted.within]
@@ -74,7 +75,7 @@ def unsteered_traces(trainer: SteeringTrainer, prompts: Sequence[Prompt]) -> lis
         if row["split"] == "test" and row["condition"] == unsteered:
             prompt = by_id[row["prompt_id"]]
             named = Prompt(id=f"{prompt.id}-{row['sample']}", prompt=prompt.prompt)
-            prompt_ids = format_prompt(tokenizer, prompt.prompt, args.chat)
+            prompt_ids = trainer.chats.ids(prompt.prompt)
             found.append(make_trace(tokenizer, named, prompt_ids, row["ids"], row["finished"], args.think_end))
     return found
 

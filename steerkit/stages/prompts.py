@@ -8,7 +8,6 @@ from steerkit.limits import check_ids, check_lengths
 from steerkit.provenance import prompt_settings
 from steerkit.rows import as_prompts
 from steerkit.sources import assign_splits, check_splits
-from steerkit.tokens import format_prompt
 from steerkit.trace import Prompt, read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def _check_limits(trainer: SteeringTrainer, prompts: list[Prompt]) -> None:
     answered = [prompt for prompt in prompts if prompt.split != "extract" or not args.traces]
     if not answered:
         return
-    own = [format_prompt(pair.reasoning.tokenizer, prompt.prompt, args.chat) for prompt in answered]
+    own = [trainer.chats.ids(prompt.prompt) for prompt in answered]
     longest = max(range(len(own)), key=lambda number: len(own[number]))
     what = f"prompt {answered[longest].id!r} with max_new_tokens"
     for role in ("reasoning", "base"):

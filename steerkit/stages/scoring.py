@@ -10,7 +10,7 @@ from steerkit.errors import SteerkitError
 from steerkit.interfaces import OTHER, Judge, label_shares
 from steerkit.metrics import ACCURACY, JUDGED, OTHERS, WORDS, same_numbers
 from steerkit.scores import Scores
-from steerkit.tokens import decode, format_prompt, split_answer
+from steerkit.tokens import decode, split_answer
 from steerkit.trace import Prompt
 from steerkit.words import split_words
 
@@ -79,15 +79,20 @@ def accuracies(
     Raises:
         SteerkitError: the source's answer is not from 0 to 1.
     """
+    marker, source = trainer.args.think_end, trainer.source
+    if source is None:
+        return [{} for _ in rows]
     by_id = {prompt.id: prompt for prompt in prompts}
+    answered = {prompt.id: trainer.chats.closes(prompt.prompt, marker) for prompt in prompts}  # enable_thinking: false
     found: list[dict[str, float]] = []
     for row in rows:
-        answer = split_answer(row["text"], trainer.args.think_end)[1].removeprefix(trainer.args.think_end)
-        right = trainer.source.correct(by_id[row["prompt_id"]], answer) if trainer.source else None
+        name, text = row["prompt_id"], row["text"]
+        answer = text if answered[name] else split_answer(text, marker)[1].removeprefix(marker)
+        right = source.correct(by_id[name], answer)
         if right is not None and not 0 <= right <= 1:
             raise SteerkitError(
-                f"prompt source {type(trainer.source).__name__}: `correct` must return 0 (wrong) to 1 (right), or None "
-                f"where it can't tell, not {right!r} (prompt {row['prompt_id']!r})"
+                f"prompt source {type(source).__name__}: `correct` must return 0 (wrong) to 1 (right), or None "
+                f"where it can't tell, not {right!r} (prompt {name!r})"
             )
         found.append({} if right is None else {ACCURACY: right})
     return found
@@ -102,7 +107,7 @@ def scored_texts(
         return list(traces)
     if scored == "output":
         return [row["text"] for row in rows]
-    before = {p.id: decode(tokenizer, format_prompt(tokenizer, p.prompt, trainer.args.chat)) for p in prompts}
+    before = {p.id: decode(tokenizer, trainer.chats.ids(p.prompt)) for p in prompts}
     return [before[row["prompt_id"]] + row["text"] for row in rows]
 
 

@@ -12,7 +12,7 @@ from steerkit.generation import Generated, GenerationRow
 from steerkit.importing import read_traces
 from steerkit.noise import key_of
 from steerkit.stages.batches import Job, generate_part, merged_rows
-from steerkit.tokens import encode_trace, format_prompt, make_trace, placed_again
+from steerkit.tokens import encode_trace, make_trace, placed_again
 from steerkit.trace import Prompt, Trace, from_json, read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -23,13 +23,9 @@ FILE = "traces.jsonl"
 
 def trace_jobs(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Job]:
     """A job a prompt, unsteered."""
-    args, tokenizer = trainer.args, trainer.pair.reasoning.tokenizer
+    seed = trainer.args.seed
     return [
-        Job(
-            "reasoning",
-            GenerationRow(format_prompt(tokenizer, p.prompt, args.chat), key_of(args.seed, "trace", p.id)),
-            (p.id,),
-        )
+        Job("reasoning", GenerationRow(trainer.chats.ids(p.prompt), key_of(seed, "trace", p.id)), (p.id,))
         for p in prompts
     ]
 
@@ -41,6 +37,8 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
     def make(key: str) -> tuple[list[Trace], list[str]]:
         if args.traces:
             found = imported(trainer, Path(args.traces))
+            if opened := trainer.chats.opened_twice(found):
+                trainer.log(opened_twice=opened)
         else:
             found = [from_json(Trace, row) for row in merged_rows(trainer, "traces")]
         write_rows(path, found)
@@ -49,9 +47,9 @@ def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
 
     inputs = [
         trainer.keys["prompts"], trainer.identities["reasoning"], trainer.identities["reasoning tokenizer"],
-        args.max_new_tokens, trainer.decoding("reasoning"), args.seed,
-        args.think_end, args.chat, args.per_device_batch_size, args.bf16, args.save_rows,
-        trainer.identities["engine"], trainer.identities["traces"],
+        args.max_new_tokens, trainer.decoding("reasoning"), args.seed, args.think_end, trainer.chats.settings(),
+        args.per_device_batch_size, args.bf16, args.save_rows, trainer.identities["engine"],
+        trainer.identities["traces"],
     ]  # fmt: skip
     part = None if args.traces else partial(make_traces, trainer, prompts)
     return trainer.stage("traces", inputs, make, lambda: read_rows(path, Trace), part=part)
@@ -64,7 +62,7 @@ def imported(trainer: SteeringTrainer, path: Path) -> list[Trace]:
         InputError: traces whose ids are not those of their text: another tokenizer made them.
     """
     args, tokenizer = trainer.args, trainer.pair.reasoning.tokenizer
-    read = read_traces(path, partial(encode_trace, tokenizer, marker=args.think_end, chat=args.chat))
+    read = read_traces(path, partial(encode_trace, tokenizer, marker=args.think_end, chats=trainer.chats))
     found = [placed_again(tokenizer, trace) for trace in read]
     wrong = [
         Problem(
