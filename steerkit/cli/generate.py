@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from steerkit.chats import Chat
 
 
 def generate(
     model: Annotated[str, typer.Argument(help="Model to steer: `source:name`, a folder, a .gguf file or a hub id.")],
     vector: Annotated[Path, typer.Argument(help="Vector file, e.g. runs/NAME/vectors/….safetensors.")],
     prompt: Annotated[str, typer.Argument(help="Text of the prompt; - reads it from standard input.")],
+    system: Annotated[str, typer.Option(help="Text of a system message before the prompt.")] = "",
+    begin: Annotated[str, typer.Option(help="Text that the model's answer begins with; it is continued.")] = "",
+    template_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE (YAML) for the chat template, e.g. enable_thinking=false. Repeatable."),
+    ] = None,
     strength: Annotated[
         list[float] | None, typer.Option("--strength", "-s", help="Multiplier of the vector's scale. Repeatable.")
     ] = None,
@@ -48,6 +59,8 @@ def generate(
     from rich.text import Text
 
     from steerkit import registry
+    from steerkit.chat_format import ChatFormat, in_words
+    from steerkit.chats import identity
     from steerkit.errors import SteerkitError, nearest
     from steerkit.generation import GenerationRow
     from steerkit.generation import generate as run
@@ -56,7 +69,8 @@ def generate(
     from steerkit.noise import key_of
     from steerkit.sampling import Sampling
     from steerkit.steering import Tokens
-    from steerkit.tokens import decode, format_prompt
+    from steerkit.tokens import decode
+    from steerkit.trace import Prompt
     from steerkit.vector import SteeringVector
 
     if tokens not in get_args(Tokens):
@@ -67,13 +81,12 @@ def generate(
     if model_sampling and sampling.model_fields_set:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in sampling.model_fields_set)
         raise SteerkitError(f"--model-sampling takes the model's own settings; leave {given} out")
-    text = sys.stdin.read() if prompt == "-" else prompt
-    if not text.strip():
-        raise SteerkitError("the prompt is empty")
+    chat = _chat(sys.stdin.read() if prompt == "-" else prompt, system, begin)
     loaded = SteeringVector.load(vector)
     edit_by = registry.get("steerers", steerer)()
     lm = load_model(model, bf16=bf16, device_map=device_map)
-    ids, key = format_prompt(lm.tokenizer, text), key_of(seed, text)
+    chats = ChatFormat(lm.tokenizer, arguments=_arguments(template_arg or ()))
+    ids, key = chats.ids(chat), key_of(seed, identity(chat))
     strengths = [0.0, *(strength or [1.0])]
     rows = [
         GenerationRow(ids, key, loaded.edit(lm, edit_by, s, layer=layer, tokens=tokens, key=key) if s else None)  # type: ignore[arg-type]
@@ -85,6 +98,8 @@ def generate(
     console = Console(markup=False, emoji=False)
     if model_sampling:
         console.print(f"sampled with {sampling}, as the generation_config of {model} says", highlight=False)
+    for line in in_words({"chats": chats.check([Prompt(id="the prompt", prompt=chat)])}):
+        console.print(line, style="dim", highlight=False)
     width = max(30, console.width // min(len(texts), 3) - 2)
     console.print(
         Columns(
@@ -95,3 +110,30 @@ def generate(
     broken = [f"strength {s:g}: {t.broken}" for s, t in zip(strengths, texts, strict=True) if t.broken]
     if broken:
         raise SteerkitError("\n  ".join([f"{lm.name}: texts that broke off (lower the strength):", *broken]))
+
+
+def _chat(prompt: str, system: str, begin: str) -> Chat:
+    """The prompt as it was given, or as a chat. Raises: SteerkitError when one of its texts is empty or no text."""
+    from steerkit.chats import parse_chat
+    from steerkit.errors import SteerkitError
+
+    turns = (("system", system), ("user", prompt), ("assistant", begin))
+    messages = [{"role": role, "content": text} for role, text in turns if text or role == "user"]
+    chat, wrong = parse_chat(messages if system or begin else prompt)
+    if wrong:
+        raise SteerkitError(f"the prompt{':' if wrong[0].startswith('message ') else ''} {wrong[0]}")
+    return chat
+
+
+def _arguments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Values read as in a recipe. Raises: InputError for one that is not NAME=VALUE."""
+    from steerkit.errors import InputError, Problem
+    from steerkit.recipe_yaml import Document
+
+    document = Document()
+    for assignment in assignments:
+        document.set(assignment)
+    if document.problems:
+        problems = [Problem(p.where.replace("--set", "--template-arg"), p.message) for p in document.problems]
+        raise InputError("--template-arg", problems)
+    return document.data

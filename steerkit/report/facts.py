@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from steerkit.chat_format import in_words
 from steerkit.report import words
 from steerkit.report.run import Run
 from steerkit.report.tabulate import Table
@@ -31,6 +32,7 @@ def data_lines(run: Run) -> list[str]:
     lines = []
     if splits:
         lines.append("Prompts, disjoint: " + ", ".join(f"{n:,} to {name}" for name, n in splits.items()) + ".")
+    lines += [line for key in ("chats", "opened_twice") for line in in_words(_logged(run, key))]
     traces = _logged(run, "traces")
     if traces:
         lines.append(f"Traces: {traces['traces']:,}, {words.number(traces.get('mean_tokens'), 1)} tokens in the mean.")

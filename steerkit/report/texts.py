@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
+from steerkit.chats import parse_chat
 from steerkit.conditions import Condition
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Judge
@@ -65,9 +66,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Shown:
-    """A test prompt and its texts under each condition."""
+    """A test prompt, as (role, text) of its messages, and its texts under each condition. A text has no role."""
 
-    prompt: str
+    prompt: list[tuple[str, str]]
     texts: list[Text]
 
 
@@ -95,8 +96,13 @@ def browse(run: Run) -> tuple[list[Shown], str]:
             for key in keys
         ]  # fmt: skip
         if own:
-            shown.append(Shown(str(prompt["prompt"]), own))
+            shown.append(Shown(_messages(prompt["prompt"]), own))
     return shown, note
+
+
+def _messages(prompt: object) -> list[tuple[str, str]]:
+    chat, _ = parse_chat(prompt)
+    return [("", chat)] if isinstance(chat, str) else [(str(m.role), m.content) for m in chat]
 
 
 def _conditions(run: Run, generations: Sequence[Row]) -> list[tuple[str, str | None]]:

@@ -317,11 +317,11 @@ def test_the_files_that_a_source_reads(tmp_path: Path) -> None:
     """A run makes its prompts again when one of them has changed."""
     first = Path(write(tmp_path / "mine" / "a.jsonl", json.dumps(ROWS[0])))
     second = Path(write(tmp_path / "mine" / "b" / "c.jsonl", json.dumps(ROWS[0])))
-    assert JsonlPrompts(path=str(first)).files() == [first]
-    assert DatasetPrompts(path=str(tmp_path / "mine")).files() == [first, second]
-    assert DatasetPrompts(path="json", data_files=str(tmp_path / "mine" / "*.jsonl")).files() == [first]
-    assert DatasetPrompts(path="someone/none").files() == []
-    assert PocketPrompts().files() == ()
+    assert JsonlPrompts(path=str(first)).config.reads() == {"path": [first]}
+    assert DatasetPrompts(path=str(tmp_path / "mine")).config.reads()["path"] == [first, second]
+    assert DatasetPrompts(path="json", data_files=str(tmp_path / "mine" / "*.jsonl")).config.reads()["data_files"] == [first]
+    assert DatasetPrompts(path="someone/none").config.reads() == {"path": [], "data_files": []}
+    assert PocketPrompts().config.reads() == {}
 
 
 def test_pocket_answers_are_checked() -> None:
