@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from steerkit.errors import SteerkitError
+from steerkit.text_files import not_utf8
 
 LARGEST = 256 * 1024  # bytes of a file
 MOST = 50_000  # values, each alias counted as all that it stands for
@@ -31,7 +32,7 @@ def read_text(path: Path, name: str | None = None) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SteerkitError(f"{name}: can't be read: not UTF-8 ({error})") from error
+        raise SteerkitError(not_utf8(path)) from error
 
 
 def compose(text: str, loader: Any = yaml.SafeLoader) -> yaml.Node | None:

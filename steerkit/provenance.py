@@ -7,12 +7,11 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from steerkit import registry
 from steerkit.arguments import PluginSpec, SteeringArguments, plugin_fields
 from steerkit.chats import to_json
 from steerkit.files import atomic, digest
+from steerkit.recipe_yaml import dump
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
@@ -97,7 +96,7 @@ def write_recipe(trainer: SteeringTrainer) -> None:
             "model": reasoning.name, "fingerprint": reasoning.fingerprint, "same_model": trainer.pair.same,
         },
     }  # fmt: skip
-    text = yaml.safe_dump({**settings_of(trainer), "made_with": made}, sort_keys=False, allow_unicode=True, width=110)
+    text = dump({**settings_of(trainer), "made_with": made}, width=110)
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         temporary.write_text("# The recipe as it was run: every default filled in, and what it was run with.\n" + text)
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from steerkit import registry, trust
@@ -16,7 +15,7 @@ from steerkit.arguments import PluginSpec, Recipe, plugin_fields
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.methods import method_problems
 from steerkit.metrics import OWN, MetricsError, run_metrics
-from steerkit.recipe_yaml import Document, Key, read_yaml
+from steerkit.recipe_yaml import Document, Key, dump, read_yaml
 from steerkit.sources import checks_answers
 
 
@@ -326,8 +325,7 @@ def _emit(model: BaseModel, lines: list[str], pad: str, documented: bool, kinds:
 def _entry(name: str, value: Any, pad: str) -> list[str]:
     """``name: value`` on one line, or a block below it when mappings are nested."""
     nested = isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values())
-    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 1000}
-    text = yaml.safe_dump(value, default_flow_style=not nested, **style).removesuffix("\n...\n").rstrip()
+    text = dump(value, default_flow_style=not nested, width=1000).removesuffix("\n...\n").rstrip()
     if nested:
         return [f"{pad}{name}:", *(f"{pad}  {line}" for line in text.splitlines())]
     return [f"{pad}{name}: {text}"]

@@ -20,6 +20,10 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's scalars: `no`, `on` and 12:30 are text, 1e-4 is a number."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that also quotes a text which `_Loader` would read as a number (1e5)."""
+
+
 _Loader.yaml_implicit_resolvers = {}
 for tag, pattern, first in (
     ("null", r"^(?:~|null|Null|NULL|)$", "~nN"),
@@ -28,7 +32,8 @@ for tag, pattern, first in (
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
     ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
+    for kind in (_Loader, _Dumper):
+        kind.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^$"), [""])
 _PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
@@ -93,6 +98,11 @@ class Document:
         self.places |= inner.places | {key: where}
         self.problems += inner.problems
         self.given.add(key)
+
+
+def dump(value: Any, **style: Any) -> str:
+    """YAML of plain data that `read_yaml` reads back as it was, keys in their order."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style))
 
 
 def read_yaml(path: Path, shown: str | None = None) -> Document:

@@ -28,14 +28,26 @@ COMPARISON_COLUMNS = (
     "pairing_gain", "chosen",
 )  # fmt: skip
 
-
-NAMES = frozenset(
-    {
-        "experiment", "split", "source", "target", "method", "pool", "metric", "judge", "scale", "label", "reference",
-        "vs_method", "vs_source", "vs_target", "unembedding",
-    }
-)  # fmt: skip
-"""Columns that hold names, of which one may look like a number (a label ``1``, ``nan`` or ``True``)."""
+TEXT_COLUMNS = frozenset(
+    [
+        "experiment",
+        "split",
+        "source",
+        "target",
+        "method",
+        "pool",
+        "metric",
+        "judge",
+        "scale",
+        "vs_method",
+        "vs_source",
+        "vs_target",
+        "label",
+        "reference",
+        "unembedding",
+    ]
+)
+"""Columns of all tables of a run that hold names: a label called 007, NA or True stays that."""
 
 
 def result_rows(
@@ -159,9 +171,11 @@ def _cell(value: Any) -> Any:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Rows of `write_csv`: numbers as numbers, booleans as booleans, names as texts, empty cells as None."""
+    """Rows of `write_csv`: `TEXT_COLUMNS` as text, else numbers and booleans as such; empty cells as None."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [{k: v or None if k in NAMES else _parse(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [
+            {k: (v or None) if k in TEXT_COLUMNS else _parse(v) for k, v in row.items()} for row in csv.DictReader(file)
+        ]
 
 
 def read_header(path: Path) -> list[str]:

@@ -319,7 +319,8 @@ def test_the_files_that_a_source_reads(tmp_path: Path) -> None:
     second = Path(write(tmp_path / "mine" / "b" / "c.jsonl", json.dumps(ROWS[0])))
     assert JsonlPrompts(path=str(first)).config.reads() == {"path": [first]}
     assert DatasetPrompts(path=str(tmp_path / "mine")).config.reads()["path"] == [first, second]
-    assert DatasetPrompts(path="json", data_files=str(tmp_path / "mine" / "*.jsonl")).config.reads()["data_files"] == [first]
+    pattern = str(tmp_path / "mine" / "*.jsonl")
+    assert DatasetPrompts(path="json", data_files=pattern).config.reads()["data_files"] == [first]
     assert DatasetPrompts(path="someone/none").config.reads() == {"path": [], "data_files": []}
     assert PocketPrompts().config.reads() == {}
 
