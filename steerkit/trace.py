@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import jsonlines
 
 from steerkit.chats import Chat, parse_chat
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.strict_json import loads
-from steerkit.text_files import LONGEST, open_text
+from steerkit.text_files import lines_of, open_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +173,7 @@ def read_jsonl(path: Path, problems: list[Problem], *, keep_numbers: bool = Fals
         SteerkitError: the file can't be read, or is not UTF-8.
     """
     with open_text(path) as file:
-        reader = jsonlines.Reader(_lines(file, path), loads=partial(loads, keep_numbers=keep_numbers))
+        reader = jsonlines.Reader(lines_of(file, path), loads=partial(loads, keep_numbers=keep_numbers))
         found = []
         number = 0
         while True:
@@ -185,13 +185,6 @@ def read_jsonl(path: Path, problems: list[Problem], *, keep_numbers: bool = Fals
             except jsonlines.InvalidLineError as error:
                 if str(error.line).strip():
                     problems.append(Problem(f"{path}:{number}", f"not a JSON line ({error.__cause__ or error})"))
-
-
-def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    while line := file.readline(LONGEST + 1):
-        if len(line) > LONGEST:
-            raise SteerkitError(f"{path}: has a line of more than {LONGEST // 2**20} MiB, which no row of text takes")
-        yield line
 
 
 def _required(kind: type) -> str:

@@ -24,7 +24,8 @@ import steerkit
 from steerkit.errors import SteerkitError
 from steerkit.importing import read_spans
 from steerkit.loading import load_model
-from steerkit.trace import LONGEST, Span, Trace, read_rows
+from steerkit.text_files import LONGEST
+from steerkit.trace import Span, Trace, read_rows
 
 SOURCES = [Path(steerkit.__file__).parent, Path(steerkit.__file__).parent.parent / "plugins"]
 

@@ -21,6 +21,7 @@ from typing import Any
 SECONDS = 10
 MEBIBYTES = 1024
 TEXT = "It is 4. Wait, is that 4? It is 4."
+CHAT = {"prompt": [{"role": "system", "content": "Add."}, {"role": "user", "content": [{"type": "text", "text": "2"}]}]}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,28 @@ def prompts(path: Path) -> None:
     from steerkit_plugins.prompts.jsonl import JsonlPrompts
 
     JsonlPrompts(path=str(path)).read({"extract": 1, "choose": 1, "test": 1}, 0)
+
+
+def csv_table(path: Path) -> None:
+    from steerkit_plugins.prompts.written import csv_rows
+
+    _prompts_of(lambda problems: csv_rows(path, "mine", ",", problems))
+
+
+def json_table(path: Path) -> None:
+    from steerkit_plugins.prompts.written import json_rows
+
+    _prompts_of(lambda problems: json_rows(path, "mine", problems))
+
+
+def _prompts_of(read: Callable[[Any], Any]) -> None:
+    from steerkit.errors import InputError, Problem
+    from steerkit.rows import prompts_of
+
+    problems: list[Problem] = []
+    prompts_of(read(problems), problems)
+    if problems:
+        raise InputError("mine", problems)
 
 
 def traces(path: Path) -> None:
@@ -256,8 +279,14 @@ TARGETS: dict[str, Target] = {
     "preset": Target(".yaml", preset, _recipes),
     "run-recipe": Target(".yaml", run_recipe, _recipes),
     "taxonomy": Target(".yaml", taxonomy, lambda: [b"- a: what a is\n- b: what b is\n", b"- &a {a: b}\n- *a\n"]),
-    "prompts": Target(".jsonl", prompts, lambda: [_lines(*({"prompt": f"q{i}", "id": i} for i in range(4)))]),
-    "traces": Target(".jsonl", traces, lambda: [_lines(OWN), _lines({"prompt": "2 + 2?", "trace": TEXT})]),
+    "prompts": Target(
+        ".jsonl", prompts, lambda: [_lines(*({"prompt": f"q{i}", "id": i} for i in range(4))), _lines(CHAT)]
+    ),
+    "csv": Target(".csv", csv_table, lambda: [b'id,prompt\n007,"2 + 2, or\n3?"\n8,NA\n']),
+    "json": Target(".json", json_table, lambda: [_lines(CHAT), b'[{"prompt": "x", "id": 2.50}, {"prompt": "y"}]']),
+    "traces": Target(
+        ".jsonl", traces, lambda: [_lines(OWN), _lines({"prompt": "2 + 2?", "trace": TEXT}), _lines({**OWN, **CHAT})]
+    ),
     "spans": Target(".jsonl", spans, lambda: [_lines(SPAN), _lines({"id": "t0", "annotated": TAGGED})]),
     "annotations": Target(".jsonl", annotation_log, lambda: [_logged()]),
     "human": Target(".jsonl", human, lambda: [_logged(), _lines(SPAN)]),

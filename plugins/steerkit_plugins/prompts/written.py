@@ -8,11 +8,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from steerkit.errors import Problem, SteerkitError
 from steerkit.strict_json import loads
-from steerkit.text_files import LONGEST, open_text
+from steerkit.text_files import LONGEST, lines_of, open_text
 from steerkit.trace import read_jsonl
 
 LARGEST = 2**30  # bytes of a file with one JSON list
@@ -29,7 +29,7 @@ def csv_rows(path: Path, shown: str, delimiter: str, problems: list[Problem]) ->
     """
     csv.field_size_limit(LONGEST)
     with open_text(path, newline="") as file:
-        reader = _records(file, delimiter, shown, problems)
+        reader = _records(lines_of(file, path), delimiter, shown, problems)
         header = next(reader, (1, []))[1]
         if twice := sorted({name for name in header if header.count(name) > 1}):
             problems.append(Problem(f"{shown}:1", f"has the column {twice[0]!r} twice"))
@@ -44,9 +44,11 @@ def csv_rows(path: Path, shown: str, delimiter: str, problems: list[Problem]) ->
     return found
 
 
-def _records(file: TextIO, delimiter: str, shown: str, problems: list[Problem]) -> Iterator[tuple[int, list[str]]]:
+def _records(
+    lines: Iterable[str], delimiter: str, shown: str, problems: list[Problem]
+) -> Iterator[tuple[int, list[str]]]:
     """(first line, cells) of each record that is not blank."""
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -72,10 +74,7 @@ def json_rows(path: Path, shown: str, problems: list[Problem]) -> Rows:
 
 def _is_list(path: Path) -> bool:
     with open_text(path) as file:
-        while text := file.read(1024):
-            if text.strip():
-                return text.lstrip().startswith("[")
-    return False
+        return file.read(LONGEST).lstrip().startswith("[")
 
 
 def _list(path: Path, shown: str) -> list[Any]:
