@@ -213,7 +213,8 @@ class SteeringArguments(Config):
     """What the score judge's rates per word (`share of words`, as b) are per: words, or tokens of the same text. Its
     other metrics stay as they are; where it has no such rate, tokens are refused."""
     think_end: str = "</think>"
-    """Text that ends the reasoning; words and sentences after it are not judged."""
+    """Text that ends the reasoning; words and sentences after it are not judged. Where the prompt itself has it
+    (`enable_thinking: false`), all that is generated counts as the answer."""
     chat: Literal["auto", "yes", "no"] = "auto"
     """Whether prompts go through the chat template; `auto`: when the tokenizer has one."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -224,7 +225,8 @@ class SteeringArguments(Config):
     same."""
 
     traces: str | None = None
-    """jsonl of traces to use in place of generated ones: steerkit's own, or rows with id, prompt and trace."""
+    """jsonl of traces to use in place of generated ones: steerkit's own, or rows with id, prompt (a text or messages)
+    and trace, or with messages whose last one is the trace."""
     spans: str | None = None
     """jsonl of labelled spans to use in place of the judge's: steerkit's own, or rows with id and annotated
     (tagged text), which is aligned to the traces."""

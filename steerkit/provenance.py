@@ -98,7 +98,8 @@ def write_recipe(trainer: SteeringTrainer) -> None:
     }  # fmt: skip
     text = dump({**settings_of(trainer), "made_with": made}, width=110)
     with atomic(trainer.folder / "recipe.yaml") as temporary:
-        temporary.write_text("# The recipe as it was run: every default filled in, and what it was run with.\n" + text)
+        about = "# The recipe as it was run: every default filled in, and what it was run with.\n"
+        temporary.write_text(about + text, encoding="utf-8")
 
 
 def _model_name(model: Any) -> str | None:

@@ -313,6 +313,17 @@ def test_the_offline_switch_is_named_for_the_hub_alone(tmp_path: Path) -> None:
         assert "OFFLINE" not in str(caught.value)
 
 
+def test_the_documented_rows_are_taken(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    (tmp_path / "p.jsonl").write_text(text.split("```json\n")[1].split("```")[0], encoding="utf-8")
+    found = JsonlPrompts(path=str(tmp_path / "p.jsonl")).read({"extract": 1, "choose": 1, "test": 1}, seed=0)
+    assert {p.id: (type(p.prompt), p.answer) for p in found} == {
+        "p00000": (str, ""),
+        "007": (tuple, "12"),
+        "p00002": (tuple, ""),
+    }
+
+
 def test_the_files_that_a_source_reads(tmp_path: Path) -> None:
     """A run makes its prompts again when one of them has changed."""
     first = Path(write(tmp_path / "mine" / "a.jsonl", json.dumps(ROWS[0])))
