@@ -28,8 +28,11 @@ def test_score_is_the_mean_keyword_logit(lm, direction, final_norm: bool) -> Non
 def test_a_word_inside_a_token_counts(llama, direction) -> None:
     inside = LogitLens(llama, ["ai"])  # "wait"
     assert inside.keywords.tolist() == [3]
-    with pytest.raises(SteerkitError, match=r"no token contains 'zebra'; change lens\.words"):
-        LogitLens(llama, ["zebra"])
+    assert LogitLens(llama, ["**Wait,**"]).keywords.tolist() == [3]  # signs at its edges are no part of a word
+    with pytest.raises(SteerkitError, match=r"no token contains 'zebra' or 'hold on'; change lens\.words"):
+        LogitLens(llama, ["wait", "zebra", "hold on"])
+    with pytest.raises(SteerkitError, match=r"no token contains '\.\.\.'; change"):
+        LogitLens(llama, ["...", "wait"])
 
 
 def test_an_unembeddings_bias_says_nothing_about_the_direction(direction) -> None:

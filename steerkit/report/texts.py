@@ -210,9 +210,9 @@ def pieces(
     shade_at = {start: shade for start, end, shade in shades if start < end}
     inside = [_inside(cuts, spans) for spans in (judged, marked, windows)]
     found, shade = [], 0
-    for (a, b), *marks_here in zip(pairwise(cuts), *inside, strict=True):
+    for (a, b), in_judged, in_marked, in_window in zip(pairwise(cuts), *inside, strict=True):
         shade = shade_at.get(a, shade)
-        found.append(Piece(text[a:b], *marks_here, shade))
+        found.append(Piece(text[a:b], in_judged, in_marked, in_window, shade))
     return [piece for piece in _joined(found) if piece.text]
 
 

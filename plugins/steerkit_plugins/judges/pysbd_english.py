@@ -19,7 +19,7 @@ _NUMBER = r"\d++(?=[,\s-]),?+\s?+-?+\s?+"  # and what separates it from the next
 _NUMBERS = rf"\[((?:{_NUMBER})*+)\d{{1,3}}\]"
 
 
-class _Abbreviations(English.AbbreviationReplacer):  # type: ignore[misc]
+class _Abbreviations(English.AbbreviationReplacer):
     def search_for_abbreviations_in_string(self, text: str) -> str:
         self._replaced: set[str] = set()
         return str(super().search_for_abbreviations_in_string(text))
@@ -33,7 +33,7 @@ class _Abbreviations(English.AbbreviationReplacer):  # type: ignore[misc]
         return str(super().scan_for_replacements(txt, am, ind, char_array))
 
 
-class _Lists(ListItemReplacer):  # type: ignore[misc]
+class _Lists(ListItemReplacer):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._replaced: set[tuple[Any, ...]] = set()
@@ -51,21 +51,23 @@ class _Lists(ListItemReplacer):  # type: ignore[misc]
         return not known
 
 
-class _Ellipses(English.EllipsisRules):  # type: ignore[misc]
+class _Ellipses(English.EllipsisRules):
     All = [  # noqa: RUF012
         Rule(r"(?<=[a-z])(\.\s){3}\.$", rule.replacement) if rule is English.EllipsisRules.FourSpaceRule else rule
         for rule in English.EllipsisRules.All
     ]
 
 
-class EnglishRules(English):  # type: ignore[misc]
+class EnglishRules(English):
     AbbreviationReplacer = _Abbreviations
     EllipsisRules = _Ellipses
     SENTENCE_BOUNDARY_REGEX = English.SENTENCE_BOUNDARY_REGEX + "|[☉☈☇☄]"
     NUMBERED_REFERENCE_REGEX = rf"(?<=[^\d\s])(\.|∯)(({_NUMBERS})+|((\d{{1,3}}\s?)?\d{{1,3}}))(\s)(?=[A-Z])"
 
 
-class _Processor(Processor):  # type: ignore[misc]
+class _Processor(Processor):
+    text: str
+
     def process(self) -> list[str]:
         """As pySBD's, with the list items above."""
         self.text = _Lists(self.text.replace("\n", "\r")).add_line_break()
