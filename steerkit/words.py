@@ -14,9 +14,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
+_PIECE = re.compile(r"\S+")
 _SIGNS = "".join(character for character in map(chr, range(128)) if not character.isalnum())
 _SAME = dict.fromkeys(map(ord, "‘’‛ʼ"), "'") | dict.fromkeys(map(ord, "‐‑"), "-")
 _INVISIBLE = re.compile("[\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]")
@@ -48,17 +49,20 @@ class Word(NamedTuple):
     joined: bool = False
 
 
-def split_words(text: str) -> list[Word]:
+@lru_cache(maxsize=16)  # several figures of one text are taken in a row
+def split_words(text: str) -> tuple[Word, ...]:
     """Words of a text, in order."""
+    if text.isascii():
+        return tuple(Word(m[0].strip(_SIGNS).lower(), m.start(), m.end()) for m in _PIECE.finditer(text))
     letter_or_sign, parts = _patterns()
     found: list[Word] = []
-    for match in re.finditer(r"\S+", text):
+    for match in _PIECE.finditer(text):
         piece = match[0]
         if piece.isascii() or not letter_or_sign.search(piece):
             found.append(Word(plain(piece), match.start(), match.end()))
         else:
             found += _cut(piece, match.start(), parts) or [Word("", match.start(), match.end())]
-    return found
+    return tuple(found)
 
 
 def _cut(piece: str, at: int, parts: re.Pattern[str]) -> list[Word]:
