@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "steerkit.arguments": ["Recipe", "SteeringArguments"],
     "steerkit.callbacks": ["SteeringCallback"],
+    "steerkit.chats": ["Message"],
     "steerkit.errors": ["InputError", "SteerkitError"],
     "steerkit.extraction": ["Item", "extract"],
     "steerkit.fitting": ["fit"],
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.arguments import Recipe as Recipe
     from steerkit.arguments import SteeringArguments as SteeringArguments
     from steerkit.callbacks import SteeringCallback as SteeringCallback
+    from steerkit.chats import Message as Message
     from steerkit.errors import InputError as InputError
     from steerkit.errors import SteerkitError as SteerkitError
     from steerkit.extraction import Item as Item

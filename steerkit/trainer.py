@@ -199,6 +199,7 @@ class SteeringTrainer:
             self._check_layers()
             self.identities = stages.identities(self)  # files may have changed since an earlier run of this object
             sampling = self.sampling
+            self.chats.settings()  # a wrong template argument is found before anything is written or paid for
             with self.folder.held():
                 self.folder.claim(settings_of(self), self._update, made_of=self.identities.values())
                 for other in merge:

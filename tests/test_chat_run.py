@@ -117,6 +117,20 @@ def test_chats_of_a_jsonl_file_reach_the_model(tmp_path: Path) -> None:
     assert texts[rows[3]["id"]].endswith("\n<think>First Sunday")
 
 
+def test_a_wrong_template_argument_ends_a_run_before_it_begins(steerkit: Steerkit, tmp_path: Path) -> None:
+    for key, value, said in (
+        (
+            "chat_template_kwargs.enable_thinking",
+            "false",
+            "chat_template_kwargs.enable_thinking: the chat template never",
+        ),
+        ("chat_date", "2024-02-30", "--set chat_date=2024-02-30: chat_date: must be a day, YYYY-MM-DD"),
+    ):
+        done = steerkit("recipe", "run", "backtracking", "--out", "run", "--set", f"{key}={value}")
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert not (tmp_path / "run" / "prompts.jsonl").exists()
+
+
 def test_prompts_are_made_again_when_their_file_has_changed(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [{"prompt": f"question {i}"} for i in range(4)])
 
