@@ -172,7 +172,7 @@ class RunFolder:
                 f"{self.path}: {'; '.join(said)}. Choose another folder with --out, or give --update to redo here what "
                 f"{'these settings change' if different else 'depends on that'} (the rest is kept)"
             )
-        if before != recipe or self._state.get("made_of") != known:
+        if before is None or different or self._state.get("made_of") != known:
             self._state |= {"recipe": recipe, "made_of": known}
             self._save()
 
@@ -206,9 +206,15 @@ class RunFolder:
         return True
 
     def finish(
-        self, stage: str, key: str, files: Sequence[str], seconds: float, *, sealed: bool | Collection[str] = True,
+        self,
+        stage: str,
+        key: str,
+        files: Sequence[str],
+        seconds: float,
+        *,
+        sealed: bool | Collection[str] = True,
         made_of: Mapping[str, Mapping[str, str]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Record that a stage is done and what its files are. A stage that had sealed one of them otherwise is no more.
 
         Args:
@@ -309,7 +315,8 @@ def differences(before: Any, after: Any, name: str = "") -> list[str]:
     """Settings that differ, each in words."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = [*before, *(key for key in after if key not in before)]
-        return [d for key in keys for d in differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))]
+        found = [d for key in keys for d in differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))]
+        return found or ([f"{name} is in another order"] if list(before) != list(after) else [])
     return [] if before == after else [f"{name} is {_short(after)} and was {_short(before)}"]
 
 

@@ -36,7 +36,7 @@ class Identity:
 
     def key(self) -> Any:
         """JSON that differs when results may. Data files count by their contents, which `settings` holds."""
-        return [self.settings, dict(self.code)]
+        return [_in_order(self.settings), dict(self.code)]
 
     def versions(self) -> dict[str, str]:
         """Digest or version of everything that it is made of, for `changes`."""
@@ -90,6 +90,13 @@ def plain(value: Any) -> Any:
     if hasattr(type(value), "model_fields"):
         return {name: plain(getattr(value, name)) for name in type(value).model_fields}
     return to_jsonable_python(value)
+
+
+def _in_order(value: Any) -> Any:
+    """JSON in which the order of a mapping counts: patterns, say, may be tried one after the other."""
+    if isinstance(value, Mapping):
+        return [[name, _in_order(item)] for name, item in value.items()]
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def changes(before: Mapping[str, str], now: Identity) -> list[str]:

@@ -53,14 +53,16 @@ class Methods:
 def method_names(fitter: str, steerers: Sequence[Settings], labels: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names of the baselines by steerer and by label: plain ones, and where one is taken it says what it is, too."""
     taken = {UNSTEERED, fitter}
-    named: list[list[str]] = []
+    named = []
     for names, kind in ((told_apart(steerers), "steerer"), (labels, "label")):
-        named.append([])
+        found = []
         for name in names:
             while name in taken:
                 name += f" ({kind})"
             taken.add(name)
-            named[-1].append(name)
+            found.append(name)
+        named.append(found)
+        taken |= {str(each["name"]) for each in steerers}  # which their own names may say more than
     return named[0], named[1]
 
 

@@ -21,15 +21,28 @@ if TYPE_CHECKING:
 
 CONFIGURATION = ("config.json", "adapter_config.json")
 TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 VOLATILE = frozenset(
     {
-        "_name_or_path", "name_or_path", "transformers_version", "peft_version", "base_model_name_or_path",
-        "tokenizer_file", "special_tokens_map_file",
+        "_name_or_path",
+        "name_or_path",
+        "transformers_version",
+        "peft_version",
+        "base_model_name_or_path",
+        "tokenizer_file",
+        "special_tokens_map_file",
     }
-)  # fmt: skip
+)
 """Keys that say where a file came from, and nothing of the model."""
 SMALL = 2**20  # bytes
 

@@ -51,7 +51,7 @@ def settings_of(trainer: SteeringTrainer) -> dict[str, Any]:
         "base": _model_name(base),
         "reasoning": _model_name(reasoning),
         "adapter": adapter,
-        "id_map": {str(k): v for k, v in id_map.items()},
+        "id_map": {str(k): v for k, v in sorted(id_map.items())},
         "prompts": prompt_settings(trainer),
         **settings,
     }

@@ -13,6 +13,7 @@ import pytest
 from steerkit import registry
 from steerkit.arguments import PluginSpec
 from steerkit.errors import SteerkitError
+from steerkit.folder import differences
 from steerkit.identity import changes, made_of, plugin_identity
 from steerkit.recipe import load_recipe
 
@@ -75,7 +76,7 @@ def load(path: Path) -> tuple[Any, Any]:
         ("from importlib import import_module", "h = import_module('.helper', __package__)", "h.answer()", "helper.py"),
         ("import importlib as i\nh = i.import_module('.hel' + 'per', __package__)", "pass", "h.answer()", "helper.py"),
     ],
-)  # fmt: skip
+)
 def test_helpers_count_and_are_loaded_again(here: Path, imports: str, inside: str, value: str, helper: str) -> None:
     path = write(here / "mine.py", imports=imports, inside=inside, value=value)
     if helper.startswith("kit"):
@@ -229,6 +230,17 @@ def test_explicit_defaults_are_no_other_plugin_and_how_is_not_what() -> None:
     assert PluginSpec(name="llm").settings("judges") == PluginSpec(name="llm", timeout=5).settings("judges")
 
 
+def test_the_order_of_a_mapping_counts() -> None:
+    """The rules judge tries its labels one after the other."""
+    patterns = {"backtracking": ["^Wait"], "doubt": ["^W"]}
+    turned = dict(reversed(patterns.items()))
+    one, other = (PluginSpec(name="rules", patterns=p).identity("judges") for p in (patterns, turned))
+    assert one.key() != other.key()
+    assert differences({"span_judge": {"patterns": patterns}}, {"span_judge": {"patterns": turned}}) == [
+        "span_judge.patterns is in another order"
+    ]
+
+
 def test_options_without_an_order_are_the_same_in_every_process(here: Path) -> None:
     path = write(here / "mine.py")
     path.write_text(path.read_text().replace("gain: float = 1.0", "gain: frozenset[str] = frozenset('abcdefgh')"))
@@ -262,7 +274,7 @@ def edited(kind: str, spec: dict[str, Any], path: Path) -> tuple[list[str], bool
         ("judges", {"name": "human", "labels": ["ann.jsonl"], "traces": "t.jsonl"}, "t.jsonl"),
         ("judges", {"name": "llm", "taxonomy": "labels.yaml"}, "labels.yaml"),
     ],
-)  # fmt: skip
+)
 def test_data_files_count_by_their_contents(here: Path, kind: str, spec: dict[str, Any], file: str) -> None:
     for name in {file, "ann.jsonl", "a.jsonl"}:
         (here / name).parent.mkdir(exist_ok=True)
@@ -348,9 +360,13 @@ def test_a_distribution_counts_by_version_and_by_source_where_the_version_stays(
 
 def test_a_built_in_counts_by_its_own_source() -> None:
     """So that an upgrade that leaves a plugin alone leaves alone what it made."""
-    rules, keyword = (PluginSpec(name=name, **options).identity("judges") for name, options in (
-        ("rules", {"patterns": {"a": ["b"]}}), ("keyword", {}),
-    ))  # fmt: skip
+    rules, keyword = (
+        PluginSpec(name=name, **options).identity("judges")
+        for name, options in (
+            ("rules", {"patterns": {"a": ["b"]}}),
+            ("keyword", {}),
+        )
+    )
     assert rules.code[""].startswith("sha256:") and rules.code != keyword.code
 
 
@@ -388,12 +404,18 @@ def test_a_notebook(here: Path) -> None:
     function = "def scale(x):\n    return SCALE * x\n"
     helped = "import helper\n" + CELL.format(value="helper.W * hidden")
     steps = [
-        [plain], [edited_], [plain],
-        ["SCALE = 2", function, scaled], ["SCALE = 3"], [function.replace("SCALE", "-SCALE")], ["SCALE = 2", function],
-        [helped], ["from pathlib import Path; Path('helper.py').write_text('W = 2')"],
+        [plain],
+        [edited_],
+        [plain],
+        ["SCALE = 2", function, scaled],
+        ["SCALE = 3"],
+        [function.replace("SCALE", "-SCALE")],
+        ["SCALE = 2", function],
+        [helped],
+        ["from pathlib import Path; Path('helper.py').write_text('W = 2')"],
         ["import torch; TABLE = torch.ones(3)", tensor],
         ["exec(compile(PLAIN, '<nowhere>', 'exec'))"],
-    ]  # fmt: skip
+    ]
     steps[-1].insert(0, f"PLAIN = {plain!r}")
     command = [sys.executable, "-c", NOTEBOOK, json.dumps(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -23,9 +23,21 @@ from steerkit.files import read_whole_lines
 from steerkit.trainer import SteeringTrainer
 
 STAGES = (
-    "prompts", "traces", "spans", "extract base", "extract reasoning", "vectors", "lens", "choose", "test",
-    "projection", "perplexity", "agreement", "results", "report",
-)  # fmt: skip
+    "prompts",
+    "traces",
+    "spans",
+    "extract base",
+    "extract reasoning",
+    "vectors",
+    "lens",
+    "choose",
+    "test",
+    "projection",
+    "perplexity",
+    "agreement",
+    "results",
+    "report",
+)
 ALL = frozenset(STAGES)
 FROM_TRACES = ALL - {"prompts"}
 FROM_SPANS = FROM_TRACES - {"traces"}
@@ -54,12 +66,16 @@ class Flip(steerkit.Steerer):
 """
 HELPER = "from tools.constants import SCALE\n\ndef scaled(direction):\n    return SCALE * direction\n"
 LOCAL = {
-    "source": ("prompts", "prompts.jsonl", "JsonlPrompts"), "labels": ("judges", "judges.rules", "RulesJudge"),
-    "rate": ("judges", "judges.keyword", "KeywordJudge"), "other": ("judges", "judges.keyword", "KeywordJudge"),
+    "source": ("prompts", "prompts.jsonl", "JsonlPrompts"),
+    "labels": ("judges", "judges.rules", "RulesJudge"),
+    "rate": ("judges", "judges.keyword", "KeywordJudge"),
+    "other": ("judges", "judges.keyword", "KeywordJudge"),
     "read": ("extractors", "extractors.offset_window", "OffsetWindow"),
-    "fit": ("fitters", "fitters.dom", "DifferenceOfMeans"), "fit2": ("fitters", "fitters.dom", "DifferenceOfMeans"),
-    "noise": ("steerers", "steerers.gaussian_noise", "GaussianNoise"), "engine": ("engines", "engines.hf", "HFEngine"),
-}  # fmt: skip
+    "fit": ("fitters", "fitters.dom", "DifferenceOfMeans"),
+    "fit2": ("fitters", "fitters.dom", "DifferenceOfMeans"),
+    "noise": ("steerers", "steerers.gaussian_noise", "GaussianNoise"),
+    "engine": ("engines", "engines.hf", "HFEngine"),
+}
 
 
 class Stop(Exception):
@@ -104,15 +120,34 @@ def write_recipe(folder: Path) -> Path:
         shutil.copytree(PocketModels().path(role), folder / role)
     patterns = load_recipe("backtracking").span_judge.options["patterns"]
     settings = {
-        "name": "mine", "extends": "backtracking", "base": "./base", "reasoning": "./reasoning",
+        "name": "mine",
+        "extends": "backtracking",
+        "base": "./base",
+        "reasoning": "./reasoning",
         "plugins": [f"{name}.py" for name in (*LOCAL, "flip")],
         "prompts": {"source": {"name": "my-source", "path": "prompts.jsonl"}, "extract": 24, "choose": 2, "test": 2},
-        "span_judge": {"name": "my-labels", "patterns": patterns}, "score_judge": "my-rate", "agreement": "my-other",
-        "extractor": {"name": "my-read", "sweep": None}, "fitter": "my-fit", "baseline_fitter": "my-fit2",
-        "baseline_labels": ["deduction"], "steerer": "flip", "baselines": ["my-noise"], "engine": "my-engine",
-        "max_new_tokens": 60, "per_device_batch_size": 32, "threads": 1, "strengths": [30], "resamples": 100,
-        "offsets": None, "layers": None, "lens": {}, "projection": {}, "perplexity": True, "output_dir": "run",
-    }  # fmt: skip
+        "span_judge": {"name": "my-labels", "patterns": patterns},
+        "score_judge": "my-rate",
+        "agreement": "my-other",
+        "extractor": {"name": "my-read", "sweep": None},
+        "fitter": "my-fit",
+        "baseline_fitter": "my-fit2",
+        "baseline_labels": ["deduction"],
+        "steerer": "flip",
+        "baselines": ["my-noise"],
+        "engine": "my-engine",
+        "max_new_tokens": 60,
+        "per_device_batch_size": 32,
+        "threads": 1,
+        "strengths": [30],
+        "resamples": 100,
+        "offsets": None,
+        "layers": None,
+        "lens": {},
+        "projection": {},
+        "perplexity": True,
+        "output_dir": "run",
+    }
     path = folder / "mine.yaml"
     path.write_text(json.dumps(settings))
     return path
@@ -208,29 +243,46 @@ def test_an_edited_file(made: Path, before: dict[str, str], name: str) -> None:
 
 SETTINGS = {
     "seed=1": ALL,
-    "max_new_tokens=61": FROM_TRACES, "temperature=0.9": FROM_TRACES, "chat=no": FROM_TRACES,
-    "think_end=</x>": FROM_TRACES, "per_device_batch_size=16": FROM_TRACES, "save_rows=8": FROM_TRACES,
-    "bf16=true": FROM_TRACES, "attn_implementation=eager": FROM_TRACES,
-    "min_coverage=0.1": FROM_SPANS, "annotation_labels=[backtracking]": FROM_SPANS,
-    "extractor.overlap=once": FROM_SPANS - {"spans"}, "id_map={4: 251}": FROM_STATISTICS,
-    "fitter.weighting=span": FROM_VECTORS, "baseline_fitter.weighting=span": FROM_VECTORS,
+    "max_new_tokens=61": FROM_TRACES,
+    "temperature=0.9": FROM_TRACES,
+    "chat=no": FROM_TRACES,
+    "think_end=</x>": FROM_TRACES,
+    "per_device_batch_size=16": FROM_TRACES,
+    "save_rows=8": FROM_TRACES,
+    "bf16=true": FROM_TRACES,
+    "attn_implementation=eager": FROM_TRACES,
+    "min_coverage=0.1": FROM_SPANS,
+    "annotation_labels=[backtracking]": FROM_SPANS,
+    "extractor.overlap=once": FROM_SPANS - {"spans"},
+    "id_map={4: 251}": FROM_STATISTICS,
+    "fitter.weighting=span": FROM_VECTORS,
+    "baseline_fitter.weighting=span": FROM_VECTORS,
     "baseline_labels=[]": FROM_VECTORS,
-    "steerer=residual-add": STEERED, "strengths=[31]": STEERED, "layer=0": STEERED, "samples=2": STEERED,
+    "steerer=residual-add": STEERED,
+    "strengths=[31]": STEERED,
+    "layer=0": STEERED,
+    "samples=2": STEERED,
     "tokens=generated": STEERED,
-    "baselines=[{name: my-noise, normalize: false}]": TESTED, "baselines=[overall-mean]": TESTED,
-    "score_judge.substring=true": SCORED, "scored=output": SCORED, "per=tokens": SCORED,
+    "baselines=[{name: my-noise, normalize: false}]": TESTED,
+    "baselines=[overall-mean]": TESTED,
+    "score_judge.substring=true": SCORED,
+    "scored=output": SCORED,
+    "per=tokens": SCORED,
     "choose.max_other=0.5": SCORED,
     "confidence=0.9": {"projection", "agreement", "results", "report"},
     "resamples=200": {"projection", "agreement", "report"},
     "agreement={name: my-other, substring: true}": {"agreement", "report"},
-    "lens.top=3": {"lens", "report"}, "projection.within=[1]": {"projection", "report"},
-    "about=why": {"report"}, "name=other": {"report"},
-    "batch_tokens=1000": {"report"}, "device_map=cpu": {"report"},  # where and in how large pieces: its recipe says so
+    "lens.top=3": {"lens", "report"},
+    "projection.within=[1]": {"projection", "report"},
+    "about=why": {"report"},
+    "name=other": {"report"},
+    "batch_tokens=1000": {"report"},
+    "device_map=cpu": {"report"},  # where and in how large pieces: its recipe says so
     "threads=2": set(),
     "fitter={name: my-fit, weighting: trace, label: backtracking, scale: unit}": set(),  # as the defaults are
     "score_judge={name: my-rate, substring: false}": set(),
     "baselines=[{name: my-noise, normalize: true}]": set(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -265,9 +317,13 @@ def test_another_folder_process_and_line_endings(made: Path, before: dict[str, s
     code = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     code += "from test_keys import keys; print(json.dumps(keys()))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONHASHSEED": "7"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == before
 
