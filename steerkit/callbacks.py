@@ -114,7 +114,8 @@ class RichProgress(SteeringCallback):
 
     def on_log(self, trainer: SteeringTrainer, values: Mapping[str, Any]) -> None:
         if "again" in values:
-            self._console.print(f"{values['stage']:<12} done again: {values['again']}", highlight=False)
+            said = f"{values['stage']:<12} done again: {values['again']}"
+            self._console.print(said, markup=False, highlight=False, soft_wrap=True)
         if "batch_size" in values:
             how = "{device}, {dtype}, {attention} attention, CPU threads: {threads}, rows at a time: {batch_size}"
             self._console.print(f"{values['stage']:<12} {how.format(**values)}", style="dim", highlight=False)

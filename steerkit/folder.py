@@ -165,7 +165,7 @@ class RunFolder:
         # What `update` has taken over once is no surprise when that run was stopped and goes on.
         changed = self._changed(made_of) if self._state.get("made_of") != known else {}
         if (different or changed) and not update:
-            said = [f"{what} since stage {' and '.join(stages)} was done here" for what, stages in changed.items()]
+            said = [f"{what} since {_were_done(stages)} here" for what, stages in changed.items()]
             if different:
                 said = [f"holds the run of another recipe ({len(different)} settings differ: {_few(different)})", *said]
             raise SteerkitError(
@@ -318,6 +318,11 @@ def differences(before: Any, after: Any, name: str = "") -> list[str]:
         found = [d for key in keys for d in differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))]
         return found or ([f"{name} is in another order"] if list(before) != list(after) else [])
     return [] if before == after else [f"{name} is {_short(after)} and was {_short(before)}"]
+
+
+def _were_done(stages: Sequence[str]) -> str:
+    one = len(stages) == 1
+    return f"stage{'' if one else 's'} {', '.join(stages)} {'was' if one else 'were'} done"
 
 
 def _few(texts: Sequence[str]) -> str:

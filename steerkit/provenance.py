@@ -80,8 +80,14 @@ def provenance(trainer: SteeringTrainer) -> dict[str, Any]:
         "recipe": digest(settings_of(trainer)),
         "seed": args.seed,
         "versions": {name: version_of(name) for name in PACKAGES},
-        "plugins": {f"{kind}/{spec.name}": registry.versions(kind, spec.name) for kind, spec in named},
+        "plugins": {f"{kind}/{spec.name}": _version_of(kind, spec) for kind, spec in named},
     }
+
+
+def _version_of(kind: str, spec: PluginSpec) -> str:
+    """A plugin's distribution with its version, or its file with a digest of the code."""
+    version, code = registry.versions(kind, spec.name), registry.get(kind, spec.name).code
+    return f"{version} {code.name} {digest(code.versions)}" if version == registry.LOCAL and code else version
 
 
 def write_recipe(trainer: SteeringTrainer) -> None:

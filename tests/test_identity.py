@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from steerkit_plugins.engines.vllm import _pickled
 
 from steerkit import registry
 from steerkit.arguments import PluginSpec
@@ -16,6 +17,7 @@ from steerkit.errors import SteerkitError
 from steerkit.folder import differences
 from steerkit.identity import changes, made_of, plugin_identity
 from steerkit.recipe import load_recipe
+from steerkit.steering import Edit
 
 STEERER = """
 import steerkit
@@ -168,6 +170,19 @@ def test_a_broken_edit_is_told_and_can_be_mended(here: Path) -> None:
         registry.load_file(path)
     (here / "helper.py").write_text("W = 1\n")
     assert load(path) == first
+
+
+def test_a_helper_goes_along_to_vllms_workers(here: Path) -> None:
+    """They know neither the plugin's module nor its helper's."""
+    pytest.importorskip("cloudpickle")
+    path = write(here / "mine.py", imports="import helper\nfrom helper import answer", value="answer() + helper.W")
+    (here / "helper.py").write_text("W = 1\ndef answer():\n    return W\n")
+    load(path)
+    edit = Edit(PluginSpec(name="mine").build("steerers"), 0, 1.0, None, "all")
+    (here / "edits").write_bytes(_pickled([edit]))
+    code = "import pickle; print(pickle.load(open('edits', 'rb'))[0].steerer.edit(None, None))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2"
 
 
 def test_what_is_running_is_told_and_not_what_the_file_says_now(here: Path) -> None:

@@ -17,7 +17,7 @@ from steerkit_plugins.pocket.prompts import problems
 from steerkit_plugins.pocket.source import PocketModels
 
 from steerkit import load_recipe, registry
-from steerkit.callbacks import SteeringCallback
+from steerkit.callbacks import RichProgress, SteeringCallback
 from steerkit.errors import SteerkitError
 from steerkit.files import read_whole_lines
 from steerkit.trainer import SteeringTrainer
@@ -155,7 +155,8 @@ def write_recipe(folder: Path) -> Path:
 
 def run(*settings: str, update: bool = False) -> None:
     """Run the recipe of this folder, to its report."""
-    trainer = SteeringTrainer.from_recipe(load_recipe("mine.yaml", settings), callbacks=[NoReport()], update=update)
+    callbacks = [RichProgress(), NoReport()]
+    trainer = SteeringTrainer.from_recipe(load_recipe("mine.yaml", settings), callbacks=callbacks, update=update)
     with pytest.raises(Stop):
         trainer.run()
 
@@ -343,14 +344,14 @@ def copy(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_an_edited_plugin_is_told_and_makes_other_texts(copy: Path) -> None:
+def test_an_edited_plugin_is_told_and_makes_other_texts(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts, traces = (copy / "run/generations.jsonl").read_bytes(), (copy / "run/traces.jsonl").stat().st_mtime_ns
     run()
     assert not [row for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row]
     (copy / "tools/constants.py").write_text("SCALE = -1.0\n")
     with pytest.raises(SteerkitError) as caught:
         run()
-    said = "tools/constants.py (steerer flip) changed since stage choose and test was done here. Choose another folder"
+    said = "tools/constants.py (steerer flip) changed since stages choose, test were done here. Choose another folder"
     assert said in str(caught.value) and "give --update to redo here what depends on that (the rest is kept)" in str(
         caught.value
     )
@@ -358,6 +359,9 @@ def test_an_edited_plugin_is_told_and_makes_other_texts(copy: Path) -> None:
     run(update=True)
     again = {row["stage"]: row["again"] for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row}
     assert again == dict.fromkeys(("choose", "test"), "tools/constants.py (steerer flip) changed since this run")
+    assert (
+        "test         done again: tools/constants.py (steerer flip) changed since this run" in capsys.readouterr().err
+    )
     assert (copy / "run/generations.jsonl").read_bytes() != texts
     assert (copy / "run/traces.jsonl").stat().st_mtime_ns == traces
     run()  # what was taken over once needs no word again
@@ -381,7 +385,7 @@ def test_a_stopped_update_goes_on_without_the_word(copy: Path) -> None:
             raise Stop
 
     (copy / "rate.py").write_text((copy / "rate.py").read_text() + "# edited\n")
-    with pytest.raises(SteerkitError, match=r"rate\.py \(score_judge my-rate\) changed since stage choose and results"):
+    with pytest.raises(SteerkitError, match=r"rate\.py \(score_judge my-rate\) changed since stages choose, results"):
         run()
     with pytest.raises(Stop):
         SteeringTrainer.from_recipe(load_recipe("mine.yaml"), callbacks=[StopAt()], update=True).run()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from llm_server import KEY, completion, serving
 from pocket import SIZES
 from report_run import effect, write_run
+from steerkit_plugins.judges.llm.judge import LLMJudge
 
 from steerkit import load_recipe
 from steerkit.arguments import PluginSpec, Recipe, SteeringArguments
@@ -281,3 +283,23 @@ def test_two_runs_are_matched_by_what_baselines_are(tmp_path: Path) -> None:
     for a, b, name in ((0, 1, "random-direction"), (1, 0, "random-direction seed=0")):
         methods = [row[1] for row in condition_table((runs[a], runs[b])).rows]
         assert name in methods and "random-direction seed=1" not in methods
+
+
+def test_judges_of_one_name_share_a_folder_and_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are kept by what was asked of which model; here each model's name is the label that it gives."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    text, names = "So x is 4.", ("deduction", "backtracking")
+
+    def judge(url: str, model: str) -> LLMJudge:
+        found = LLMJudge(base_url=url, model=model, format="structured", max_retries=0)
+        found.open(tmp_path / "judges/llm", lambda done, total: None)
+        return found
+
+    with serving() as (url, state):
+        state.reply = lambda body: completion(
+            json.dumps({"sections": [{"label": body["model"], "text": body["messages"][-1]["content"]}]})
+        )
+        for _ in range(2):
+            for name in names:
+                assert judge(url, name).annotate([text]) == [[(0, len(text), name)]]
+        assert state.asked[text] == 2  # once a model

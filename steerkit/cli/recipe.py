@@ -110,7 +110,10 @@ def run(
     ] = None,
     update: Annotated[
         bool,
-        typer.Option("--update", help="Let changed settings take over the folder; keep the stages they don't touch."),
+        typer.Option(
+            "--update",
+            help="Redo in this folder what changed settings, plugin code, data files or models touch; keep the rest.",
+        ),
     ] = False,
     shard: Annotated[
         str | None,
