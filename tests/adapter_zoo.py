@@ -59,11 +59,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head": {"target_modules": ["lm_head"]},
     "whole modules": {"modules_to_save": ["lm_head", "embed_tokens", "norm"]},
     "single tokens": {"trainable_token_indices": [5, 9]},
+    "MonteCLoRA": {"monteclora_config": {"num_samples": 4}},
 }
 """LoRA's."""
 CHANGES_BASE: dict[str, dict[str, Any]] = {
     "PiSSA": {"init_lora_weights": "pissa"},
     "OLoRA": {"init_lora_weights": "olora"},
+    "KASA": {"kasa_config": {}},
 }
 """LoRA's that leave the base another one when they are off."""
 

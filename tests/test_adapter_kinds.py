@@ -14,6 +14,7 @@ from peft import PeftModel, PeftType
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import EOS, build, random_items, word_tokenizer
 
+import steerkit
 from steerkit.adapter_kinds import OPTIONS, REFUSED, WORK
 from steerkit.errors import SteerkitError
 from steerkit.extraction import read_layer
@@ -46,6 +47,15 @@ def test_every_kind_that_peft_knows_is_decided() -> None:
     assert sorted({*WORK, *REFUSED}) == sorted(kind.value for kind in PeftType)
     assert not set(WORK) & set(REFUSED)
     assert sorted(WORK) == sorted(WORKING)
+
+
+def test_the_docs_name_every_kind() -> None:
+    text = (Path(steerkit.__file__).parents[1] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    rows = {row.split("|")[1].strip(): row.split("|")[2] for row in text.splitlines() if row.startswith("| ")}
+    named = {kind: "refused" in what for kinds, what in rows.items() for kind in kinds.split(", ")}
+    assert {kind: refused for kind, refused in named.items() if kind != "kinds"} == {
+        **dict.fromkeys(WORK, False), **dict.fromkeys(REFUSED, True),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
