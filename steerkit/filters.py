@@ -71,7 +71,7 @@ def _nucleus(scores: Tensor, among: Tensor | None, best: Tensor, share: float) -
     p = (best - best[:, :1]).double().exp() / total
     share -= ROUNDING
     inside = p.cumsum(-1) - p < share
-    last = inside.sum(-1, keepdim=True) - 1
+    last = (inside.sum(-1, keepdim=True) - 1).clamp(min=0)
     floor, its_p = best.gather(-1, last), p.gather(-1, last)
     above = torch.where(best > floor, p, 0).sum(-1, keepdim=True)
     # Of the tokens that tie with the last one some may be left out: those with lower ids. transformers leaves out as

@@ -55,8 +55,8 @@ def sampling_of(config: Any, name: str) -> Sampling:
     found = {key: said[key] for key in TAKEN if key in said}
     if not found and "do_sample" not in said:
         raise SteerkitError(
-            f"{name} has no sampling settings of its own, in a generation_config.json: give temperature, and top_k, "
-            "top_p or min_p, yourself"
+            f"{name} has no sampling settings of its own (none were found in a generation_config.json): give "
+            "temperature, and top_k, top_p or min_p, yourself"
         )
     if said.get("do_sample") is False:
         found = {"temperature": 0}
