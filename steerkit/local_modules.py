@@ -42,11 +42,14 @@ class Used:
 
 def used_by(path: Path) -> Mapping[str, Used] | None:
     """Name in its folder → source file, of a plugin file and its helpers; None where it was not run as they are now."""
-    module = sys.modules.get(f"{_package(path.parent)}.{module_name(path, path.parent)}")
-    known: Mapping[str, Used] | None = getattr(module, USED, None)
-    if known is None or not _static(path).items() <= known.items():
+    module, static = sys.modules.get(f"{_package(path.parent)}.{module_name(path, path.parent)}"), _static(path)
+    if module is None:
         return None
-    return known if all(source_digest(used.file) == used.digest for used in known.values()) else None
+    if not hasattr(module, USED) and not _is_stale(static):  # another plugin file imported it
+        setattr(module, USED, {**_seen(module, path.parent), **static})
+    known: Mapping[str, Used] = getattr(module, USED, {})
+    same = static.items() <= known.items() and all(source_digest(used.file) == used.digest for used in known.values())
+    return known if same else None
 
 
 def run(path: Path) -> Mapping[str, Used]:
@@ -61,8 +64,7 @@ def run(path: Path) -> Mapping[str, Used]:
     static, package = _static(path), _package(path.parent)
     own = static[module_name(path, path.parent)].module
     before: Mapping[str, Used] = getattr(sys.modules.get(own), USED, {})
-    loaded = [used for used in static.values() if used.module in sys.modules]
-    if own in sys.modules or any(getattr(sys.modules[used.module], DIGEST, "") != used.digest for used in loaded):
+    if own in sys.modules or _is_stale(static):
         _forget({**before, **static}.values())
     if package not in sys.modules:
         root = sys.modules[package] = ModuleType(package)
@@ -159,6 +161,12 @@ def _static(path: Path) -> dict[str, Used]:
     """What a plugin file is made of as far as its source tells."""
     package, files = _package(path.parent), imported_files(path, path.parent)
     return {name: Used(f"{package}.{name}", file, source_digest(file)) for name, file in files.items()}
+
+
+def _is_stale(static: Mapping[str, Used]) -> bool:
+    """Whether one of these modules was loaded from another source than its file holds now."""
+    loaded = [used for used in static.values() if used.module in sys.modules]
+    return any(getattr(sys.modules[used.module], DIGEST, "") != used.digest for used in loaded)
 
 
 def _seen(module: ModuleType, folder: Path) -> dict[str, Used]:

@@ -157,9 +157,11 @@ def get(kind: str, name: str) -> type[Any]:
     except Exception as error:
         raise SteerkitError(_failure(rows[0], error)) from error
     if not cls.__dict__.get("name"):
+        cls.name = name
+    if "code" not in cls.__dict__:
         from steerkit.plugin_code import installed_code
 
-        cls.name, cls.code = name, installed_code(cls, rows[0].distribution, rows[0].version)
+        cls.code = installed_code(cls, rows[0].distribution, rows[0].version)
     return cls
 
 

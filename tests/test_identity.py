@@ -161,6 +161,24 @@ def test_an_edited_file_registers_anew_and_a_copy_is_a_conflict(here: Path) -> N
         registry.load_file(copy)
 
 
+@pytest.mark.parametrize("order", [("base", "mine"), ("mine", "base")])
+def test_a_plugin_file_that_another_one_imports_is_run_once(here: Path, order: tuple[str, str]) -> None:
+    ran = "from pathlib import Path\nwith Path('ran').open('a') as file:\n    file.write('ran ')"
+    write(here / "base.py", imports=ran).write_text((here / "base.py").read_text().replace('"mine"', '"base"'))
+    derived = "import base\nimport steerkit\n@steerkit.register('steerers', 'mine')\nclass Mine(base.Mine):\n    pass\n"
+    (here / "mine.py").write_text(derived)
+    for name in order:
+        registry.load_file(here / f"{name}.py")
+    assert (here / "ran").read_text() == "ran "
+    assert issubclass(registry.get("steerers", "mine"), registry.get("steerers", "base"))
+    key = PluginSpec(name="mine").identity("steerers").key()
+    (here / "base.py").write_text((here / "base.py").read_text().replace("return 1", "return 2"))
+    for name in order:
+        registry.load_file(here / f"{name}.py")
+    assert PluginSpec(name="mine").identity("steerers").key() != key
+    assert registry.get("steerers", "mine")().edit(None, None) == 2
+
+
 def test_a_broken_edit_is_told_and_can_be_mended(here: Path) -> None:
     path = write(here / "mine.py", imports="import helper", value="helper.W")
     (here / "helper.py").write_text("W = 1\n")
