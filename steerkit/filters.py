@@ -68,12 +68,13 @@ def _nucleus(scores: Tensor, among: Tensor | None, best: Tensor, share: float) -
 
     each = (scores - best[:, :1]).exp_()
     total = (each if among is None else each.mul_(among)).sum(-1, keepdim=True, dtype=torch.double)
-    p = (best - best[:, :1]).double().exp() / total
+    del each  # [B, V] tensors decide how many rows fit the memory
+    p = (best - best[:, :1]).double().exp_().div_(total)
+    likelier = p.cumsum(-1).sub_(p)  # how probable those before each are together
     share -= ROUNDING
-    inside = p.cumsum(-1) - p < share
-    last = (inside.sum(-1, keepdim=True) - 1).clamp(min=0)
+    last = ((likelier < share).sum(-1, keepdim=True) - 1).clamp(min=0)
     floor, its_p = best.gather(-1, last), p.gather(-1, last)
-    above = torch.where(best > floor, p, 0).sum(-1, keepdim=True)
+    above = likelier.gather(-1, (best > floor).sum(-1, keepdim=True))
     # Of the tokens that tie with the last one some may be left out: those with lower ids. transformers leaves out as
     # many, but its sort is not stable: which ones depends on the machine there.
     tied = scores == floor
