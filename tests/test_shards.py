@@ -189,7 +189,7 @@ def test_what_can_not_be_merged(single: Path, tmp_path: Path) -> None:
     assert "other: can't be merged into" in str(caught.value)
     assert "own: 2 problems\n" in str(caught.value)
     assert "prompts.jsonl: is not as stage 'prompts' left it; copy the folder again" in str(caught.value)
-    assert "traces: made from other inputs there: other weights, or other files that the recipe names" in str(
+    assert "traces: made from other inputs there: other weights, plugins' code, or files that the recipe names" in str(
         caught.value
     )
     assert not list((own / "parts").glob("*.1-of-2.part"))
