@@ -8,6 +8,7 @@ from statistics import median
 
 from steerkit.duration import Steps
 from steerkit.hardware import Device
+from steerkit.limits import positions
 from steerkit.loading import ModelShape, load_model, on_this_disk
 
 SECONDS = 0.4  # of each measurement
@@ -36,12 +37,14 @@ def measured_device(width: int, bytes_each: int) -> Device:
 
 
 def measured_steps(shape: ModelShape, rows: int, bandwidth: float, bytes_each: int) -> Steps | None:
-    """A small local model's own decode step and forward; None when it is large, or not on this disk."""
+    """A small local model's own decode step and forward; None when it is large or elsewhere, or has few positions."""
     import torch
 
     if shape.parameters * bytes_each > SMALL or not on_this_disk(shape.name):
         return None
     lm = load_model(shape.name, bf16=bytes_each == 2)
+    if positions(lm)[1]:  # a table, which the measured steps might run out of
+        return None
     ids = torch.zeros(rows, CONTEXT, dtype=torch.long, device=lm.device)
     with torch.inference_mode():
         cache = lm.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values

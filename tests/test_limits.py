@@ -156,6 +156,19 @@ def test_generating_from_the_command_line(steerkit: Steerkit, folder: Path) -> N
     assert done.returncode == 2 and "has 257 tokens, and the model has 256 positions" in done.stderr
 
 
+def test_commands_that_make_their_own_texts(steerkit: Steerkit, folder: Path) -> None:
+    done = steerkit("bench", folder)
+    assert done.returncode == 2 and "tokens, and the model has 256 positions (a table)" in done.stderr
+    few = transformers.GPT2Config(**{**GPT, "n_positions": 20})
+    transformers.AutoModelForCausalLM.from_config(few).save_pretrained(folder)
+    done = steerkit("check", folder)
+    assert done.returncode == 2 and "what is checked has 32 tokens, and the model has 20 positions" in done.stderr
+    plan = steerkit(
+        "recipe", "run", "backtracking", "--dry-run", "--set", f"base={folder}", "--set", f"reasoning={folder}"
+    )
+    assert plan.returncode == 0, plan.stderr
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [

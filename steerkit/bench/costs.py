@@ -11,6 +11,7 @@ from steerkit.bench.sweep_costs import sweep_costs, unequal_costs
 from steerkit.bench.traces import LABELS, random_traces
 from steerkit.extraction import Item, extract
 from steerkit.interfaces import Extractor, Steerer
+from steerkit.limits import check_items
 from steerkit.model import LanguageModel
 from steerkit.sampling import Sampling
 
@@ -43,6 +44,7 @@ def padded_forward(lm: LanguageModel, items: Sequence[Item], batch: int) -> Call
 def extraction_costs(lm: LanguageModel, extractor: Extractor, sizes: Sizes, tick: Tick = no_tick) -> list[Result]:
     """Extraction of all layers, offsets and labels against the padded forward at its best batch size."""
     items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
+    check_items(lm, items)  # the longest texts of all that is measured
     tokens = sum(len(item.ids) for item in items)
 
     def extraction() -> int:

@@ -12,6 +12,7 @@ from steerkit.block_output import hidden_of, with_hidden
 from steerkit.checks.forward import distance, logits
 from steerkit.extraction import Item, read_layer
 from steerkit.interfaces import EditContext, Steerer
+from steerkit.limits import check_lengths
 from steerkit.steering import Edit, Tokens
 from steerkit.trace import Span, Trace
 
@@ -154,11 +155,12 @@ def make_probe(
     """Prompts of random tokens (special ones left out), the first, third and last block by default.
 
     Raises:
-        SteerkitError: a layer out of range.
+        SteerkitError: a layer out of range, or fewer positions than are checked.
     """
     chosen = tuple(sorted({0, min(2, lm.depth - 1), lm.depth - 1} if layers is None else set(layers)))
     for layer in chosen:
         lm.check_layer(layer, "--layers")
+    check_lengths(lm, 2 * LONGEST, "what is checked")  # prompts, and a few tokens more
     draw = random.Random(seed)
     vocabulary = int(lm.config.vocab_size)
     special = {*lm.tokenizer.all_special_ids, *getattr(lm.tokenizer, "added_tokens_decoder", {})}
