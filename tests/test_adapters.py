@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from adapter_zoo import VARIANTS, WORKING, put_on, save_adapter, save_base
+from hub_server import hub
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tiny import EOS, VOCABULARY, build, random_items, word_tokenizer
@@ -328,6 +332,20 @@ def test_a_dry_run_knows_what_can_not_be_used(base: str, lora: str, tmp_path: Pa
     with pytest.raises(SteerkitError, match="a PROMPT_TUNING adapter can't be used"):
         plan_text(recipe)
     assert "4 blocks × 16" in plan_text(recipe.model_copy(update={"adapter": lora}))
+
+
+def test_an_adapter_on_the_hub(base: str, lora: str, tmp_path: Path) -> None:
+    code = (
+        f"import warnings; warnings.simplefilter('ignore')\nfrom steerkit.pair import load_pair\n"
+        f"pair = load_pair({base!r}, adapter='me/lora')\n"
+        f"print(pair.reasoning.tokenizer.chat_template, pair.reasoning.fingerprint)"
+    )
+    with hub() as server:
+        server.repos["me/lora"] = {"main": {file.name: file.read_bytes() for file in Path(lora).iterdir()}}
+        server.repos["me/lora"]["main"]["chat_template.jinja"] = TEMPLATE.encode()
+        env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert done.stdout.splitlines()[-1] == f"{TEMPLATE} {load_model(base, adapter=lora).fingerprint}", done.stderr
 
 
 def test_kinds_that_are_not_merged_or_offloaded_are_skipped_by_the_check() -> None:
