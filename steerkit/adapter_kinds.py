@@ -47,6 +47,15 @@ def kind_of(config: Any) -> str:
     return str(getattr(kind, "value", kind))
 
 
+def own_tokens(config: Any) -> list[int]:
+    """Ids that an adapter has trained vectors for."""
+    found: list[int] = []
+    for option in ("token_indices", "trainable_token_indices"):
+        listed = getattr(config, option, None) or []
+        found += [index for part in listed.values() for index in part] if isinstance(listed, dict) else listed
+    return found
+
+
 def refuse_adapters(name: str, model: Any) -> None:
     """Raises: SteerkitError when a PEFT model's adapters are of a kind that can't be used, or of several kinds."""
     if not hasattr(model, "get_base_model"):

@@ -118,7 +118,7 @@ def _forward_settings(config: Any) -> dict[str, Any]:
 def _defaults(kind: Any) -> dict[str, Any]:
     """What a configuration of this class holds when nothing is given; empty where it can't be made so."""
     try:
-        return vars(kind())
+        return dict(vars(kind()))
     except Exception:  # a class of the model's own may raise anything
         return {}
 

@@ -178,7 +178,7 @@ def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> Language
     Raises:
         SteerkitError: no tokenizer, weights without values, or an adapter that can't be used or changes nothing.
     """
-    from steerkit.adapters import check_effect
+    from steerkit.adapter_effect import check_effect
     from steerkit.loaded_weights import check_in_memory
 
     if isinstance(model, LanguageModel):

@@ -255,11 +255,71 @@ def test_a_larger_vocabulary(options: dict[str, Any], base: str, tmp_path: Path)
         load_pair(base, adapter=adapter)
 
 
+@pytest.mark.parametrize(
+    ("targets", "known"), [(["embed_tokens", "lm_head", "q_proj"], True), (["embed_tokens", "q_proj"], False)]
+)
+def test_a_larger_vocabulary_under_lora(targets: list[str], known: bool, base: str, tmp_path: Path) -> None:
+    adapter, made = grown(tmp_path / "a", target_modules=targets)
+    if known:
+        ids = torch.tensor([[5, VOCABULARY + 1, 12, VOCABULARY, 7]])
+        found = load_model(base, adapter=adapter)
+        torch.testing.assert_close(logits(found.model, ids), logits(made, ids), rtol=1e-3, atol=1e-3)
+    else:
+        with pytest.raises(SteerkitError, match="has a vocabulary of 66 tokens, and lacks the rows"):
+            load_model(base, adapter=adapter)
+
+
+def test_new_tokens_that_were_trained_by_themselves(base: str, tmp_path: Path) -> None:
+    options = {**LORA, "trainable_token_indices": [VOCABULARY, VOCABULARY + 1]}
+
+    def model(tied: bool) -> Any:
+        found = build("llama").model
+        found.config.tie_word_embeddings = tied
+        found.tie_weights()
+        return found
+
+    def larger(tied: bool) -> Any:
+        found = model(tied)
+        found.resize_token_embeddings(VOCABULARY + 2, mean_resizing=False)
+        return found
+
+    for tied in (True, False):
+        folder = tmp_path / f"base {tied}"
+        model(tied).save_pretrained(folder)
+        word_tokenizer().save_pretrained(folder)
+        adapter = save_adapter(tmp_path / f"a {tied}", "LORA", options, larger(tied))
+        if tied:
+            ids = torch.tensor([[5, VOCABULARY + 1, 12, VOCABULARY, 7]])
+            theirs = PeftModel.from_pretrained(larger(tied), adapter)
+            found = load_model(str(folder), adapter=adapter).model
+            torch.testing.assert_close(logits(found, ids), logits(theirs, ids), rtol=1e-3, atol=1e-3)
+            assert not any(weight.isnan().any() for weight in found.parameters())
+        else:  # the head's rows of the new tokens were never saved
+            with pytest.raises(SteerkitError, match="has a vocabulary of 66 tokens, and lacks the rows"):
+                load_model(str(folder), adapter=adapter)
+
+
 def test_a_larger_vocabulary_without_the_new_rows_of_the_head(base: str, tmp_path: Path) -> None:
     adapter, _ = grown(tmp_path / "a")
     cut = changed(adapter, tmp_path / "b", lambda t: {k: v for k, v in t.items() if "lm_head" not in k})
     with pytest.raises(SteerkitError, match=r"has a vocabulary of 66 tokens, and lacks the rows of the new ones"):
         load_pair(base, adapter=cut)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ('{"peft_type": "BONE"}', "a BONE adapter can't be used: steerkit was never tried with it"),
+        ('{"r": 4}', r"its adapter_config\.json names no peft_type, so it is no adapter"),
+        ("{", "can't be loaded"),
+        (None, r"there is no adapter_config\.json, so it is no adapter"),
+    ],
+)
+def test_what_is_no_adapter(told: str | None, message: str, base: str, tmp_path: Path) -> None:
+    if told:
+        (tmp_path / "adapter_config.json").write_text(told)
+    with pytest.raises(SteerkitError, match=message):
+        load_pair(base, adapter=str(tmp_path))
 
 
 # --- folders that are something else ---------------------------------------------------------------------------------

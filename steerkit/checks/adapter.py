@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steerkit.adapters import effect, tried_ids
+from steerkit.adapter_effect import effect, tried_ids
 from steerkit.checks.outcome import Measured, Skip
 from steerkit.checks.probe import Probe
 
