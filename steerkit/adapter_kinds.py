@@ -31,6 +31,7 @@ REFUSED = {
 OPTIONS = {
     "alora_invocation_tokens": "it acts from certain tokens on, which PEFT's own forward looks for",
     "arrow_config": "it routes tokens to adapters that are loaded by name, which PEFT's own forward prepares",
+    "layer_replication": "it makes more blocks than the base has, so layers would not be the same in both",
     "sample_at_inference": "its weights are drawn anew at each forward",
 }
 """Options of kinds that work, with which they don't."""

@@ -105,7 +105,11 @@ def test_other_kinds_are_refused_by_name(kind: str, base: str, tmp_path: Path) -
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options_are_refused_by_name(option: str, base: str, tmp_path: Path) -> None:
     kind = "PVERA" if option == "sample_at_inference" else "LORA"
-    value: Any = {"alora_invocation_tokens": [7, 8], "arrow_config": {"top_k": 1}}.get(option, True)
+    value: Any = {
+        "alora_invocation_tokens": [7, 8],
+        "arrow_config": {"top_k": 1},
+        "layer_replication": [[0, 3], [1, 4]],
+    }.get(option, True)
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({"peft_type": kind, "task_type": "CAUSAL_LM", option: value})
     )
