@@ -62,7 +62,7 @@ class RunMetric(Metric):
 
     def text(self, value: float) -> str:
         """A value with its unit."""
-        return f"{value:.2%}" if self.of else f"{value:.4g} {self.unit}"
+        return f"{value:.2%}" if self.of else f"{value:.4g}, {self.unit}"
 
 
 def run_metrics(

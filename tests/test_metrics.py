@@ -487,6 +487,17 @@ def test_rates_per_word_alone_are_taken_per_token(done: Path, plugin: Path) -> N
     assert found == pytest.approx({"rate": 1 / tokens, "points": 50.0})
 
 
+def test_one_judge_for_both_is_paid_once_in_the_plan() -> None:
+    from steerkit.plan import _judging
+
+    def planned(*more: str) -> list[str]:
+        return _judging(load_recipe("backtracking", ["span_judge={name: llm}", *more]), 3, 5)
+
+    (both,) = planned("score_judge={name: llm}")
+    assert [both] == planned("score_judge={name: keyword}")
+    assert len(planned("score_judge={name: llm}", "scored=output")) == 2  # other texts
+
+
 def test_right_answers_are_from_0_to_1(done: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from steerkit.stages.scoring import accuracies
     from steerkit.trace import Prompt

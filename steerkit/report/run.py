@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerkit.bounded_yaml import load
-from steerkit.errors import SteerkitError
+from steerkit.errors import SteerkitError, readable
 from steerkit.files import digest, read_whole_lines
 from steerkit.methods import method_names
 from steerkit.metrics import FILE as METRICS
-from steerkit.metrics import RunMetric, read_metrics
+from steerkit.metrics import JUDGED, RunMetric, read_metrics
 
 if TYPE_CHECKING:
     from steerkit.conditions import VectorKey
@@ -59,11 +59,16 @@ class Run:
         if not isinstance(recipe, dict):
             raise SteerkitError(f"{folder / 'recipe.yaml'}: is no recipe: a mapping of keys to values")
         results, comparisons = (_table(folder / name, columns) for name, columns in TABLES.items())
-        return cls(folder, recipe, results, comparisons, read_metrics(folder))
+        with readable(folder / METRICS):
+            metrics = read_metrics(folder)
+        return cls(folder, recipe, results, comparisons, metrics)
 
     def metric(self, name: str) -> RunMetric:
-        """A metric of the tables by its name."""
-        return next(metric for metric in self.metrics if metric.name == name)
+        """A metric of the tables by its name. Raises: SteerkitError when `metrics.json` lacks it."""
+        found = next((metric for metric in self.metrics if metric.name == name), None)
+        if found is None:
+            raise SteerkitError(f"{self.folder / METRICS}: lacks {name!r}, which the tables have: not of one run")
+        return found
 
     @cached_property
     def shown(self) -> list[RunMetric]:
@@ -73,7 +78,7 @@ class Run:
     @cached_property
     def score(self) -> RunMetric:
         """The score judge's metric that claims are made about; judged sentences where it has none of its own."""
-        return next(metric for metric in self.metrics if metric.main)
+        return next((metric for metric in self.metrics if metric.main), self.metric(JUDGED))
 
     def uncollapsed(self, metric: RunMetric) -> RunMetric | None:
         """The same with collapsed texts counted as unsteered ones; None where there is no such metric."""

@@ -114,7 +114,7 @@ def panel(ax: Axes, title: str, metric: Metric, xlabel: str) -> None:
     """Title, axis labels with units, an axis from 0 where nothing lies below; says so when there is nothing to show."""
     ax.set_title(title)
     ax.set_xlabel(xlabel)
-    ax.set_ylabel(unit(metric))
+    ax.set_ylabel(cut(unit(metric)))
     low, high = ax.get_ylim()
     if metric.limits[0] == 0:
         ax.set_ylim(0, high if high > 0 and ax.has_data() and low != high else 1)

@@ -109,7 +109,7 @@ def heatmap(made: Figure, ax: Axes, run: Run, sweep: Sweep, rows: list[Row], met
         scale * grid, cmap="cividis", origin="lower", aspect="auto", vmin=scale * low, vmax=scale * (low + (span or 1))
     )
     ax.grid(visible=False)
-    made.colorbar(image, ax=ax, label=words.unit(metric), shrink=0.9)
+    made.colorbar(image, ax=ax, label=words.cut(words.unit(metric)), shrink=0.9)
     if len(columns) <= MANY:
         for (y, x), value in np.ndenumerate(grid):
             text, dark = words.value(value, metric), not value - low > 0.55 * span

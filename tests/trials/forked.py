@@ -19,7 +19,7 @@ SETTINGS = (
     "save_rows=3", "resamples=100", "threads=1", "batch_tokens=120", "fitter.label=initializing",
     "extractor.windows=[[-4, -1]]", "extractor.sweep=null", "fitter.window=[-4, -1]", "strengths=[30]",
     "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "lens={}", "projection={}",
-    "perplexity=true", "agreement={name: keyword, keywords: [wait, hmm]}",
+    "perplexity=true", "agreement={name: keyword, keywords: [first], label: initializing}",
 )  # fmt: skip
 STAGES = (
     "start", "prompts", "traces", "spans", "extract base", "extract reasoning", "vectors", "lens", "choose", "test",
