@@ -116,6 +116,8 @@ class RichProgress(SteeringCallback):
         if "again" in values:
             said = f"{values['stage']:<12} done again: {values['again']}"
             self._console.print(said, markup=False, highlight=False, soft_wrap=True)
+        if "broken" in values:
+            self._console.print(f"{values['stage']:<12} {values['broken']}", style="bold", highlight=False)
         if "batch_size" in values:
             how = "{device}, {dtype}, {attention} attention, CPU threads: {threads}, rows at a time: {batch_size}"
             self._console.print(f"{values['stage']:<12} {how.format(**values)}", style="dim", highlight=False)

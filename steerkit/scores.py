@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from steerkit.conditions import Condition, Planner, none
+from steerkit.errors import SteerkitError
 from steerkit.metrics import ACCURACY, OTHERS, RunMetric
 from steerkit.quality import collapsed, distinct_2, longest_repeat
 from steerkit.words import split_words
@@ -43,12 +44,17 @@ class Scores:
     Args:
         by_id: (split, condition's id) → (prompt, sample) → figures.
         metrics: what the judges and the prompt source have figures of.
+        broken: (split, condition's id) of conditions of which a text broke off (a value was not finite). The texts that
+            are left would be a selection, so such a condition has no values at all.
     """
 
     def __init__(
-        self, by_id: Mapping[tuple[str, str], dict[tuple[str, int], Score]], metrics: Sequence[RunMetric]
+        self,
+        by_id: Mapping[tuple[str, str], dict[tuple[str, int], Score]],
+        metrics: Sequence[RunMetric],
+        broken: Collection[tuple[str, str]] = (),
     ) -> None:
-        self._by_id, self._known = by_id, tuple(metrics)
+        self._by_id, self._known, self._broken = by_id, tuple(metrics), frozenset(broken)
         checked = any(ACCURACY in score.values for own in by_id.values() for score in own.values())
         self.metrics = tuple(metric for metric in metrics if checked or metric.name != ACCURACY)
 
@@ -71,10 +77,12 @@ class Scores:
             likelihoods: (split, condition, prompt id, sample) → log-likelihood, where these were asked for.
         """
         found: dict[tuple[str, str], dict[tuple[str, int], Score]] = {}
+        broken = {(row["split"], row["condition"]) for row in rows if row.get("broken")}
         for row, text, own in zip(rows, traces, values, strict=True):
+            whole = (row["split"], row["condition"]) not in broken
             score = Score(
-                values=own,
-                collapsed=collapsed(text),
+                values=own if whole else {},
+                collapsed=whole and collapsed(text),
                 words=len(split_words(text)),
                 repeat=longest_repeat(text),
                 distinct=distinct_2(text),
@@ -82,7 +90,11 @@ class Scores:
                 tokens=len(row["ids"]),
             )
             found.setdefault((row["split"], row["condition"]), {})[row["prompt_id"], row["sample"]] = score
-        return cls(found, metrics)
+        return cls(found, metrics, broken)
+
+    def is_broken(self, split: str, condition: Condition) -> bool:
+        """Whether a text of the condition broke off."""
+        return (split, condition.id) in self._broken
 
     def metric(self, name: str) -> RunMetric:
         """A metric by its name; accuracy too, where no answer could be checked."""
@@ -128,12 +140,19 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def choose_strength(scores: Scores, planner: Planner) -> tuple[float, str]:
-    """The strength that claims are made at, and in words how it came to be chosen."""
+    """The strength that claims are made at, and in words how it came to be chosen.
+
+    Raises:
+        SteerkitError: texts broke off at every strength.
+    """
     rule = planner.args.choose
     metric = scores.metric(rule.metric)
-    found = []
+    found, lost = [], []
     for strength in planner.args.nonzero:
         condition = planner.dom("base", "reasoning", strength)
+        if scores.is_broken("choose", condition):
+            lost.append(strength)
+            continue
         own = scores["choose", condition].values()
         other = mean_of(s.value(OTHERS) for s in own)
         broken = sum(s.collapsed for s in own) / len(own)
@@ -141,6 +160,12 @@ def choose_strength(scores: Scores, planner: Planner) -> tuple[float, str]:
         damaged = not (other <= rule.max_other and broken <= rule.max_collapsed)
         rank = math.inf if math.isnan(value) else -metric.sign * value
         found.append((damaged, rank, strength, value, other, broken))
+    broke = f"texts broke off (values that are not finite) at {', '.join(f'{strength:g}' for strength in lost)}"
+    if not found:
+        raise SteerkitError(
+            f"no strength can be chosen: {broke}; lower strengths, or load the models in float32 or bfloat16 (the "
+            "texts are kept)"
+        )
     damaged, _, strength, value, other, broken = min(found, key=lambda each: each[:3])
     name = metric.name.replace("_", " ")
     if math.isnan(value):
@@ -154,4 +179,6 @@ def choose_strength(scores: Scores, planner: Planner) -> tuple[float, str]:
             f"; every strength was over the limits of choose.max_other ({rule.max_other:.0%}) or "
             f"choose.max_collapsed ({rule.max_collapsed:.0%})"
         )
+    if lost:
+        how += f"; {broke}"
     return strength, how

@@ -14,10 +14,22 @@ GUIDE = "docs/statistics.md"
 
 
 def cautions(run: Run, claims: Sequence[Claim]) -> list[str]:
-    """Too few prompts or texts, too few that differ, constant data, collapsed texts; and what pairing is worth."""
+    """Broken and collapsed texts, too few prompts or texts, or that differ, constant data; what pairing is worth."""
     return [
-        *_few(claims), *_few_apart(run), *_few_pooled(run), *_degenerate(run), *_collapsed(run), *_pairing(run)
+        *_broken(run), *_few(claims), *_few_apart(run), *_few_pooled(run), *_degenerate(run), *_collapsed(run),
+        *_pairing(run),
     ]  # fmt: skip
+
+
+def _broken(run: Run) -> list[str]:
+    from steerkit.stages.generations import FILE, breaks
+
+    if all(row["mean"] is not None for row in run.results):  # so that large runs don't read all texts for nothing
+        return []
+    return [
+        f"Broken texts: {line}. Figures of this condition are left out, also those of its other texts."
+        for line in breaks(run.jsonl(FILE))
+    ]
 
 
 def _few(claims: Sequence[Claim]) -> list[str]:

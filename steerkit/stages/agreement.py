@@ -35,13 +35,15 @@ def agreement(trainer: SteeringTrainer, vectors: Mapping[VectorKey, SteeringVect
 
     def make(key: str) -> tuple[None, list[str]]:
         by_strength: dict[float, list[tuple[str, str]]] = {strength: [] for strength in conditions.values()}
-        for row in read_whole_lines(trainer.folder / GENERATIONS):
-            if row["split"] == "test" and row["condition"] in conditions:
+        texts_there = read_whole_lines(trainer.folder / GENERATIONS)
+        broken = {row["condition"] for row in texts_there if row.get("broken")}
+        for row in texts_there:
+            if row["split"] == "test" and row["condition"] in conditions.keys() - broken:
                 text = split_answer(row["text"], args.think_end)[0]
                 by_strength[conditions[row["condition"]]].append((row["prompt_id"], text))
         shared = [label for label in trainer.span_judge.labels() if label in judge.labels()]
         rows = []
-        for strength, texts in sorted(by_strength.items()):
+        for strength, texts in sorted((strength, texts) for strength, texts in by_strength.items() if texts):
             spans = judging.annotate(trainer.span_judge, [text for _, text in texts])
             units = [
                 (prompt, text[a:b], label)

@@ -122,7 +122,23 @@ def _merge(trainer: SteeringTrainer, stage: str) -> list[dict[str, Any]]:
     if stage == "test" and others and trainer.keys["choose"]:
         _check_chosen(trainer, others)
     write_jsonl(path, sorted([*others, *rows], key=lambda row: str(row["stage"])))  # choose, then test
+    for line in breaks(rows):
+        trainer.log(stage=stage, broken=line)
     return rows
+
+
+def breaks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each condition with texts that broke off: model, method and strength, how many, and the first one."""
+    lost: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row.get("broken"):
+            lost.setdefault(f"{row['split']} {row['condition']}", []).append(row)
+    return [
+        f"{row['target']} model, {row['method']} at strength {row['strength']:g} (block {row['layer']}, {row['split']} "
+        f"prompts): {len(own)} texts broke off; prompt {row['prompt_id']!r}, sample {row['sample']}: {row['broken']}"
+        for own in lost.values()
+        for row in own[:1]
+    ]
 
 
 def _check_chosen(trainer: SteeringTrainer, rows: Sequence[dict[str, Any]]) -> None:
