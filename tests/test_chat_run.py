@@ -219,9 +219,9 @@ def test_all_that_is_written_is_the_answer_where_the_prompt_ends_the_reasoning()
     texts = [right, f" I think.</think>{right}", " I think."]
     rows = [{"prompt_id": prompt.id, "text": text} for text in texts]
     trainer.__dict__["chats"] = ChatFormat(tokenizer_with(templates.QWEN))
-    assert accuracies(trainer, rows, [prompt]) == [0.0, 1.0, 0.0]
+    assert accuracies(trainer, rows, [prompt]) == [{"accuracy": 0.0}, {"accuracy": 1.0}, {"accuracy": 0.0}]
     trainer.__dict__["chats"] = ChatFormat(tokenizer_with(templates.QWEN), arguments={"enable_thinking": False})
-    assert accuracies(trainer, rows, [prompt]) == [1.0, 1.0, 0.0]
+    assert accuracies(trainer, rows, [prompt]) == [{"accuracy": 1.0}, {"accuracy": 1.0}, {"accuracy": 0.0}]
 
 
 def test_generate_takes_a_chat(steerkit: Steerkit, tmp_path: Path) -> None:

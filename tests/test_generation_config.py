@@ -170,7 +170,7 @@ def test_a_run_takes_the_models_own_and_says_so(tmp_path: Path) -> None:
     assert heard == [{"sampling": given, "sampling_of": "llama"}]
     recipe = yaml.safe_load((tmp_path / "model/recipe.yaml").read_text())
     assert (recipe["sampling"], recipe["made_with"]["sampling"]) == ("model", given)
-    shown = dict(made_with(Run(tmp_path, recipe, [], [])))
+    shown = dict(made_with(Run(tmp_path, recipe, [], [], ())))
     assert shown["sampling"] == "temperature 1.4, top_k 30, top_p 0.9, as the reasoning model's generation_config says"
 
 

@@ -171,8 +171,15 @@ def test_not_even_one_row(direction) -> None:
 
 
 def test_another_error_is_not_taken_for_it(llama) -> None:
-    with pytest.raises(IndexError):
-        generate(llama, [GenerationRow([999], 0)], max_new_tokens=2, temperature=0)
+    def fail(module, args):
+        raise IndexError("of the model's own")
+
+    handle = llama.blocks[1].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(IndexError, match="of the model's own"):
+            generate(llama, [GenerationRow([9], 0)], max_new_tokens=2, temperature=0)
+    finally:
+        handle.remove()
 
 
 def test_a_batch_size_is_found_by_memory_and_speed(llama, monkeypatch) -> None:

@@ -148,6 +148,6 @@ def test_what_shared_prompts_and_random_numbers_are_worth_is_told_apart(monkeypa
     expected = 1 - math.sqrt(2 / 3), 1 - math.sqrt(1 / 3)
     assert narrower(a, b) == pytest.approx(expected, abs=0.02)
     prompts, numbers = narrower(a[:300], b[:300])
-    low, high = resampled(a[:300], b[:300])
+    low, high = resampled(a[:300], b[:300], 2000)
     found = np.array([prompts, numbers, numbers - prompts])
     assert np.all((low < found) & (found < high) & (high - low < 0.2))

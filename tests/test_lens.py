@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tiny import build
+from transformers import LlamaConfig
 from vocabularies import llama2
 
 from steerkit.errors import SteerkitError
@@ -75,6 +76,8 @@ def test_a_model_without_a_known_final_norm_says_so(direction) -> None:
 def test_words_with_a_space_before_them_are_found() -> None:
     """Also where the decoder takes a space off a text's beginning, as Llama 2's does."""
     tokenizer = llama2()
-    lens = LogitLens(LanguageModel("llama2", torch.nn.Module(), tokenizer), [" the the"])
+    model = torch.nn.Module()
+    model.config = LlamaConfig(vocab_size=len(tokenizer))
+    lens = LogitLens(LanguageModel("llama2", model, tokenizer), [" the the"])
     tokens = tokenizer.convert_ids_to_tokens(lens.keywords.tolist())
     assert "▁the▁the▁wai" in tokens and all("▁the▁the" in token for token in tokens)

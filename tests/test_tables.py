@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,9 @@ def test_texts_in_recipes_stay_texts(name: str, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(dump({"label": name}))
     assert read_yaml(path).data == {"label": name}
-    changed = load_recipe("backtracking", [f"{key}={dump(name)}" for key in ("fitter.label", "about")])
+    settings = [f"span_judge={{name: rules, patterns: {{? {json.dumps(name)} : [wait]}}}}", f"about={dump(name)}"]
+    settings += [f"fitter.label={json.dumps(name)}", "baseline_labels=[]"]
+    changed = load_recipe("backtracking", settings)
     path.write_text(resolved_yaml(changed))
     again = load_recipe(str(path), allow=["plugins", "servers", "push"])
     assert (again.fitter.options["label"], again.about) == (name, name)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vocabularies import ALL, gpt2, llama2, llama3, random_texts, tiktoken, unigram_bytes, word_level, word_piece
 
+from steerkit.chat_format import ChatFormat
 from steerkit.conditions import none
 from steerkit.errors import InputError
 from steerkit.generation import Generated, GenerationRow
@@ -158,7 +159,9 @@ def test_tokens_of_files_are_placed_anew(tmp_path: Path) -> None:
     """Starts of another program, or of an earlier version, and tokens of spans are not taken over."""
     tokenizer = tiktoken()
     pair = SimpleNamespace(reasoning=SimpleNamespace(tokenizer=tokenizer, name="tiny"))
-    trainer = cast("Any", SimpleNamespace(pair=pair, args=SimpleNamespace(think_end="</think>", chat="auto")))
+    trainer = cast(
+        "Any", SimpleNamespace(pair=pair, args=SimpleNamespace(think_end="</think>"), chats=ChatFormat(tokenizer))
+    )
     ids = tokenizer.convert_tokens_to_ids(["t", "Ġâ", "Ī", "ļ", "2"])
     trace = make_trace(tokenizer, PROMPT, (1, 2), ids, True, "")
     composed = "e\u0301 is"
