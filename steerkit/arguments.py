@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from steerkit.devices import PATTERN as DEVICE
 from steerkit.interfaces import Config
 from steerkit.sampling import MinP, Temperature, TopK, TopP
 from steerkit.words import with_a_word
@@ -174,8 +175,10 @@ class SteeringArguments(Config):
     """transformers' attention (`sdpa`, `flash_attention_2`, `eager`, ...); its own choice when left out."""
     torch_compile: bool = False
     """Compile the blocks' feed-forward parts: a minute or more at first, and on a CPU no gain was measured."""
+    device: str = Field(default="auto", pattern=rf"^{DEVICE}$")
+    """Where models run: `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`; `auto` is what accelerate finds: a GPU, else the CPU."""
     device_map: str | None = None
-    """accelerate's placement (`auto`, `cpu`, ...); the first GPU, or the CPU, when left out."""
+    """accelerate's placement over several devices (`auto`, `balanced`, ...), in place of `device`."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0 measures which count is fastest."""
     trust_remote_code: bool = False
@@ -289,6 +292,8 @@ class SteeringArguments(Config):
             raise ValueError(f"sampling: model takes the model's own {', '.join(both)}; leave the recipe's out")
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("push_to_hub needs hub_model_id, the repository to push to")
+        if self.device != "auto" and self.device_map is not None:
+            raise ValueError("give device or device_map, not both: the one names a device, the other spreads over all")
         if any(s < 0 for s in self.strengths):
             raise ValueError("strengths are not negative here; a negative one is tried with `steerkit generate`")
         if not self.nonzero:

@@ -2,7 +2,8 @@
 
 Length buckets and not packed rows: with tight buckets padding is 1 to 3 % of the tokens of real traces, for every
 architecture. Packing several traces in one row needs a kernel for block-diagonal attention; as a dense mask it
-costs attention over the whole row, more than the padding that it saves.
+costs attention over the whole row, more than the padding that it saves. Models with recurrent layers read traces of
+one length together, or a trace alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +30,9 @@ CACHE_BYTES = 8 * 2**20  # of a block's widest float32 activations; larger ones 
 CALL_TOKENS = 32  # what a forward costs beside its tokens, in tokens
 
 
-def batches(items: Sequence[Item], batch_tokens: int = BATCH_TOKENS, most: int = 0) -> list[list[Item]]:
+def batches(
+    items: Sequence[Item], batch_tokens: int = BATCH_TOKENS, most: int = 0, *, padded: bool = True
+) -> list[list[Item]]:
     """Whole traces sorted by length, at most `batch_tokens` padded tokens a batch (or one trace).
 
     Of all such cuts of the sorted traces the one with the least to compute: padded tokens, and `CALL_TOKENS` for
@@ -37,7 +41,11 @@ def batches(items: Sequence[Item], batch_tokens: int = BATCH_TOKENS, most: int =
     Args:
         most: cells (a trace's label) that a batch of several traces may have; 0 is no limit. Each is a sum for every
             layer and offset, so that they and not the tokens may be what fills the memory.
+        padded: whether traces of unequal length may share a batch.
     """
+    if not padded:
+        of_length = groupby(sorted(items, key=lambda i: len(i.ids)), lambda i: len(i.ids))
+        return [batch for _, own in of_length for batch in batches(list(own), batch_tokens, most)]
     order = sorted(items, key=lambda i: (len(i.ids), i.trace.id))
     lengths = np.array([len(item.ids) for item in order], dtype=np.int64)
     cells = np.cumsum([0, *(_cells(item) for item in order)])
@@ -63,8 +71,7 @@ def comfortable_tokens(lm: LanguageModel, batch_tokens: int) -> int:
     """Padded tokens for a forward: `batch_tokens`, on a CPU no more than its caches take well."""
     if lm.device.type != "cpu":
         return batch_tokens
-    widest = getattr(lm.config, "intermediate_size", None) or 4 * lm.width
-    return max(min(batch_tokens, CACHE_BYTES // (4 * widest)), 1)
+    return max(min(batch_tokens, CACHE_BYTES // (4 * lm.inner_width)), 1)
 
 
 def groups(plan: Sequence[list[Item]], most: int) -> list[list[list[Item]]]:
@@ -97,7 +104,7 @@ class Queue:
     def __init__(self, lm: LanguageModel, items: Sequence[Item], batch_tokens: int, most: int = 0) -> None:
         """Plan: the batches of a group have at most `most` cells in all, or it holds a single trace (0: one batch)."""
         self.lm, self.most = lm, most
-        self.left = deque(groups(batches(items, comfortable_tokens(lm, batch_tokens), most), most))
+        self.left = deque(self._plan(items, comfortable_tokens(lm, batch_tokens)))
         self.done = 0
         self.ran_out = False
 
@@ -142,4 +149,9 @@ class Queue:
             "%s: out of memory on %d traces of %d tokens; at most %d tokens a batch go on",
             self.lm.name, rows, longest, tokens,
         )  # fmt: skip
-        self.left = deque(groups(batches(items, tokens, self.most), self.most))
+        self.left = deque(self._plan(items, tokens))
+
+    def _plan(self, items: Sequence[Item], tokens: int) -> list[list[list[Item]]]:
+        if self.lm.batches == "alone":
+            tokens = 1
+        return groups(batches(items, tokens, self.most, padded=self.lm.batches == "padded"), self.most)

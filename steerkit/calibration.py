@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING
 
+from steerkit.devices import memory, synchronize
 from steerkit.duration import Steps
 from steerkit.hardware import Device
 from steerkit.limits import positions
 from steerkit.loading import ModelShape, load_model, on_this_disk
+
+if TYPE_CHECKING:
+    import torch
 
 SECONDS = 0.4  # of each measurement
 SMALL = 1e9  # bytes of weights that are loaded to be measured
@@ -18,13 +23,12 @@ CONTEXT = 32  # tokens a row has when its decode step is measured
 ROWS = 256  # of traces' tokens, in the product that arithmetic is measured by
 
 
-def measured_device(width: int, bytes_each: int) -> Device:
-    """This machine's rates, as they are reached: of a copy, and of a product of [256, H] and [H, 4 H]."""
+def measured_device(width: int, bytes_each: int, device: torch.device) -> Device:
+    """A device's rates, as they are reached: of a copy, and of a product of [256, H] and [H, 4 H]."""
     import torch
 
     from steerkit.bench.measure import machine
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if bytes_each == 2 else torch.float32
     source = torch.zeros(COPIED // bytes_each, dtype=dtype, device=device)
     target = torch.zeros_like(source)
@@ -32,17 +36,19 @@ def measured_device(width: int, bytes_each: int) -> Device:
     weight = torch.randn(4 * width, width, dtype=dtype, device=device)
     copy = seconds(lambda: target.copy_(source))
     product = seconds(lambda: torch.nn.functional.linear(hidden, weight))
-    memory = torch.cuda.mem_get_info()[1] if device == "cuda" else 0
-    return Device(machine(), memory, 2 * COPIED / copy, {bytes_each: 8 * ROWS * width**2 / product})
+    room = memory(device)[1] if device.type != "cpu" else 0
+    return Device(machine(device), room, 2 * COPIED / copy, {bytes_each: 8 * ROWS * width**2 / product})
 
 
-def measured_steps(shape: ModelShape, rows: int, bandwidth: float, bytes_each: int) -> Steps | None:
+def measured_steps(
+    shape: ModelShape, rows: int, bandwidth: float, bytes_each: int, device: torch.device
+) -> Steps | None:
     """A small local model's own decode step and forward; None when it is large or elsewhere, or has few positions."""
     import torch
 
     if shape.parameters * bytes_each > SMALL or not on_this_disk(shape.name):
         return None
-    lm = load_model(shape.name, bf16=bytes_each == 2)
+    lm = load_model(shape.name, bf16=bytes_each == 2, device=str(device))
     if positions(lm)[1]:  # a table, which the measured steps might run out of
         return None
     ids = torch.zeros(rows, CONTEXT, dtype=torch.long, device=lm.device)
@@ -56,12 +62,6 @@ def measured_steps(shape: ModelShape, rows: int, bandwidth: float, bytes_each: i
 
 def seconds(work: Callable[[], object]) -> float:
     """Median time of a work, done for a moment, at least three times."""
-    import torch
-
-    def synchronize() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
     work()
     synchronize()
     taken: list[float] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from steerkit.chat_format import in_words
 from steerkit.errors import SteerkitError
 from steerkit.files import append_jsonl
+from steerkit.setup import in_words as setup_in_words
 
 if TYPE_CHECKING:
     from steerkit.trainer import SteeringTrainer
@@ -119,8 +120,8 @@ class RichProgress(SteeringCallback):
         if "broken" in values:
             self._console.print(f"{values['stage']:<12} {values['broken']}", style="bold", highlight=False)
         if "batch_size" in values:
-            how = "{device}, {dtype}, {attention} attention, CPU threads: {threads}, rows at a time: {batch_size}"
-            self._console.print(f"{values['stage']:<12} {how.format(**values)}", style="dim", highlight=False)
+            how = f"{setup_in_words(values)}, CPU threads: {values['threads']}, rows at a time: {values['batch_size']}"
+            self._console.print(f"{values['stage']:<12} {how}", style="dim", highlight=False)
         elif "sampling_of" in values:
             settings = ", ".join(f"{name} {value:g}" for name, value in values["sampling"].items())
             said = f"sampling     {settings}, as the generation_config of {values['sampling_of']} says"

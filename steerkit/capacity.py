@@ -60,12 +60,11 @@ def _rows_that_fit(lm: LanguageModel, prompt: Sequence[int], new: int) -> int:
     """By the size of one row's keys and values, logits and prompt activations, on the device that has least room."""
     batch = _batch(lm, prompt, new, 1)
     by_device: dict[object, int] = {}
-    for layer in getattr(batch.cache.hf, "layers", ()):
-        for buffer in getattr(layer, "room", ()):
-            by_device[buffer.device] = by_device.get(buffer.device, 0) + buffer.numel() * buffer.element_size()
-    wide = getattr(lm.config, "intermediate_size", None) or 4 * lm.width
+    for device, size in batch.cache.sizes():
+        by_device[device] = by_device.get(device, 0) + size
+    wide = lm.inner_width
     first = batch.ids.device
-    item = 2 if "16" in str(next(lm.model.parameters()).dtype) else 4
+    item = lm.dtype.itemsize
     by_device[first] = by_device.get(first, 0) + int(lm.config.vocab_size) * LOGITS
     each = {device: size + len(prompt) * (8 * lm.width + 3 * wide) * item for device, size in by_device.items()}
     del batch

@@ -2,7 +2,8 @@
 
 A block's output is summed by cell (trace, label, offset) in one pass over the positions that windows touch.
 Cells wait until a group of batches has run; then small matrix products spread them over the span groups of
-`steerkit.statistics`. So a batch that fails midway leaves no trace. All in float64, where the block runs.
+`steerkit.statistics`. So a batch that fails midway leaves no trace. All in float64, where the block runs; on the CPU
+where that device has no float64.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerkit.cells import Pool, Read, plan
+from steerkit.devices import for_sums
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Extractor, Need
 from steerkit.raw_windows import RawWriter
@@ -85,8 +87,7 @@ class Collector:
         """Take in one block's output [B, T, H] of the group's batch `number`."""
         import torch
 
-        if hidden.device.type == "mps":  # has no float64
-            hidden = hidden.cpu()
+        hidden = for_sums(hidden)
         flat = hidden.reshape(-1, hidden.shape[-1])
         single, wide = flat.float(), flat.double()
         own, reads = self._reads(number, flat.device)

@@ -20,7 +20,7 @@ from steerkit.collector import Collector
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Extractor, Need
 from steerkit.limits import check_items
-from steerkit.model import adapter_state
+from steerkit.model import adapter_state, check_stream
 from steerkit.statistics import ActivationStatistics, groups_of
 from steerkit.trace import Span, Trace
 from steerkit.uncompiled import hooks_run
@@ -173,7 +173,9 @@ def _forward(
     def hook(layer: int) -> Callable[..., None]:
         def read(module: Any, args: Any, output: Any) -> None:
             seen.add(layer)
-            see(layer, hidden_of(output))
+            hidden = hidden_of(output)
+            check_stream(hidden, lm.name)
+            see(layer, hidden)
             if layer == layers[-1]:
                 raise _Stop
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit.adapter_layout import Layout
 from steerkit.model import adapter_state
+from steerkit.quantized import arithmetic, state_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,7 @@ def fingerprint(lm: LanguageModel) -> str:
     with adapter_state(lm):
         if lm.model_is_wrapped:
             layout = Layout(lm.model)
-        for name, value in _tensors(lm.model):
+        for name, value in _tensors(lm.name, lm.model):
             plain = layout.plain(name) if layout else name.replace("_orig_mod.", "")
             if plain is None and not lm.adapter:
                 continue
@@ -60,6 +61,8 @@ def fingerprint(lm: LanguageModel) -> str:
         settings = _forward_settings(lm.config)
         if layout and lm.adapter:
             settings["adapter"] = _adapter_settings(lm.model)
+        if packed := arithmetic(lm.model):
+            settings["quantization"] = packed
         if (lm.adapter or not layout) and (layers := _adapter_layers(lm.model)):
             settings["layers"] = layers
     if settings:
@@ -67,11 +70,11 @@ def fingerprint(lm: LanguageModel) -> str:
     return state.hexdigest()[:16]
 
 
-def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """All of a model's state, offloaded tensors fetched one by one."""
+def _tensors(label: str, model: Any) -> Iterator[tuple[str, Tensor]]:
+    """All of a model's state, packed weights taken apart, offloaded tensors fetched one by one."""
     from accelerate.utils.modeling import align_module_device
 
-    for name, value in model.state_dict().items():
+    for name, value in state_of(label, model):
         if value.device.type != "meta":
             yield name, value
             continue

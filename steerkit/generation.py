@@ -1,7 +1,8 @@
 """Steered sampling of a stream of rows, each with its own condition; a row that ends makes room for another.
 
 One decode loop over the model's own forward: no sampling state outside the rows, so a text depends on its row
-alone, to rounding. HF's `generate` gives the same greedy tokens (a test holds this) and can be steered too, with
+alone, to rounding. Rows of models that can't be padded enter in groups of one prompt length (`steerkit.own_cache`).
+HF's `generate` gives the same greedy tokens (a test holds this) and can be steered too, with
 ``with steerer(...)``; this loop adds paired noise, shared prompts (`steerkit.prefill`) and lines that are taken
 over by waiting rows (`steerkit.kv`).
 """
@@ -12,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from steerkit.breaks import first_break
@@ -19,6 +21,7 @@ from steerkit.errors import SteerkitError
 from steerkit.kv import LineCache
 from steerkit.limits import check_ids, check_lengths
 from steerkit.memory import NO_ROOM, out_of_memory, release
+from steerkit.own_cache import GroupCache, next_logits
 from steerkit.prefill import prefill
 from steerkit.sampling import NOT_FINITE, Sampler, Sampling, leads
 from steerkit.steering import Edit, Steering
@@ -95,7 +98,7 @@ def generate(
     Raises:
         SteerkitError: a sampling setting is out of its bounds, an unsteered row's logits are not finite, a steered
             block changed no position, not even one row fits the memory, a text has ids or positions that the model
-            hasn't, or the model is of a kind that steerkit doesn't generate with (recurrent layers).
+            hasn't, or the model is of a kind that steerkit doesn't generate with.
     """
     import torch
 
@@ -159,8 +162,8 @@ def _run(batch: RowBatch, rows: Sequence[int], before: int, progress: Callable[[
     waiting = deque(rows)
     while waiting or batch.occupied:
         if waiting and batch.takes():
-            batch.admit([waiting.popleft() for _ in range(min(len(waiting), batch.free))])
-        elif not waiting and batch.occupied <= COMPACT_AT * len(batch.lines):
+            batch.admit([waiting.popleft() for _ in range(batch.fits(waiting))])
+        elif not (waiting and batch.refills) and batch.occupied <= COMPACT_AT * len(batch.lines):
             batch.compact()
         else:
             batch.step()
@@ -175,23 +178,29 @@ class RowBatch:
         self, lm: LanguageModel, rows: Sequence[GenerationRow], steering: Steering, lines: int, new: int,
         sampling: Sampling, margins: bool, *, taken_over: bool = True,
     ) -> None:  # fmt: skip
-        import torch
-
         self.lm, self.rows, self.steering, self.new, self.margins = lm, rows, steering, new, margins
         self.results = [Generated() for _ in rows]
         self.ended: list[int] = []
         self.ends = frozenset(end_ids(lm))
-        self.lines: list[int | None] = [None] * lines  # each line's row
-        self.edits: list[int | None] = [None] * lines  # which row's edit a line has; stays when its row ends
-        self.keys, self.born = [0] * lines, [0] * lines
         self.now = 0  # steps done
         self.changed = False  # whether the last step ended a row
         self.sampler, self.first = Sampler(sampling, lm.device), Sampler(sampling, lm.device)
-        self.ids = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
-        self.position = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
-        self.live = torch.zeros(lines, 1, dtype=torch.long, device=lm.device)
+        self._clear(lines)
         longest = max(len(row.prompt_ids) for row in rows) + new
-        self.cache = LineCache(lines, longest, taken_over=taken_over)
+        self.most = lines
+        self.refills = lm.batches == "padded"
+        self.cache: LineCache | GroupCache = (
+            LineCache(lines, longest, taken_over=taken_over) if self.refills else GroupCache(longest)
+        )
+
+    def _clear(self, lines: int) -> None:
+        """So many lines, all free."""
+        import torch
+
+        self.lines: list[int | None] = [None] * lines  # each line's row
+        self.edits: list[int | None] = [None] * lines  # which row's edit a line has; stays when its row ends
+        self.keys, self.born = [0] * lines, [0] * lines
+        self.ids, self.position, self.live = torch.zeros(3, lines, 1, dtype=torch.long, device=self.lm.device)
 
     @property
     def occupied(self) -> int:
@@ -203,12 +212,21 @@ class RowBatch:
 
     def takes(self) -> bool:
         """Whether waiting rows may enter now."""
-        return not self.occupied or self.free >= max(1, REFILL_AT * len(self.lines))
+        return not self.occupied or (self.refills and self.free >= max(1, REFILL_AT * len(self.lines)))
+
+    def fits(self, waiting: Sequence[int]) -> int:
+        """How many of the first waiting rows may enter: as many as lines are free, or a group of one prompt length."""
+        if self.refills:
+            return min(len(waiting), self.free)
+        lengths = (len(self.rows[row].prompt_ids) for row in waiting)
+        return min(len(list(next(groupby(lengths))[1])), self.most if self.lm.batches == "equal lengths" else 1)
 
     def admit(self, new: Sequence[int]) -> None:
         """Rows take free lines: their prompts are read, and their first tokens drawn."""
         import torch
 
+        if not self.refills:
+            self._clear(len(new))
         places = [line for line, row in enumerate(self.lines) if row is None][: len(new)]
         rows = [self.rows[row] for row in new]
         read = prefill(self.lm, [row.prompt_ids for row in rows], [row.edit for row in rows], new, self.steering)
@@ -227,11 +245,8 @@ class RowBatch:
         self.now += 1
         self.position += self.live
         mask = self.cache.step()
-        out = self.lm.model(
-            input_ids=self.ids, attention_mask=mask, position_ids=self.position, past_key_values=self.cache.hf,
-            use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
-        self.ids = self._draw(self.sampler, out.logits[:, -1], range(len(self.lines)))[:, None]
+        logits = next_logits(self.lm, self.ids, self.position, mask, self.cache.hf, self.steering)
+        self.ids = self._draw(self.sampler, logits, range(len(self.lines)))[:, None]
 
     def compact(self) -> None:
         """Lines without a row leave."""

@@ -6,11 +6,12 @@ what the line's last row left, so that nothing else is copied. Columns that no r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from steerkit.prefill import Prefilled
@@ -110,6 +111,11 @@ class LineCache:
         for layer in self.hf.layers:
             layer.room = tuple(buffer[lines.to(buffer.device)] for buffer in layer.room)
         self._show()
+
+    def sizes(self) -> Iterator[tuple[torch.device, int]]:
+        """Device and bytes of each buffer."""
+        for layer in self.hf.layers:
+            yield from ((buffer.device, buffer.nbytes) for buffer in layer.room)
 
     def _move(self) -> None:
         begin, used = self.start, self.end - self.start

@@ -32,7 +32,7 @@ def log_likelihoods(
 ) -> Iterator[tuple[list[int], list[float]]]:
     """Batch by batch: places in `texts`, and Σ_t log p(id_t | prompt, earlier ids) of each, in nats.
 
-    Texts of like length share a batch, padded on the right.
+    Texts of like length share a batch, padded on the right; of equal length where the model can't be padded.
 
     Raises:
         SteerkitError: a likelihood is not finite (the text's number is named).
@@ -48,6 +48,9 @@ def log_likelihoods(
     while order:
         longest = lengths[order[-1]]
         size = max(1, room // (longest * width))
+        if lm.batches != "padded":
+            alike = sum(lengths[place] == longest for place in order) if lm.batches == "equal lengths" else 1
+            size = min(size, alike)
         order, places = order[:-size], order[-size:]
         ids = torch.zeros(len(places), longest, dtype=torch.long)
         own = torch.zeros(len(places), longest, dtype=torch.bool)

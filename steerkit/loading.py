@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerkit import registry
+from steerkit import quantized, registry
 from steerkit.adapter_layout import is_wrapped
+from steerkit.devices import choose_device
 from steerkit.errors import SteerkitError, nearest
 from steerkit.load_errors import check_files, explained, refuse_adapter_as_model
 from steerkit.model import LanguageModel
+
+log = logging.getLogger("steerkit")
 
 
 def load_model(
@@ -20,6 +24,7 @@ def load_model(
     *,
     adapter: str | None = None,
     bf16: bool = False,
+    device: str = "auto",
     device_map: str | None = None,
     trust_remote_code: bool = False,
     attn_implementation: str | None = None,
@@ -30,14 +35,16 @@ def load_model(
     Args:
         name: `source:model` of a model plugin (`pocket:base`), a folder, a GGUF file, or a hub id.
         adapter: folder or hub id of a PEFT adapter to put on it; the weights are loaded once.
-        bf16: bfloat16 weights instead of float32.
-        device_map: accelerate's (`auto`, `cpu`, …); None puts the model on the GPU if there is one.
+        bf16: bfloat16 weights instead of float32; quantised ones have the number format that they were saved for.
+        device: where the model is put (`cpu`, `cuda`, `cuda:1`, `mps`, `xpu`); `auto` is what accelerate finds.
+        device_map: accelerate's placement over several devices (`auto`, `balanced`, …), in place of `device`.
         attn_implementation: transformers' attention, its own choice when left out.
         torch_compile: compile the blocks' feed-forward parts.
 
     Raises:
-        SteerkitError: nothing is there under that name, it can't be fetched offline, it is an encoder-decoder, the
-            weights are not whole, or the adapter is of a kind that steerkit can't use, or changes nothing.
+        SteerkitError: nothing is there under that name, it can't be fetched offline, it is an encoder-decoder, there
+            is no such device, the weights are not whole, or the adapter is of a kind that steerkit can't use or changes
+            nothing.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -46,12 +53,15 @@ def load_model(
     from steerkit.formats.gguf_weights import check_gguf, with_rotary_factors
     from steerkit.loaded_weights import check_in_memory, check_loaded, loading_report
     from steerkit.supported import refuse_config
+    from steerkit.towers import text_model, without_towers
 
+    place = _place(device, device_map)
     path, options = _locate(name)
     refuse_adapter_as_model(name, path)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     options["trust_remote_code"] = trust_remote_code
-    gguf = options.get("gguf_file")
+    gguf, packed = options.get("gguf_file"), ""
+    loader: Any = AutoModelForCausalLM
     with explained(name):
         config = AutoConfig.from_pretrained(path, **options)
         if gguf:
@@ -59,13 +69,17 @@ def load_model(
     if not gguf:
         refuse_config(name, config)  # llama.cpp's files hold decoder-only models
         check_files(name, path)
+        packed = quantized.method_of(name, config)
+        loader = without_towers(config) or loader
         options["use_safetensors"] = True  # the other format is pickle
+    # Packed weights may fit no other format than the one they were saved for, and their reader would take any GPU.
+    options["dtype"] = torch.bfloat16 if bf16 else "auto" if packed else torch.float32
+    options["device_map"] = None if place == {"": "cpu"} and not packed else place
     if attn_implementation:
         options["attn_implementation"] = attn_implementation
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    with explained(name, path), _quiet_when_small(path), loading_report(name):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, device_map=device_map, output_loading_info=True,
+    with explained(name, path), quantized.reading(name, packed), _quiet_when_small(path), loading_report(name):
+        loaded: Any = loader.from_pretrained(
+            path, output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are named in the report: `check_loaded` refuses them
             **options,
         )  # fmt: skip
@@ -73,15 +87,30 @@ def load_model(
     check_loaded(name, model, info)
     if gguf:
         check_gguf(name, Path(path, gguf), model)
+    if left_out := getattr(model, "left_out", ()):
+        log.info("%s: loaded as a text model, without %s", name, ", ".join(left_out))
+    model = text_model(model)
+    quantized.keep_layout(model)
+    if packed and not quantized.in_words(model):
+        log.warning("%s: its weights are stored as %s and were unpacked to %s", name, packed, model.dtype)
     check_in_memory(name, model)
-    if device_map is None and torch.cuda.is_available():
-        model = model.to("cuda")
     lm = LanguageModel(name, model.eval(), tokenizer, source="" if gguf else path)
     if adapter:
         lm = with_adapter(lm, adapter)
     if torch_compile:
         _compile(lm)
     return lm
+
+
+def _place(device: str, device_map: str | None) -> Any:
+    """accelerate's map of the model: as given, or all of it on one device.
+
+    Raises:
+        SteerkitError: both are given, or there is no such device.
+    """
+    if device_map is not None and device != "auto":
+        raise SteerkitError(f"device: {device} and device_map: {device_map}: give one of them")
+    return device_map if device_map is not None else {"": str(choose_device(device))}
 
 
 def _compile(lm: LanguageModel) -> None:
@@ -128,7 +157,12 @@ def load_generation_config(name: str) -> Any:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a model, read from its configuration alone; `body` is the blocks' part of its parameters."""
+    """Sizes of a model, read from its configuration alone.
+
+    Attributes:
+        kv_width: numbers in a token's keys (and as many in its values), the mean over the blocks.
+        body: the blocks' part of the parameters.
+    """
 
     name: str
     depth: int
@@ -148,19 +182,29 @@ def load_shape(name: str, *, trust_remote_code: bool = False) -> ModelShape:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from steerkit.towers import text_model, without_towers
+
     path, options = _locate(name)
     with explained(name):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+        pruned = without_towers(config)
         with init_empty_weights():
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            if pruned:
+                model = text_model(pruned._from_config(config))
+            else:
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     lm = LanguageModel(name, model, None)
-    heads = lm.config.num_attention_heads
+    body = sum(p.numel() for block in lm.blocks for p in block.parameters())
+    return ModelShape(name, lm.depth, lm.width, _kv_width(lm), model.num_parameters(), body, int(lm.config.vocab_size))
+
+
+def _kv_width(lm: LanguageModel) -> int:
+    from steerkit.supported import attention_layers
+
+    heads = getattr(lm.config, "num_attention_heads", None) or 1
     head = getattr(lm.config, "head_dim", None) or lm.width // heads
     kv_heads = getattr(lm.config, "num_key_value_heads", None) or heads
-    body = sum(p.numel() for block in lm.blocks for p in block.parameters())
-    return ModelShape(
-        name, lm.depth, lm.width, head * kv_heads, model.num_parameters(), body, int(lm.config.vocab_size)
-    )
+    return round(head * kv_heads * attention_layers(lm) / lm.depth)
 
 
 def on_this_disk(name: str) -> bool:
@@ -173,13 +217,14 @@ def on_this_disk(name: str) -> bool:
 
 
 def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> LanguageModel:
-    """A LanguageModel of a model already in memory; a name is loaded.
+    """A LanguageModel of a model already in memory (of a multimodal one, its text model); a name is loaded.
 
     Raises:
         SteerkitError: no tokenizer, weights without values, or an adapter that can't be used or changes nothing.
     """
     from steerkit.adapter_effect import check_effect
     from steerkit.loaded_weights import check_in_memory
+    from steerkit.towers import text_model
 
     if isinstance(model, LanguageModel):
         return model
@@ -187,9 +232,10 @@ def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "") -> Language
         return load_model(str(model))
     if tokenizer is None:
         raise SteerkitError("a model object needs its tokenizer: LanguageModel(name, model, tokenizer)")
+    quantized.keep_layout(model)
     label = name or getattr(model.config, "name_or_path", "") or type(model).__name__
     check_in_memory(label, model)
-    lm = LanguageModel(label, model.eval(), tokenizer, is_wrapped(model))
+    lm = LanguageModel(label, text_model(model.eval()), tokenizer, is_wrapped(model))
     if lm.model_is_wrapped:
         check_effect(lm)
     return lm

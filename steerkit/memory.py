@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from steerkit.devices import empty_cache, memory
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,22 +23,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Give cached GPU memory back, so that it can be had in other sizes."""
+    """Give memory that torch keeps back to the GPU, so that it can be had in other sizes."""
     import gc
 
-    import torch
-
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:
     """Bytes that can be allocated on a device now."""
-    import psutil
-    import torch
-
-    if device.type == "cuda":
+    if device.type != "cpu":
         release()
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return memory(device)[0]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from steerkit.supported import Batches
+
 # Where architectures keep their decoder blocks, below `get_decoder()`.
 BLOCK_NAMES = ("layers", "h", "blocks")
 FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "embedding_norm", "final_norm")
@@ -47,6 +49,9 @@ class LanguageModel:
     def decoder(self) -> nn.Module:
         """The stack of blocks without the LM head."""
         decoder: nn.Module = self.transformer.get_decoder()
+        if not any(hasattr(decoder, name) for name in BLOCK_NAMES):  # Llama4ForCausalLM answers with itself
+            inner: nn.Module | None = getattr(decoder, "model", None)
+            return decoder if inner is None else inner
         return decoder
 
     @property
@@ -75,6 +80,13 @@ class LanguageModel:
                 return norm
         raise SteerkitError(f"{self.name}: {type(self.decoder).__name__} has no final norm that steerkit knows of")
 
+    @cached_property
+    def batches(self) -> Batches:
+        """Whether rows are padded to one length, only rows of one length share a forward, or each has its own."""
+        from steerkit.supported import batches
+
+        return batches(self)
+
     @property
     def config(self) -> Any:
         return self.model.config.get_text_config(decoder=True)
@@ -90,6 +102,12 @@ class LanguageModel:
         return int(self.config.hidden_size)
 
     @property
+    def inner_width(self) -> int:
+        """Width of the feed-forward parts, the widest where they differ."""
+        width = getattr(self.config, "intermediate_size", None) or 4 * self.width
+        return int(max(width) if isinstance(width, list | tuple) else width)
+
+    @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the first weight that is not offloaded."""
         import torch
@@ -98,14 +116,26 @@ class LanguageModel:
         return next((d for d in devices if d.type != "meta"), torch.device("cpu"))
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the hidden states: that of the weights which are not packed into fewer bits."""
+        import torch
+
+        whole = (p.dtype for p in self.model.parameters() if p.is_floating_point() and p.itemsize > 1)
+        return next(whole, torch.float32)
+
+    @property
+    def quantized(self) -> str:
+        """How the weights are packed into fewer bits, in words; empty when they aren't."""
+        from steerkit.quantized import in_words
+
+        return in_words(self.model)
+
+    @property
     def setup(self) -> dict[str, str]:
-        """Device, number format and attention that the model runs with."""
-        weight = next(self.model.parameters())
-        return {
-            "device": str(self.device),
-            "dtype": str(weight.dtype).removeprefix("torch."),
-            "attention": str(getattr(self.config, "_attn_implementation", None)),
-        }
+        """Device, number format, quantisation and attention that the model runs with, and how rows share a batch."""
+        from steerkit.setup import setup_of
+
+        return setup_of(self)
 
     def check_layer(self, layer: int, where: str = "layer") -> None:
         """Raises: SteerkitError when `layer` is not a 0-based block of this model."""
@@ -121,6 +151,15 @@ class LanguageModel:
     @property
     def model_is_wrapped(self) -> bool:
         return is_wrapped(self.model)
+
+
+def check_stream(hidden: torch.Tensor, name: str) -> None:
+    """Raises: SteerkitError when a block's output isn't [B, T, H]."""
+    if hidden.dim() != 3:
+        raise SteerkitError(
+            f"{name}: its blocks hand on several streams, {list(hidden.shape)}, and not one of [rows, tokens, width]: "
+            "steerkit reads and steers models with one residual stream"
+        )
 
 
 def check_layer(layer: int, name: str, depth: int, where: str = "layer") -> None:

@@ -56,7 +56,7 @@ def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
     ]
     load = _load(recipe, experiments)
     lines += ["", *_costs(recipe, shape, experiments, load)]
-    lines += gpu_lines(shape, load, gpu) if gpu else machine_lines(shape, load)
+    lines += gpu_lines(shape, load, gpu) if gpu else machine_lines(shape, load, recipe.device)
     return "\n".join(lines)
 
 

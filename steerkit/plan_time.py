@@ -38,22 +38,26 @@ def gpu_lines(shape: ModelShape, load: Load, gpu: Device) -> list[str]:
     ]
 
 
-def machine_lines(shape: ModelShape, load: Load) -> list[str]:
-    """Time on this machine, after a moment of measuring."""
-    import torch
+def machine_lines(shape: ModelShape, load: Load, wanted: str = "auto") -> list[str]:
+    """Time on this machine, after a moment of measuring.
 
+    Raises:
+        SteerkitError: there is no such device here.
+    """
     from steerkit.calibration import measured_device, measured_steps
+    from steerkit.devices import choose_device
     from steerkit.threads import fastest_thread_count, use_threads
 
-    with use_threads(fastest_thread_count(shape.width, load.width)):
-        device = measured_device(shape.width, load.bytes_each)
-        steps = measured_steps(shape, load.width, device.bandwidth, load.bytes_each)
+    place = choose_device(wanted)
+    with use_threads(fastest_thread_count(shape.width, load.width, place)):
+        device = measured_device(shape.width, load.bytes_each, place)
+        steps = measured_steps(shape, load.width, device.bandwidth, load.bytes_each, place)
     if steps:
         found = measured_duration(shape, load, steps)
         how = f"measured: a decode step of {steps.rows} rows {steps.decode * 1e3:,.1f} ms, a forward "
         how += f"{1 / steps.token:,.0f} tokens/s"
     else:
-        launch = LIKELY.launch if torch.cuda.is_available() else 0.0
+        launch = LIKELY.launch if place.type != "cpu" else 0.0
         found = duration(shape, load, device, Efficiency(1.0, 1.0, launch))
         how = f"from measured {device.bandwidth / 1e9:,.1f} GB/s and {device.flops[load.bytes_each] / 1e9:,.0f} Gflop/s"
         how += f"; decode steps are bound by {found.bound}"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from steerkit.supported import CACHE_ARGUMENTS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,6 +29,13 @@ class Call:
     real: Tensor | None
     prompt: Tensor | None
     phase: Phase | None
+
+    def last(self, length: int) -> Call:
+        """The last tokens alone: blocks that read earlier ones' keys may be given no more than logits are asked of."""
+        if length == self.position.shape[1]:
+            return self
+        real, prompt = (None if mask is None else mask[:, -length:] for mask in (self.real, self.prompt))
+        return Call(self.position[:, -length:], real, prompt, self.phase)
 
 
 @dataclass(frozen=True)
@@ -50,29 +59,45 @@ class Positions:
         self._lengths: Tensor | None = None
         self._first: Tensor | None = None  # ids of the first pass, where decoding goes on without a cache
         self.started: Started | None = None  # set while `generate` runs
+        self._cache: Any = None  # the last call's
+        self._seen: Tensor | None = None  # [B, T] positions of its tokens
 
-    def call(self, tokens: Tensor, given: Mapping[str, Any], phase: Phase | None) -> Call:
+    def call(
+        self, tokens: Tensor, given: Mapping[str, Any], phase: Phase | None, position: Tensor | None = None
+    ) -> Call:
         """What one forward brings.
 
         Args:
             tokens: [B, T] ids, or [B, T, H] embeddings.
             given: the decoder's arguments.
-            phase: what the tokens are, where the caller knows; `position_ids` are then the rows' own, too.
+            phase: what the tokens are, where the caller knows.
+            position: [B, T] the tokens' positions, where the caller knows.
         """
-        cache = given.get("past_key_values")
-        past = int(cache.get_seq_length()) if cache is not None else 0
+        cache = next((given[name] for name in CACHE_ARGUMENTS if given.get(name) is not None), None)
+        begin = self._begin(cache, len(tokens))
+        past = begin if isinstance(begin, int) else int(begin.max())
         mask = given.get("attention_mask")
         if isinstance(mask, dict) or mask is None or mask.dim() != 2:  # prepared for the attention, a kind each
             mask = None
-        own = given.get("position_ids") if phase else None
         if phase is None and self.started is not None:
             mask = self._mask_in_generate(tokens, past) if mask is None else mask
-        position, real = _places(tokens, past, mask, own)
+        position, real = _places(tokens, begin, mask, position if phase else None)
+        self._cache, self._seen = cache, position
         if phase is not None:
             return Call(position, real, None, phase)
         if self._given is None and self.started is not None:
             return self._in_generate(position, real, past)
         return self._by_hand(tokens, position, real, past, cache)
+
+    def _begin(self, cache: Any, rows: int) -> int | Tensor:
+        """Tokens in a cache. One of recurrent states alone doesn't count them: [B, 1] those that came here before."""
+        if cache is None:
+            return 0
+        try:
+            return int(cache.get_seq_length())
+        except ValueError:
+            goes_on = cache is self._cache and self._seen is not None and len(self._seen) == rows
+            return self._seen[:, -1:] + 1 if goes_on and self._seen is not None else 0
 
     def _mask_in_generate(self, tokens: Tensor, past: int) -> Tensor | None:
         """[B, past + T] of the padding that `generate` was given; None when there is none."""
@@ -122,7 +147,9 @@ class Positions:
         return torch.equal(tokens[:, : first.shape[1]], first)
 
 
-def _places(tokens: Tensor, past: int, mask: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _places(
+    tokens: Tensor, begin: int | Tensor, mask: Tensor | None, own: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """[B, T] positions and, where some are padding, which are not."""
     import torch
 
@@ -131,7 +158,7 @@ def _places(tokens: Tensor, past: int, mask: Tensor | None, own: Tensor | None) 
     if own is not None:
         return own, real
     if mask is None:
-        return torch.arange(past, past + length, device=tokens.device).expand(rows, length), None
+        return begin + torch.arange(length, device=tokens.device).expand(rows, length), None
     if length > 1:
         return (mask.cumsum(-1) - 1)[:, -length:], real
     return mask.sum(-1, keepdim=True) - 1, None

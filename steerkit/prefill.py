@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from steerkit.block_output import hidden_of, with_hidden
+from steerkit.errors import SteerkitError
 from steerkit.kv import Prefix
+from steerkit.own_cache import new_cache, next_logits, select
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,19 +33,21 @@ class Prefilled:
     Attributes:
         logits: [n, V] after each row's last prompt token.
         mask: [n, P] 1 where the left-padded prompts have a token.
-        layers: keys and values of every layer.
+        layers: keys and values of every layer, where rows of unequal length share a batch.
+        cache: the model's own cache of the n rows, where they don't.
     """
 
     logits: Tensor
     mask: Tensor
     layers: list[Prefix]
+    cache: Any = None
 
 
 def prefill(
     lm: LanguageModel, prompts: Sequence[Sequence[int]], edits: Sequence[Edit | None], rows: Sequence[int],
     steering: Steering,
 ) -> Prefilled:  # fmt: skip
-    """Read the rows' prompts.
+    """Read the rows' prompts, which are of one length where the model can't be padded.
 
     Args:
         rows: the rows' numbers in `steering`, whose edits these are.
@@ -64,13 +68,20 @@ def prefill(
     edited = {done[1] for _, done in units if done is not None}
     if not edited:
         found, to = _read(lm, ids, mask, [None] * len(lone), steering), of_unit[index]
-    elif len(units) == len(lone) or not _shareable(lm, ids, mask, of_unit, firsts, min(edited), steering):
+    elif (
+        len(units) == len(lone)
+        or lm.batches != "padded"
+        or not _shareable(lm, ids, mask, of_unit, firsts, min(edited), steering)
+    ):
         found, to = _read(lm, ids[of_unit], mask[of_unit], firsts, steering), index
     else:
         logits, lower, upper = _read_shared(lm, ids, mask, of_unit, firsts, min(edited), steering)
         layers = _prefixes(lower, of_unit[index])[: len(lower.layers)] + _prefixes(upper, index)[len(lower.layers) :]
         return Prefilled(logits[index], mask[of_unit[index]], layers)
     logits, cache = found
+    if lm.batches != "padded":
+        select(cache, to)
+        return Prefilled(logits[to], mask[of_unit[index]], [], cache)
     return Prefilled(logits[to], mask[of_unit[index]], _prefixes(cache, to))
 
 
@@ -98,15 +109,15 @@ def _read(
     lm: LanguageModel, ids: Tensor, mask: Tensor, rows: Sequence[int | None], steering: Steering
 ) -> tuple[Tensor, Any]:
     """[n, V] last logits, and the cache."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()  # whole layers, also where a window slides: the mask cuts it
+    cache = new_cache(lm)
     steering.assign(rows, "prompt")
-    out = lm.model(
-        input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0), past_key_values=cache,
-        use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
-    return out.logits[:, -1], cache
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    if lm.batches == "padded":
+        return next_logits(lm, ids, position, mask, cache, steering), cache
+    try:
+        return next_logits(lm, ids, position, None, cache, steering), cache
+    except (TypeError, ValueError) as error:  # MiniMax takes a cache of its own only
+        raise SteerkitError(f"{lm.name}: transformers' cache doesn't fit this model: {error}") from error
 
 
 def _prefixes(cache: Any, index: Tensor) -> list[Prefix]:
@@ -127,12 +138,12 @@ def _read_shared(
 
     lower = DynamicCache()
     steering.assign([None] * len(ids), "prompt")
+    steering.position = (mask.cumsum(-1) - 1).clamp(min=0)
     handle = lm.blocks[layer].register_forward_hook(stop)
     try:
         lm.decoder(
-            input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=lower, use_cache=True,
-        )  # fmt: skip
+            input_ids=ids, attention_mask=mask, position_ids=steering.position, past_key_values=lower, use_cache=True
+        )
     except _Stop:
         pass
     finally:
@@ -175,26 +186,28 @@ def _done(lm: LanguageModel, layer: int, output: Any, index: Tensor) -> Iterator
                 block.forward = own
 
 
-_trusted: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_trusted: WeakKeyDictionary[nn.Module, dict[int, bool]] = WeakKeyDictionary()
 
 
 def _shareable(
     lm: LanguageModel, ids: Tensor, mask: Tensor, of_unit: Tensor, rows: Sequence[int], layer: int, steering: Steering
 ) -> bool:
-    """Whether a model's blocks hand on hidden states and nothing else: tried once a model, on the first two units.
+    """Whether a model's blocks up to this one hand on hidden states and nothing else: tried once a model and block,
+    on the first two units.
 
     Models whose later blocks read keys of earlier ones, or more than one stream, fail it and are read in full.
     """
-    if lm.decoder not in _trusted:
+    trusted = _trusted.setdefault(lm.decoder, {})
+    if layer not in trusted:
         counted, two = dict(steering.steered_at), of_unit[:2]
         whole, _ = _read(lm, ids[two], mask[two], rows[:2], steering)
         if not bool(whole.isfinite().all()):  # an edit that breaks its row says nothing of the model
             steering.steered_at = counted
             return False
-        _trusted[lm.decoder] = False
+        trusted[layer] = False
         with suppress(Exception):  # whatever such a model makes of it
             parts, _, _ = _read_shared(lm, ids, mask, two, rows[:2], layer, steering)
             error = float((parts - whole).abs().max() / whole.abs().max())
-            _trusted[lm.decoder] = error <= TOLERANCE[str(whole.dtype).removeprefix("torch.")]
+            trusted[layer] = error <= TOLERANCE[str(whole.dtype).removeprefix("torch.")]
         steering.steered_at = counted
-    return _trusted[lm.decoder]
+    return trusted[layer]

@@ -24,6 +24,7 @@ NOT_PART = (
     "hub_model_id",
     "hub_private_repo",
     "threads",
+    "device",
 )  # they change no result
 
 

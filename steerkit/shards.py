@@ -61,18 +61,30 @@ class Shard:
         """Every count-th item: this process's."""
         return list(items[self.index :: self.count])
 
-    def take_devices(self, device_map: str | None) -> None:
-        """Use this process's share of the machine: one GPU, or as many CPU threads as each process can have."""
+    def take_devices(self, device_map: str | None, device: str = "auto") -> None:
+        """Use this process's share of the machine: one GPU, or as many CPU threads as each process can have.
+
+        Raises:
+            SteerkitError: one GPU is named for several processes, or there is no such device.
+        """
         if self.local_count == 1:
             return
         import torch
 
-        if not torch.cuda.is_available():
+        from steerkit.devices import choose_device, take
+
+        chosen = choose_device(device)
+        if chosen.index is not None and device != "auto":
+            raise SteerkitError(
+                f"device: {device}: {self.local_count} processes run on this machine, and that is one device; "
+                f"name its kind alone, {chosen.type}, and each takes its own"
+            )
+        if chosen.type == "cpu":
             affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
             cores = len(affinity(0)) if affinity else os.cpu_count() or 1
             torch.set_num_threads(max(1, cores // self.local_count))
         elif device_map is None:
-            torch.cuda.set_device(self.local_index % torch.cuda.device_count())
+            take(chosen, self.local_index)
 
 
 def _parse(text: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from steerkit.block_output import hidden_of, with_hidden
 from steerkit.errors import SteerkitError
 from steerkit.hf_generate import followed
 from steerkit.interfaces import EditContext, Steerer
-from steerkit.model import adapter_state
+from steerkit.model import adapter_state, check_stream
 from steerkit.positions import Call, Phase, Positions
 from steerkit.uncompiled import hooks_run
 
@@ -75,6 +75,7 @@ class Steering:
                 lm.check_layer(edit.layer)
         self.steered_at: dict[int, int] = {}  # layer → positions changed so far, over all rows and edits
         self.excused: Collection[int] = ()  # layers that are not checked at the end (no token to steer came)
+        self.position: Tensor | None = None  # [B, T] of the next forward's tokens, from an engine that knows
         self._rows: Sequence[int | None] | None = None  # which edits the batch's rows have, after `assign`
         self._phase: Phase | None = None
         self._prompt_lengths = prompt_lengths
@@ -173,7 +174,7 @@ class Steering:
         if tokens is None:
             return  # the decoder itself refuses a call without tokens
         self._check_rows(len(tokens))
-        self._call = self._positions.call(tokens, given, self._phase)
+        self._call = self._positions.call(tokens, given, self._phase, self.position)
         self._calls += 1
 
     def _check_rows(self, rows: int) -> None:
@@ -194,6 +195,7 @@ class Steering:
             if not groups:
                 return None
             hidden = hidden_of(output)
+            check_stream(hidden, self.lm.name)
             changed = hidden
             for group in groups:
                 changed = self._apply(group, layer, changed)
@@ -207,6 +209,7 @@ class Steering:
         call = self._call
         if call is None:  # a block that runs outside its decoder
             return hidden
+        call = call.last(hidden.shape[1])
         state = group.tensors(hidden)
         rows = slice(None) if group.whole else state.places
         position = call.position.to(hidden.device)[rows]
@@ -283,11 +286,12 @@ class _Group:
                     raise SteerkitError(
                         f"a direction of width {tuple(vector.shape)} on hidden states of {hidden.shape[-1]}"
                     )
+            vectors = [vector.detach().to(hidden.dtype).to(hidden.device) for vector in vectors]
             norm = hidden.new_tensor([edit.norm for edit in self.edits])[:, None, None]
             ready = self._ready = _Tensors(
                 torch.tensor(self.places, device=hidden.device),
                 norm,
-                torch.stack([v.detach().to(hidden) for v in vectors])[:, None] if vectors else norm * 0,
+                torch.stack(vectors)[:, None] if vectors else norm * 0,
                 torch.tensor([edit.key for edit in self.edits], device=hidden.device),
             )
         return ready

@@ -1,16 +1,25 @@
-"""Which models steerkit handles; the others are refused by name, with the reason."""
+"""Which models steerkit handles, and how their rows may share a forward; the others are refused with the reason."""
 
 from __future__ import annotations
 
+from functools import cache
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from steerkit.errors import SteerkitError
+from steerkit.quantized import mixes_rows
 
 if TYPE_CHECKING:
     from steerkit.model import LanguageModel
 
-ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+Batches = Literal["padded", "equal lengths", "alone"]
+"""Rows of a batch are padded to one length, only rows of one length share a batch, or each row is run alone.
+
+A recurrent state has taken in every column that it was shown, padding too, and can't be cut or moved in a cache as
+keys and values can. Some quantised layers mix the rows of a batch.
+"""
+
+CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 
 
 def refuse_config(name: str, config: Any) -> None:
@@ -24,30 +33,68 @@ def refuse_config(name: str, config: Any) -> None:
 
 
 def refuse(lm: LanguageModel) -> None:
-    """Raises: SteerkitError when the model is an encoder-decoder, keeps recurrent states, or has no known blocks."""
-    model: Any = lm.model.get_base_model() if lm.model_is_wrapped else lm.model
+    """Raises: SteerkitError when steerkit can't generate with the model: it is an encoder-decoder, has no known
+    blocks, or keeps its past in another way than transformers' caches."""
+    model = lm.transformer
     refuse_config(lm.name, model.config)
-    other = sorted({str(each) for each in getattr(lm.config, "layer_types", None) or ()} - ATTENTION)
-    if other or getattr(model, "_is_stateful", False):
-        which = f" ({', '.join(other)})" if other else ""
-        raise SteerkitError(
-            f"{lm.name}: {type(model).__name__} has recurrent layers{which}; their states can't be padded or taken "
-            "apart row by row, so a batch would mix its rows: steerkit steers models whose blocks all are attention"
-        )
-    if not _keeps_keys_and_values(lm):
-        raise SteerkitError(f"{lm.name}: {type(model).__name__} caches more than the keys and values of tokens")
-    if "past_key_values" not in signature(lm.decoder.forward).parameters:
-        raise SteerkitError(
-            f"{lm.name}: {type(model).__name__} keeps no keys and values between forwards (`past_key_values`), which "
-            "steerkit's decode loop needs; its activations can be read, its own generate steered (`with steerer(...)`)"
-        )
     _ = lm.blocks  # says itself under which names it looked
+    if not cache_argument(lm):
+        raise SteerkitError(f"{lm.name}: {type(model).__name__} takes no cache, so steerkit can't generate with it")
+    if lm.batches != "padded" and not _selectable(model, _cache_layers(lm)):
+        raise SteerkitError(
+            f"{lm.name}: {type(model).__name__} keeps a past of its own kind, not one of transformers' caches; "
+            "steerkit can't copy and drop rows in it, so it can't generate with this model"
+        )
 
 
-def _keeps_keys_and_values(lm: LanguageModel) -> bool:
-    """Whether a row's past is keys and values of its tokens and nothing else, so that it can be moved about."""
-    from transformers import DynamicCache
+def batches(lm: LanguageModel) -> Batches:
+    """How rows share a forward: padded where a row's past is keys and values of its tokens and nothing else."""
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-    layers = DynamicCache(config=lm.config).layers
-    return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    if mixes_rows(lm.transformer):
+        return "alone"
+    layers = _cache_layers(lm)
+    while layers and type(layers[-1]).__name__ == "DummyLayer":  # the last blocks may read earlier ones' keys
+        layers.pop()
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    stateful = getattr(lm.transformer, "_is_stateful", False)
+    return "padded" if layers and plain and not stateful else "equal lengths"
+
+
+def _selectable(model: Any, layers: list[Any]) -> bool:
+    """Whether the whole past lies in transformers' own kinds of layers, whose rows can be copied and dropped."""
+    from transformers import cache_utils
+
+    ours = all(type(layer).__module__ == cache_utils.__name__ for layer in layers)
+    plain = all(type(layer).__name__ in ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer") for layer in layers)
+    elsewhere = plain and getattr(model, "_is_stateful", False)  # RWKV, xLSTM
+    in_modules = hasattr(model, "_setup_cache")  # RecurrentGemma
+    return ours and not elsewhere and not in_modules
+
+
+def attention_layers(lm: LanguageModel) -> int:
+    """How many of the model's blocks keep keys and values."""
+    from transformers.cache_utils import CacheLayerMixin
+
+    return sum(isinstance(layer, CacheLayerMixin) for layer in _cache_layers(lm))
+
+
+def cache_argument(lm: LanguageModel) -> str:
+    """Under which name the model's forward takes its cache; empty when it takes none."""
+    return _cache_argument(type(lm.transformer))
+
+
+@cache
+def _cache_argument(kind: Any) -> str:
+    names = signature(kind.forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in names), "")
+
+
+def _cache_layers(lm: LanguageModel) -> list[Any]:
+    """What the model keeps of a row's past, layer by layer; empty where transformers' caches don't know it."""
+    from transformers import DynamicCache
+
+    try:
+        return list(DynamicCache(config=lm.config).layers)
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return []

@@ -5,20 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from steerkit.devices import found_device
+
+if TYPE_CHECKING:
+    import torch
 
 SECONDS = 0.2  # of measurement per candidate
 GAIN = 1.2  # by which more threads must be faster
 
 
-def fastest_thread_count(width: int, rows: int) -> int:
+def fastest_thread_count(width: int, rows: int, device: torch.device | None = None) -> int:
     """Thread count with the shortest mean time of a decode step's matrix product, [rows, H] × [H, 4H].
 
     The mean, because a busy machine shows in rare long stalls; more threads must win by a fifth to be used.
+
+    Args:
+        device: where the products are made, the one that is found by default; unmeasured where it is no CPU.
     """
     import torch
 
     available = torch.get_num_threads()
-    if available == 1 or torch.cuda.is_available():
+    if available == 1 or (device or found_device()).type != "cpu":
         return available
     hidden, weight = torch.randn(rows, width), torch.randn(4 * width, width)
     means: dict[int, float] = {}

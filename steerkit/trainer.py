@@ -142,9 +142,10 @@ class SteeringTrainer:
     def pair(self) -> ModelPair:
         """Both models, loaded when first needed."""
         base, reasoning, adapter, id_map = self.models
-        self.shard.take_devices(self.args.device_map)
+        self.shard.take_devices(self.args.device_map, self.args.device)
         return load_pair(
-            base, reasoning, adapter=adapter, id_map=id_map, bf16=self.args.bf16, device_map=self.args.device_map,
+            base, reasoning, adapter=adapter, id_map=id_map, bf16=self.args.bf16, device=self.args.device,
+            device_map=self.args.device_map,
             trust_remote_code=self.args.trust_remote_code, attn_implementation=self.args.attn_implementation,
             torch_compile=self.args.torch_compile,
         )  # fmt: skip
@@ -324,7 +325,7 @@ class SteeringTrainer:
     def thread_count(self) -> int:
         """CPU threads to generate with: as told, else measured."""
         lm, rows = self.pair.reasoning, self.args.per_device_batch_size
-        return self.args.threads or fastest_thread_count(lm.width, 64 if rows == "auto" else rows)
+        return self.args.threads or fastest_thread_count(lm.width, 64 if rows == "auto" else rows, lm.device)
 
     def judge(self, spec: PluginSpec) -> Judge:
         """A judge that keeps what it must in the run folder."""

@@ -9,11 +9,16 @@ import numpy as np
 import torch
 from peft import PeftModel
 
+BLOCK_PATHS = (
+    "model.layers", "transformer.h", "gpt_neox.layers", "backbone.layers", "model.decoder.layers", "transformer.blocks",
+    "model.language_model.layers",
+)  # fmt: skip
+
 
 def blocks_of(model: Any) -> Any:
     """The block list, by each architecture's own attribute path."""
     inner = model.base_model.model if isinstance(model, PeftModel) else model
-    for path in ("model.layers", "transformer.h", "gpt_neox.layers"):
+    for path in BLOCK_PATHS:
         found: Any = inner
         for name in path.split("."):
             found = getattr(found, name, None)

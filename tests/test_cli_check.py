@@ -87,10 +87,10 @@ def test_encoder_decoders_are_refused_before_half_of_them_is_loaded(steerkit: St
         assert f"{type(model).__name__} is an encoder-decoder; steerkit steers decoder-only models" in done.stderr
 
 
-def test_recurrent_and_unknown_models_are_refused(steerkit: Steerkit, tmp_path: Path) -> None:
-    done = steerkit("check", saved(tmp_path / "lfm2", breed("lfm2").model))
+def test_models_of_unknown_kinds_are_refused(steerkit: Steerkit, tmp_path: Path) -> None:
+    done = steerkit("check", saved(tmp_path / "griffin", breed("recurrent_gemma").model))
     assert done.returncode == 2
-    assert "Lfm2ForCausalLM has recurrent layers (conv)" in done.stderr
+    assert "RecurrentGemmaForCausalLM keeps a past of its own kind" in done.stderr
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     bert = transformers.BertLMHeadModel(transformers.BertConfig(vocab_size=64, is_decoder=True, **sizes))
     done = steerkit("check", saved(tmp_path / "bert", bert))

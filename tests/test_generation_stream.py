@@ -95,7 +95,7 @@ def test_prompts_are_read_once_as_far_as_no_edit_touches_them(llama, direction) 
     generate(llama, [replace(one[0], edit=replace(one[0].edit, tokens="all"))] * 2, max_new_tokens=1, temperature=0)
     assert set(count_tokens(llama, one).values()) == {len(PROMPTS[0])}
     every = [replace(row, edit=replace(row.edit, tokens="all")) for row in one]
-    prefill._trusted[llama.decoder] = True
+    prefill._trusted.setdefault(llama.decoder, {})[1] = True
     seen, length = count_tokens(llama, every), len(PROMPTS[0])
     assert seen == {0: length, 1: length, 2: 6 * length, 3: 6 * length}
 
@@ -113,7 +113,7 @@ def test_a_model_whose_blocks_share_more_than_hidden_states_reads_prompts_in_ful
     rows = [GenerationRow(p, 0, Edit(ADD, 1, float(s), direction)) for p in PROMPTS for s in (1, 2, 3)]
     plain = [generate(lm, [row], max_new_tokens=NEW, temperature=0)[0].ids for row in rows]
     assert [text.ids for text in generate(lm, rows, max_new_tokens=NEW, temperature=0)] == plain
-    assert prefill._trusted[lm.decoder] is False
+    assert prefill._trusted[lm.decoder] == {1: False}
 
 
 def test_columns_move_back_and_are_cut_off() -> None:

@@ -90,9 +90,10 @@ def test_attention_and_number_format_as_asked(tmp_path) -> None:
     lm = tiny("llama")
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
-    assert load_model(str(tmp_path)).setup == {"device": "cpu", "dtype": "float32", "attention": "sdpa"}
+    expected = {"device": "cpu", "dtype": "float32", "attention": "sdpa", "batches": "padded"}
+    assert load_model(str(tmp_path)).setup == expected
     asked = load_model(str(tmp_path), bf16=True, attn_implementation="eager").setup
-    assert asked == {"device": "cpu", "dtype": "bfloat16", "attention": "eager"}
+    assert asked == {**expected, "dtype": "bfloat16", "attention": "eager"}
     with pytest.raises(SteerkitError, match="the model can't be loaded"):
         load_model(str(tmp_path), attn_implementation="flashy")
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import random_items
-from zoo import RECURRENT, breed
+from zoo import breed
 
 from steerkit.checks.averages import Around
 from steerkit.errors import SteerkitError
 from steerkit.extraction import extract, read_layer
-from steerkit.generation import GenerationRow, generate
 from steerkit.model import LanguageModel
 from steerkit.steering import Edit, Steering
 
@@ -47,10 +46,3 @@ def test_steering_refuses_one_row_that_was_not_steered(deaf: LanguageModel) -> N
     edits = [Edit(ResidualAdd(), layer, 4.0, direction) for layer in (0, 1)]
     with pytest.raises(SteerkitError, match="block"), torch.no_grad(), Steering(deaf, edits):
         deaf.model(input_ids=torch.tensor([[5, 9, 12]] * 2))
-
-
-@pytest.mark.parametrize("name", RECURRENT)
-def test_generating_with_a_recurrent_model_is_refused(name: str) -> None:
-    lm = breed(name)
-    with pytest.raises(SteerkitError, match=f"{type(lm.model).__name__} has recurrent layers"):
-        generate(lm, [GenerationRow([5, 9, 12], 0)], max_new_tokens=6, temperature=0)

@@ -14,6 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
+
+from steerkit.devices import found_device, name_of, synchronize
+
+if TYPE_CHECKING:
+    import torch
 
 from steerkit.errors import SteerkitError
 
@@ -136,14 +142,12 @@ def timed(work: Work) -> float:
     """
     import torch
 
-    cuda = torch.cuda.is_available()
-    clock = time.process_time if torch.get_num_threads() == 1 and not cuda else time.perf_counter
-    if cuda:
-        torch.cuda.synchronize()
+    device = found_device()
+    clock = time.process_time if torch.get_num_threads() == 1 and device.type == "cpu" else time.perf_counter
+    synchronize()
     begin = clock()
     units = work()
-    if cuda:
-        torch.cuda.synchronize()
+    synchronize()
     seconds = clock() - begin
     if units == 0:
         raise SteerkitError("a work that is measured did nothing: no tokens, no traces; take larger sizes")
@@ -210,12 +214,17 @@ def settle(threads: int = 1) -> None:
         mallopt(-4, 0)  # M_MMAP_MAX
 
 
-def machine() -> str:
-    """The GPU, or the kind of processor and how many threads torch uses."""
+def machine(device: torch.device | None = None) -> str:
+    """The GPU, or the kind of processor and how many threads torch uses.
+
+    Args:
+        device: what is told of; the one that is found by default.
+    """
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    device = device or found_device()
+    if device.type != "cpu":
+        return name_of(device)
     threads = torch.get_num_threads()
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return f"{kind}, {threads} thread{'s' if threads > 1 else ''}"

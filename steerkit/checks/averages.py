@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from steerkit.block_output import hidden_of
-from steerkit.checks.forward import running
 from steerkit.checks.outcome import Measured
+from steerkit.checks.outside import hidden_states_by_hf
 from steerkit.checks.probe import Probe
 from steerkit.extraction import extract
 from steerkit.interfaces import Extractor
@@ -62,14 +62,11 @@ def extract_is_numpy(probe: Probe) -> Measured:
 def _states(probe: Probe, ids: Sequence[int]) -> np.ndarray:
     """[L, T, H] float64 block outputs of one sequence."""
     import numpy as np
-    import torch
 
     last: list[Any] = []
     handle = probe.lm.blocks[-1].register_forward_hook(lambda module, args, output: last.append(hidden_of(output)))
     try:
-        with running(probe.lm):
-            tokens = torch.tensor([list(ids)], device=probe.lm.device)
-            told = probe.lm.model(input_ids=tokens, output_hidden_states=True, use_cache=False).hidden_states
+        told = hidden_states_by_hf(probe.lm, ids)
     finally:
         handle.remove()
-    return np.stack([state[0].double().cpu().numpy() for state in (*told[1:-1], last[0])])
+    return np.stack([state.float().cpu().double().numpy() for state in (*told[:-1], last[0][0])])

@@ -44,6 +44,18 @@ def padded(lm: LanguageModel, prompts: Sequence[Sequence[int]], side: Side = "le
     }
 
 
+def alike(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Places of the prompts that may share a forward: all of them, those of each length, or each alone."""
+    if lm.batches == "padded":
+        return [list(range(len(prompts)))]
+    if lm.batches == "alone":
+        return [[place] for place in range(len(prompts))]
+    of_length: dict[int, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        of_length.setdefault(len(prompt), []).append(place)
+    return list(of_length.values())
+
+
 def logits(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -52,11 +64,15 @@ def logits(
     side: Side = "left",
     prompt_lengths: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """[T, V] float32 logits of each prompt's own tokens, in one batch without a cache."""
-    inputs = padded(lm, prompts, side)
-    with running(lm), Steering(lm, edits, prompt_lengths):
-        found = lm.model(**inputs, use_cache=False).logits
-    return own_tokens(found, inputs["attention_mask"])
+    """[T, V] float32 logits of each prompt's own tokens, in one batch (or one a length) without a cache."""
+    found: dict[int, Tensor] = {}
+    for places in alike(lm, prompts):
+        inputs = padded(lm, [prompts[place] for place in places], side)
+        lengths = None if prompt_lengths is None else [prompt_lengths[place] for place in places]
+        with running(lm), Steering(lm, [edits[place] for place in places], lengths):
+            told = lm.model(**inputs, use_cache=False).logits
+        found |= zip(places, own_tokens(told, inputs["attention_mask"]), strict=True)
+    return [found[place] for place in range(len(prompts))]
 
 
 def own_tokens(found: Tensor, mask: Tensor) -> list[Tensor]:

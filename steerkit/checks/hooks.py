@@ -6,7 +6,7 @@ from typing import Any
 
 from steerkit.checks.forward import distance, inputs_of, padded, running
 from steerkit.checks.outcome import Measured
-from steerkit.checks.outside import greedy_by_hf
+from steerkit.checks.outside import greedy_by_hf, hidden_states_by_hf
 from steerkit.checks.probe import KINDS, Probe, alone
 from steerkit.errors import SteerkitError
 from steerkit.steering import Steering
@@ -20,20 +20,15 @@ def hidden_states(probe: Probe) -> Measured:
     Failure: a layer is off by one, or the hook reads another tensor than the residual stream. Vectors of this
     model would come from wrong places; do not extract.
     """
-    import torch
-
     lm, item = probe.lm, probe.items[1 % len(probe.items)]
     read = [alone(lm, [item], layer)[0] for layer in range(lm.depth)]
+    told = hidden_states_by_hf(lm, item.ids)
+    errors = [distance([found], [expected]) for found, expected in zip(read[:-1], told[:-1], strict=True)]
     with running(lm):
-        ids = torch.tensor([list(item.ids)], device=lm.device)
-        told = lm.model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-        if len(told) != lm.depth + 1:
-            raise SteerkitError(f"the model tells {len(told)} hidden states for {lm.depth} blocks")
-        errors = [distance([read[layer]], [told[layer + 1][0]]) for layer in range(lm.depth - 1)]
-        last = distance([read[-1]], [told[-1][0]])  # a few models keep it before the final norm
+        last = distance([read[-1]], [told[-1]])  # a few models keep it before the final norm
         note = f"{lm.depth} blocks"
         try:
-            last = min(last, distance([lm.final_norm(read[-1])], [told[-1][0]]))
+            last = min(last, distance([lm.final_norm(read[-1])], [told[-1]]))
         except SteerkitError as error:
             if last > probe.tolerance:
                 last, note = 0.0, f"{lm.depth - 1} blocks; not the last one: {error}"
@@ -49,11 +44,11 @@ def edit_lands(probe: Probe) -> Measured:
     """
     import torch
 
-    lm, rows = probe.lm, len(probe.prompts)
-    inputs = padded(lm, probe.prompts)
+    lm, rows = probe.lm, len(probe.together)
+    inputs = padded(lm, probe.together)
     mask = inputs["attention_mask"].cpu()
     position = inputs["position_ids"].cpu()
-    lengths = [len(prompt) // 2 for prompt in probe.prompts]
+    lengths = [len(prompt) // 2 for prompt in probe.together]
     is_prompt = position < torch.tensor(lengths)[:, None]
     wants = {"all": mask > 0, "prompt": (mask > 0) & is_prompt, "generated": (mask > 0) & ~is_prompt}
     after = {layer: lm.blocks[layer + 1] if layer + 1 < lm.depth else _final_norm(probe) for layer in probe.layers}
@@ -77,9 +72,7 @@ def edit_lands(probe: Probe) -> Measured:
         off = (seen[layer] - bare[layer] - expected).norm(dim=-1) / size
         before = (seen[-1 - layer] - bare[-1 - layer]).norm(dim=-1) / size
         worst = max([worst, *torch.nan_to_num(torch.stack([off, before]), nan=float("inf")).flatten().tolist()])
-    return Measured(
-        worst, 4 * torch.finfo(probe.dtype).eps, f"{len(after)} of {len(probe.layers)} layers, {rows} left-padded rows"
-    )
+    return Measured(worst, 4 * torch.finfo(probe.dtype).eps, f"{len(after)} of {len(probe.layers)} layers, {rows} rows")
 
 
 def positions_counted(probe: Probe) -> Measured:
@@ -90,14 +83,14 @@ def positions_counted(probe: Probe) -> Measured:
     Failure: the prompt's end or the padding is misread, so `tokens: prompt` and `generated` steer other tokens
     than they say.
     """
-    rows, real = len(probe.prompts), sum(map(len, probe.prompts))
+    rows, real = len(probe.together), sum(map(len, probe.together))
     decoded = rows * (NEW - 1)  # the last token that is chosen is never read
     expected = {"all": real + decoded, "prompt": real, "generated": decoded}
     worst = 0
     for kind in KINDS:
         edits = [probe.edit(probe.layers[0], 1.0, kind)] * rows
         with Steering(probe.lm, edits) as steering:
-            greedy_by_hf(probe.lm, probe.prompts, NEW, to_the_end=True)
+            greedy_by_hf(probe.lm, probe.together, NEW, to_the_end=True)
         worst = max(worst, abs(steering.steered - expected[kind]))
     return Measured(worst, 0, ", ".join(f"{kind} {count}" for kind, count in expected.items()))
 

@@ -1,4 +1,4 @@
-"""HF's own `generate`, free of what the model's generation config asks for."""
+"""What transformers itself says: its `generate`, free of the model's generation config, and its hidden states."""
 
 from __future__ import annotations
 
@@ -6,11 +6,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from steerkit.checks.forward import padded
+from steerkit.checks.forward import padded, running
+from steerkit.errors import SteerkitError
 from steerkit.generation import end_ids
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from steerkit.model import LanguageModel
+
+
+def hidden_states_by_hf(lm: LanguageModel, ids: Sequence[int]) -> list[Tensor]:
+    """[T, H] of each block's output by `output_hidden_states`; the last one as it is told, often after the norm.
+
+    hidden_states[0] is what the first block is given, by which the others are numbered; Mamba leaves it out.
+
+    Raises:
+        SteerkitError: there are not as many as blocks.
+    """
+    import torch
+
+    from steerkit.checks.forward import distance, inputs_of
+
+    with running(lm), inputs_of({0: lm.blocks[0]}) as first:
+        tokens = torch.tensor([list(ids)], device=lm.device)
+        told = lm.model(input_ids=tokens, output_hidden_states=True, use_cache=False).hidden_states
+    if len(told) != lm.depth + 1:
+        raise SteerkitError(f"the model tells {len(told)} hidden states for {lm.depth} blocks")
+    begins = distance([told[0][0]], [first[0][0]]) < 1e-3
+    return [state[0] for state in (told[1:] if begins else (*told[:-2], told[-1]))]
 
 
 def greedy_by_hf(

@@ -13,6 +13,7 @@ from steerkit.checks.forward import distance, logits
 from steerkit.extraction import Item, read_layer
 from steerkit.interfaces import EditContext, Steerer
 from steerkit.limits import check_lengths
+from steerkit.quantized import arithmetic_eps
 from steerkit.steering import Edit, Tokens
 from steerkit.trace import Span, Trace
 
@@ -57,9 +58,24 @@ class Probe:
     again: Callable[[], LanguageModel] | None = None
 
     @cached_property
+    def together(self) -> tuple[tuple[int, ...], ...]:
+        """The prompts as they may share a forward: all, cut to one length, or the first alone."""
+        if self.lm.batches == "alone":
+            return self.prompts[:1]
+        shortest = min(map(len, self.prompts))
+        return self.prompts if self.lm.batches == "padded" else tuple(prompt[:shortest] for prompt in self.prompts)
+
+    @cached_property
     def dtype(self) -> Any:
         """Of the blocks' outputs (offloaded weights may not be asked)."""
         return self.states[self.layers[0]][0].dtype
+
+    @cached_property
+    def eps(self) -> float:
+        """Relative step of the numbers that the blocks compute with."""
+        import torch
+
+        return max(torch.finfo(self.dtype).eps, arithmetic_eps(self.lm.transformer))
 
     @cached_property
     def items(self) -> list[Item]:
@@ -99,7 +115,7 @@ class Probe:
 
     @cached_property
     def plain(self) -> list[Tensor]:
-        """[T, V] unsteered logits of each prompt, from one left-padded batch."""
+        """[T, V] unsteered logits of each prompt, from one left-padded batch (or one a length)."""
         return logits(self.lm, self.prompts, [None] * len(self.prompts))
 
     @cached_property
@@ -113,7 +129,7 @@ class Probe:
             changed = (hidden.float() * (1 + eps * draw)).to(hidden.dtype)
             return with_hidden(output, changed)
 
-        eps = torch.finfo(self.dtype).eps
+        eps = self.eps
         generator = torch.Generator().manual_seed(self.seed)
         handles = [block.register_forward_hook(jitter) for block in self.lm.blocks]
         try:
@@ -130,10 +146,7 @@ class Probe:
         A block rounds about thirteen tensors, not one (√13), two runs are compared (√2), and the largest
         difference of many tokens counts (3): 16 in all. √ε is half the digits: no rounding, whatever the noise.
         """
-        import torch
-
-        eps = torch.finfo(self.dtype).eps
-        return float(min(max(ROUNDINGS * self.rounding, 4 * eps), eps**0.5))
+        return float(min(max(ROUNDINGS * self.rounding, 4 * self.eps), self.eps**0.5))
 
     @cached_property
     def spread(self) -> float:
@@ -165,6 +178,8 @@ def make_probe(
     vocabulary = int(lm.config.vocab_size)
     special = {*lm.tokenizer.all_special_ids, *getattr(lm.tokenizer, "added_tokens_decoder", {})}
     lengths = [SHORTEST, LONGEST, *(draw.randint(SHORTEST, LONGEST) for _ in range(prompts))][:prompts]
+    if lm.batches != "padded":
+        lengths = [lengths[place % 2] for place in range(prompts)]  # so that some share a batch
     first = [lm.config.bos_token_id] if isinstance(getattr(lm.config, "bos_token_id", None), int) else []
     found = []
     for length in lengths:

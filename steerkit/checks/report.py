@@ -11,6 +11,7 @@ from typing import Any
 from steerkit.checks.outcome import Outcome
 from steerkit.checks.probe import Probe
 from steerkit.checks.suite import CHECKS
+from steerkit.devices import name_of
 from steerkit.provenance import version_of
 
 PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft")
@@ -32,7 +33,7 @@ def facts(probe: Probe) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in base.parameters()),
         "dtype": str(probe.dtype).removeprefix("torch."),
         "attention": str(getattr(lm.config, "_attn_implementation", "")),
-        "device": f"{device} {torch.cuda.get_device_name()}" if device.startswith("cuda") else device,
+        "device": device if device == "cpu" else f"{device} {name_of(lm.device)}",
         "dispatched": probe.placed,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

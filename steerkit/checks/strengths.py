@@ -13,11 +13,11 @@ def zero_is_unsteered(probe: Probe) -> Measured:
 
     Failure: steering leaves a trace where there should be none; a baseline at strength 0 is no baseline.
     """
-    inputs = padded(probe.lm, probe.prompts)
+    inputs = padded(probe.lm, probe.together)
     with running(probe.lm):
         bare = own_tokens(probe.lm.model(**inputs, use_cache=False).logits, inputs["attention_mask"])
-    edits = [probe.edit(probe.layers[row % len(probe.layers)], 0.0) for row in range(len(probe.prompts))]
-    found = logits(probe.lm, probe.prompts, edits)
+    edits = [probe.edit(probe.layers[row % len(probe.layers)], 0.0) for row in range(len(probe.together))]
+    found = logits(probe.lm, probe.together, edits)
     return Measured(distance(found, bare), 0.0, f"{len(edits)} rows")
 
 
@@ -26,14 +26,15 @@ def plus_then_minus(probe: Probe) -> Measured:
 
     Failure: an edit is applied twice, once, or with the wrong sign.
     """
-    inputs = padded(probe.lm, probe.prompts)
-    rows, worst, least = len(probe.prompts), 0.0, float("inf")
+    inputs = padded(probe.lm, probe.together)
+    rows, worst, least = len(probe.together), 0.0, float("inf")
+    plain = logits(probe.lm, probe.together, [None] * rows)
     for layer in probe.layers:
         plus, minus = ([probe.edit(layer, sign)] * rows for sign in (1.0, -1.0))
         with running(probe.lm), Steering(probe.lm, plus), Steering(probe.lm, minus):
             both = probe.lm.model(**inputs, use_cache=False).logits
-        worst = max(worst, distance(own_tokens(both, inputs["attention_mask"]), probe.plain))
-        least = min(least, distance(logits(probe.lm, probe.prompts, plus), probe.plain))
+        worst = max(worst, distance(own_tokens(both, inputs["attention_mask"]), plain))
+        least = min(least, distance(logits(probe.lm, probe.together, plus), plain))
     return Measured(
         worst if least > probe.tolerance else float("inf"), probe.tolerance,
         f"{len(probe.layers)} layers; +s alone changes the logits by {least:.2g} or more",

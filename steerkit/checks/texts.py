@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from steerkit.checks.forward import alike
 from steerkit.checks.outcome import Measured
 from steerkit.checks.outside import greedy_by_hf, only_ends
 from steerkit.checks.probe import KINDS, Probe
@@ -28,9 +29,12 @@ def greedy_is_hf(probe: Probe) -> Measured:
     rows = [GenerationRow(prompt, 0, edit) for prompt, edit in zip(probe.prompts, edits, strict=True)]
     with _ending_early(probe, rows):
         found = generate(probe.lm, rows, max_new_tokens=NEW, temperature=0, margins=True)
-        with Steering(probe.lm, edits):
-            whole = greedy_by_hf(probe.lm, probe.prompts, NEW)
-    told = [Generated(ids, len(ids) < NEW) for ids in whole]
+        whole: dict[int, list[int]] = {}
+        for places in alike(probe.lm, probe.prompts):
+            with Steering(probe.lm, [edits[place] for place in places]):
+                texts = greedy_by_hf(probe.lm, [probe.prompts[place] for place in places], NEW)
+            whole |= zip(places, texts, strict=True)
+    told = [Generated(whole[place], len(whole[place]) < NEW) for place in range(len(rows))]
     return _compared(probe, found, told, f"{len(rows)} texts")
 
 

@@ -18,6 +18,7 @@ from steerkit.model import LanguageModel
 
 LARGEST = 600_000_000  # parameters of a model that is copied
 RANK = 4  # of the LoRA that is put on
+REFUSED_BY_PEFT = ("out_proj", "conv1d")  # on models like Mamba
 
 
 def weights_are_complete(probe: Probe) -> Measured:
@@ -57,6 +58,7 @@ def dispatched_is_whole(probe: Probe) -> Measured:
             refuse_kind(probe.lm.name, probe.lm.model.peft_config.values(), offloaded=True)
         except SteerkitError as error:
             raise Skip(str(error)) from error
+    _refuse_quantized(probe, "are not moved about")
     model = _copied(probe)
     edits = probe.mixed(len(probe.prompts))
     expected = logits(probe.lm, probe.prompts, edits)
@@ -71,7 +73,7 @@ def dispatched_is_whole(probe: Probe) -> Measured:
 def wrapped_is_merged(probe: Probe) -> Measured:
     """Steered logits under a PEFT adapter, against the same adapter merged into the weights; off, against none.
 
-    The model's own adapter where it has one, else a random LoRA on all linear layers.
+    The model's own adapter where it has one, else a random LoRA on all linear layers that take one.
     Failure: the adapter is not on where it should be, or not off for the base model.
     """
     edits = probe.mixed(len(probe.prompts))
@@ -83,13 +85,16 @@ def wrapped_is_merged(probe: Probe) -> Measured:
         bare = logits(probe.lm, probe.prompts, edits)
     on = logits(wrapped, probe.prompts, edits)
     off = logits(replace(wrapped, adapter=False), probe.prompts, edits)
-    try:
-        merged = LanguageModel("merged", merged_model(wrapped.model, "its own adapter"), probe.lm.tokenizer)
-    except SteerkitError as reason:
-        if bare is not None:
-            raise
-        raise Skip(str(reason)) from reason
-    error = distance(on, logits(merged, probe.prompts, edits))
+    if probe.lm.quantized:
+        error, detail = 0.0, f"{detail}, not merged, as that rounds quantised weights anew"
+    else:
+        try:
+            merged = LanguageModel("merged", merged_model(wrapped.model, "its own adapter"), probe.lm.tokenizer)
+        except SteerkitError as reason:
+            if bare is not None:
+                raise
+            raise Skip(str(reason)) from reason
+        error = distance(on, logits(merged, probe.prompts, edits))
     if bare is not None:
         error = max(error, distance(off, bare))
     effect = distance(on, off)
@@ -106,6 +111,7 @@ def dtypes_agree(probe: Probe) -> Measured:
     """
     import torch
 
+    _refuse_quantized(probe, "have no other number format")
     other = torch.float32 if probe.dtype != torch.float32 else torch.bfloat16
     model = _copied(probe).to(other)
     effects = []
@@ -118,6 +124,12 @@ def dtypes_agree(probe: Probe) -> Measured:
     error = float((rough - exact).norm() / exact.norm())
     what = f"{str(half).removeprefix('torch.')} against float32, layer {probe.layers[-1]}"
     return Measured(error, torch.finfo(half).eps ** 0.5, what)
+
+
+def _refuse_quantized(probe: Probe, why: str) -> None:
+    """Raises: Skip when the weights are quantised."""
+    if probe.lm.quantized:
+        raise Skip(f"weights quantised by {probe.lm.quantized} {why}")
 
 
 def _copied(probe: Probe) -> Any:
@@ -156,6 +168,29 @@ def _places(module: Any, blocks: dict[int, int], main: str, name: str = "") -> d
     return found
 
 
+def _unfit(probe: Probe, model: Any) -> list[str]:
+    """Names of the linear layers that no LoRA can sit on: that no forward calls, or that don't answer with a tensor.
+
+    Recurrent mixers may use a layer's weight without calling it, and routers answer with more than a tensor.
+    """
+    from torch import Tensor, nn
+
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    fit: set[str] = set()
+
+    def watch(name: str) -> Any:
+        return lambda module, args, output: fit.add(name) if isinstance(output, Tensor) else None
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in linear.items()]
+    try:
+        logits(_lm(probe, model), probe.prompts[:1], [None])
+    finally:
+        for handle in handles:
+            handle.remove()
+    refused = REFUSED_BY_PEFT if probe.lm.batches != "padded" else ()
+    return [name for name in linear if name not in fit or name.endswith(refused)]
+
+
 def _with_lora(probe: Probe) -> Any:
     """A copy under a random LoRA that really changes it (B is not zero)."""
     import warnings
@@ -163,11 +198,15 @@ def _with_lora(probe: Probe) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's, on models that it has no presets for
         torch.manual_seed(probe.seed)
-        model = get_peft_model(_copied(probe), config).eval()
+        model = _copied(probe)
+        config = LoraConfig(
+            r=RANK, lora_alpha=RANK, target_modules="all-linear", exclude_modules=_unfit(probe, model) or None,
+            task_type="CAUSAL_LM",
+        )  # fmt: skip
+        model = get_peft_model(model, config).eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if "lora_B" in name:

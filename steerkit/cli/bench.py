@@ -26,7 +26,10 @@ def bench(
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 measures which count is fastest.")] = 0,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights.")] = False,
-    device_map: Annotated[str | None, typer.Option(help="accelerate's placement: auto, cpu, ...")] = None,
+    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1, mps, xpu; auto finds a GPU.")] = "auto",
+    device_map: Annotated[
+        str | None, typer.Option(help="accelerate's placement over several devices: auto, ...")
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Where the recipe says so, run code that model repositories hold."),
@@ -55,16 +58,17 @@ def bench(
 
     args = load_recipe(recipe, trust_remote_code=trust_remote_code)
     lm = load_model(
-        model or args.reasoning or args.base, adapter=None if model else args.adapter, bf16=bf16, device_map=device_map,
-        trust_remote_code=args.trust_remote_code,
+        model or args.reasoning or args.base, adapter=None if model else args.adapter, bf16=bf16, device=device,
+        device_map=device_map, trust_remote_code=args.trust_remote_code,
     )  # fmt: skip
     sampling = sampling_for(args, lm.name, lambda: getattr(lm.model, "generation_config", None))
     sizes = FULL if full else Sizes()
     if rounds:
         sizes = replace(sizes, rounds=rounds)
-    settle(threads or fastest_thread_count(lm.width, max(sizes.batch_sizes)))
+    settle(threads or fastest_thread_count(lm.width, max(sizes.batch_sizes), lm.device))
     typer.echo(
-        f"{lm.name}: {lm.depth} blocks × {lm.width}, {lm.model.num_parameters() / 1e6:,.1f} M parameters; {machine()}"
+        f"{lm.name}: {lm.depth} blocks × {lm.width}, {lm.model.num_parameters() / 1e6:,.1f} M parameters; "
+        f"{machine(lm.device)}"
     )
     columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -14,7 +14,10 @@ def check(
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter to put on it.")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights.")] = False,
-    device_map: Annotated[str | None, typer.Option(help="accelerate's placement: auto, cpu, ...")] = None,
+    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1, mps, xpu; auto finds a GPU.")] = "auto",
+    device_map: Annotated[
+        str | None, typer.Option(help="accelerate's placement over several devices: auto, ...")
+    ] = None,
     attn_implementation: Annotated[
         str | None, typer.Option(help="transformers' attention: sdpa, flash_attention_2, eager, ...")
     ] = None,
@@ -67,7 +70,8 @@ def check(
     hf_logging.set_verbosity_error()  # hints on generation settings that a check sets on purpose
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     load = partial(
-        load_model, model, adapter=adapter, bf16=bf16, device_map=device_map, trust_remote_code=trust_remote_code,
+        load_model, model, adapter=adapter, bf16=bf16, device=device, device_map=device_map,
+        trust_remote_code=trust_remote_code,
         attn_implementation=attn_implementation, torch_compile=torch_compile,
     )  # fmt: skip
     lm = load()

@@ -47,7 +47,10 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the sampling; shared by all texts, so that they are paired.")] = 0,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights.")] = False,
-    device_map: Annotated[str | None, typer.Option(help="accelerate's placement: auto, cpu, ...")] = None,
+    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1, mps, xpu; auto finds a GPU.")] = "auto",
+    device_map: Annotated[
+        str | None, typer.Option(help="accelerate's placement over several devices: auto, ...")
+    ] = None,
 ) -> None:
     """Print a prompt's unsteered text beside steered ones. All rows run in one batch, with the same noise."""
     import sys
@@ -84,7 +87,7 @@ def generate(
     chat = _chat(sys.stdin.read() if prompt == "-" else prompt, system, begin)
     loaded = SteeringVector.load(vector)
     edit_by = registry.get("steerers", steerer)()
-    lm = load_model(model, bf16=bf16, device_map=device_map)
+    lm = load_model(model, bf16=bf16, device=device, device_map=device_map)
     chats = ChatFormat(lm.tokenizer, arguments=_arguments(template_arg or ()))
     ids, key = chats.ids(chat), key_of(seed, identity(chat))
     strengths = [0.0, *(strength or [1.0])]

@@ -9,6 +9,7 @@ from steerkit.chat_format import in_words
 from steerkit.report import words
 from steerkit.report.run import Run
 from steerkit.report.tabulate import Table
+from steerkit.setup import in_words as setup_in_words
 
 NOTES = {
     "annotated_traces": "annotated traces",
@@ -92,6 +93,8 @@ def made_with(run: Run) -> list[tuple[str, str]]:
         if model:
             shape = f", {model['blocks']} blocks of width {model['width']}" if "blocks" in model else ""
             found.append((f"{role} model", f"{model['model']}{shape}; weights {model['fingerprint']}"))
+    if setup := _logged(run, "attention"):
+        found.append(("generated on", setup_in_words(setup)))
     if made:
         if "sampling" in made:
             of = ", as the reasoning model's generation_config says" if run.recipe.get("sampling") == "model" else ""

@@ -66,7 +66,8 @@ def statistics_of(
     def make(key: str) -> tuple[ActivationStatistics, list[str]]:
         found = merge(trainer, role)
         main = found.at(tuple(trainer.fitter.config.window))
-        trainer.log(role=role, dropped_windows=main.dropped, counted={k: main.count(k, "span") for k in labels})
+        counted = {k: main.count(k, "span") for k in labels}
+        trainer.log(role=role, dropped_windows=main.dropped, counted=counted, batches=trainer.pair[role].batches)
         return found, [name]
 
     inputs = [

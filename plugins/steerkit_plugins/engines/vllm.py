@@ -241,7 +241,7 @@ class VLLMEngine(Engine):
             self._steerers.append(edit.steerer)
         state = hashlib.sha256(f"{place} {edit.layer} {edit.norm!r} {edit.tokens} {edit.key}".encode())
         if edit.direction is not None:
-            state.update(edit.direction.detach().double().cpu().numpy().tobytes())
+            state.update(edit.direction.detach().cpu().double().numpy().tobytes())
         return state.hexdigest()
 
 

@@ -1,0 +1,200 @@
+"""Families of models held against transformers alone: what they are loaded as, read and steered like.
+
+`python tests/families.py > docs/families.md` writes the table; `test_families` holds its rows.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from oracles import blocks_of
+from tiny import random_items
+from towers import TOWERS, save, whole
+from zoo import HYBRIDS, ZOO, breed
+
+from steerkit.checks.averages import WINDOW, Around
+from steerkit.checks.probe import ADD, make_probe
+from steerkit.checks.suite import run_checks
+from steerkit.extraction import Item, extract
+from steerkit.generation import GenerationRow, end_ids, generate
+from steerkit.loading import load_model
+from steerkit.model import LanguageModel
+from steerkit.steering import Edit, Tokens
+
+ATTENTION = tuple(name for name in ZOO if name not in HYBRIDS and name not in TOWERS)
+FAMILIES = (*TOWERS, *HYBRIDS, *ATTENTION)
+BEGINS_AT_A_BLOCK = ("mamba", "mamba2", "falcon_mamba")  # their hidden_states lack the embeddings
+SEEDS = {"qwen3_next": 3}  # its random weights amplify rounding; with seeds 0 to 2 by up to 2 tolerances of a check
+KNOWN = {"zamba2": ("cache = no cache",)}  # checks that fail, and why stands in HEAD
+LENGTHS = (4, 9, 13)  # of prompts, in tokens
+NEW = 5  # tokens a text
+KINDS: tuple[Tokens, ...] = ("all", "prompt", "generated")
+HEAD = """# Families of models
+
+Every family below is loaded from a checkpoint of a tiny random model as transformers writes it. *Read*: the largest
+relative difference between `extract` and the same means of transformers' hidden states. *Texts*: greedy texts that
+equal those of a single row decoded without a cache under a hook of the test's own; three prompt lengths, with tokens
+`all`, `prompt` and `generated` and without steering, mixed in one call. *Check*: what `steerkit check` says.
+
+`padded` rows of any length share a batch. Of the others only rows of *equal lengths* do, because a recurrent state
+takes in every column that it is shown: traces are read together with traces of their own length or alone, rows are
+generated in groups of one prompt length with the model's own cache, and a group begins when the one before has ended.
+The check `left-padded = alone` is skipped for them. A run says which it is (`log.jsonl`, the console, the report).
+
+Multimodal checkpoints are loaded as text models. What reads images and sound is left out before weights are read.
+
+Not handled, and refused in words: encoder-decoders; models that keep their past in another way than transformers'
+caches (RecurrentGemma, RWKV, xLSTM, MiniMax); models with several residual streams (Gemma 3n, DeepSeek-V4).
+Zamba2 fails `cache = no cache` by about 5e-4: transformers bounds the time step from below (`time_step_min`) in a whole
+forward and not in a cached step. Nemotron-H does so too where weights make steps that short.
+
+| family | class | batches | read | texts | check |
+|---|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of a family.
+
+    Attributes:
+        read: largest relative error of extracted means.
+        same: texts that equal the loop's; `texts` of them were made.
+        checks: (passed, skipped, failed) names of checks.
+    """
+
+    family: str
+    kind: str
+    batches: str
+    read: float
+    same: int
+    texts: int
+    checks: tuple[tuple[str, ...], ...]
+
+    def __str__(self) -> str:
+        found = ", ".join(
+            f"{len(names)} {word}"
+            for names, word in zip(self.checks, ("passed", "skipped", "failed"), strict=True)
+            if names
+        )
+        read = "≤ 1e-6" if self.read <= 1e-6 else f"{self.read:.0e}"
+        return f"| {self.family} | {self.kind} | {self.batches} | {read} | {self.same} of {self.texts} | {found} |"
+
+
+def grow(family: str, folder: Path) -> tuple[LanguageModel, Any]:
+    """The family's model as a user loads it, and the one that was saved."""
+    seed = SEEDS.get(family, 0)
+    model = whole(family, seed) if family in TOWERS else breed(family, seed).model
+    return load_model(str(save(model, folder))), model
+
+
+def measure(lm: LanguageModel, model: Any) -> Row:
+    """A family's row."""
+    kinds = [type(each).__name__ for each in (model, lm.model)]
+    outcomes = run_checks(make_probe(lm))
+    by_verdict = [tuple(o.name for o in outcomes if o.passed is verdict) for verdict in (True, None, False)]
+    same, texts = compare_texts(lm)
+    return Row(
+        Path(lm.name).name, " as ".join(dict.fromkeys(kinds)), lm.batches, compare_reads(lm), same, texts,
+        tuple(by_verdict),
+    )  # fmt: skip
+
+
+def compare_reads(lm: LanguageModel) -> float:
+    """Largest relative error of a layer's mean over the spans' windows."""
+    items = [Item(i.trace, [s for s in i.spans if s.first >= 2], i.ids) for i in random_items(5, longest=20)]
+    items += [Item(replace(items[0].trace, id="again"), items[0].spans, items[0].ids[::-1])]  # two of one length
+    found = extract(lm, items, Around()).at(WINDOW).mean("all", "span").numpy()
+    means = []
+    for item in items:
+        states = block_outputs(lm, item.ids)
+        means += [states[:, span.first + WINDOW[0] : span.first + WINDOW[1] + 1].mean(1) for span in item.spans]
+    expected = np.stack(means).mean(0)
+    return float((np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max())
+
+
+def block_outputs(lm: LanguageModel, ids: Sequence[int]) -> np.ndarray:
+    """[L, T, H] float64: `output_hidden_states`, and a hook for the last block."""
+    last: list[torch.Tensor] = []
+
+    def keep(module: Any, args: Any, output: Any) -> None:
+        last.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = blocks_of(lm.model)[-1].register_forward_hook(keep)
+    with torch.no_grad():
+        told = lm.model(input_ids=torch.tensor([list(ids)]), output_hidden_states=True, use_cache=False).hidden_states
+    handle.remove()
+    first = 0 if lm.config.model_type in BEGINS_AT_A_BLOCK else 1
+    inner = told[first : first + len(blocks_of(lm.model)) - 1]
+    return np.stack([state[0].double().numpy() for state in (*inner, last[0])])
+
+
+def compare_texts(lm: LanguageModel) -> tuple[int, int]:
+    """Texts that equal the loop's, and all: three lengths, all kinds of tokens, steered and not, in one call."""
+    draw, noise = random.Random(5), torch.Generator().manual_seed(3)
+    rows: list[GenerationRow] = []
+    for number, length in enumerate(LENGTHS):
+        prompt = [draw.randrange(3, 60) for _ in range(length)]
+        rows.append(GenerationRow(prompt, 0))
+        for kind in KINDS:
+            direction = torch.randn(lm.width, generator=noise)
+            layer = (number + len(rows)) % lm.depth
+            norm = float(np.linalg.norm(block_outputs(lm, prompt)[layer], axis=-1).mean())
+            rows.append(GenerationRow(prompt, 0, Edit(ADD, layer, norm, direction / direction.norm(), kind)))
+    found = generate(lm, rows, max_new_tokens=NEW, temperature=0, batch_size=5)
+    expected = [alone(lm, row) for row in rows]
+    return sum(text.ids == ids for text, ids in zip(found, expected, strict=True)), len(rows)
+
+
+def alone(lm: LanguageModel, row: GenerationRow) -> list[int]:
+    """One row, token by token, each time the whole sequence without a cache."""
+    ids, ends = list(row.prompt_ids), end_ids(lm)
+    with torch.no_grad(), edited(lm, row):
+        for _ in range(NEW):
+            token = int(lm.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+            if token in ends:
+                break
+            ids.append(token)
+    return ids[len(row.prompt_ids) :]
+
+
+@contextmanager
+def edited(lm: LanguageModel, row: GenerationRow) -> Iterator[None]:
+    """Inside, a hook adds the row's vector to the tokens that its edit names."""
+    edit, length = row.edit, len(row.prompt_ids)
+    if edit is None:
+        yield
+        return
+    assert edit.direction is not None
+    place = {"all": slice(None), "prompt": slice(length), "generated": slice(length, None)}[edit.tokens]
+    vector = edit.norm * edit.direction
+
+    def add(module: Any, args: Any, output: Any) -> Any:
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        hidden[:, place] += vector
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handle = blocks_of(lm.model)[edit.layer].register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def main() -> None:
+    print(HEAD, end="")
+    for family in FAMILIES:
+        with tempfile.TemporaryDirectory() as folder:
+            print(measure(*grow(family, Path(folder) / family)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
