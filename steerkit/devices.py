@@ -84,7 +84,7 @@ def memory(device: torch.device) -> tuple[int, int]:
     """Bytes that are free, and in all, on a device; the machine's where the device's library doesn't tell."""
     import psutil
 
-    module = None if device.type == "cpu" else _module(device)
+    module: Any = None if device.type == "cpu" else _module(device)
     if hasattr(module, "mem_get_info"):
         free, total = module.mem_get_info(device)
         return int(free), int(total)
@@ -100,7 +100,7 @@ def empty_cache() -> None:
     import torch
 
     kind = _accelerator()
-    module = _module(torch.device(kind)) if kind else None
+    module: Any = _module(torch.device(kind)) if kind else None
     if hasattr(module, "empty_cache"):
         module.empty_cache()
 

@@ -81,7 +81,8 @@ def attention_layers(lm: LanguageModel) -> int:
 
 def cache_argument(lm: LanguageModel) -> str:
     """Under which name the model's forward takes its cache; empty when it takes none."""
-    return _cache_argument(type(lm.transformer))
+    kind: Any = type(lm.transformer)
+    return _cache_argument(kind)
 
 
 @cache

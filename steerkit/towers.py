@@ -47,7 +47,8 @@ def text_model(model: Any) -> Any:
     known = AutoModelForCausalLM._model_mapping
     if config is model.config or type(config) not in known:
         return model
-    decoder, head, kind = model.get_decoder(), model.get_output_embeddings(), known[type(config)]
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    kind: Any = known[type(config)]
     if isinstance(decoder, kind):
         text = decoder
     else:
