@@ -12,6 +12,7 @@ from steerkit.duration import Steps
 from steerkit.hardware import Device
 from steerkit.limits import positions
 from steerkit.loading import ModelShape, load_model, on_this_disk
+from steerkit.supported import cache_argument
 
 if TYPE_CHECKING:
     import torch
@@ -53,9 +54,10 @@ def measured_steps(
         return None
     ids = torch.zeros(rows, CONTEXT, dtype=torch.long, device=lm.device)
     with torch.inference_mode():
-        cache = lm.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        name = cache_argument(lm)
+        given = {name: getattr(lm.model(input_ids=ids, use_cache=True, logits_to_keep=1), name)}
         # The cache grows by a token a step, which is part of what a step costs.
-        step = seconds(lambda: lm.model(input_ids=ids[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1))
+        step = seconds(lambda: lm.model(input_ids=ids[:, :1], use_cache=True, logits_to_keep=1, **given))
         forward = seconds(lambda: lm.decoder(input_ids=ids, use_cache=False))
     return Steps(step, forward / ids.numel(), rows, CONTEXT, bandwidth)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ A recurrent state has taken in every column that it was shown, padding too, and 
 keys and values can. Some quantised layers mix the rows of a batch.
 """
 
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 
 
@@ -57,8 +59,13 @@ def batches(lm: LanguageModel) -> Batches:
     while layers and type(layers[-1]).__name__ == "DummyLayer":  # the last blocks may read earlier ones' keys
         layers.pop()
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-    stateful = getattr(lm.transformer, "_is_stateful", False)
-    return "padded" if layers and plain and not stateful else "equal lengths"
+    return "padded" if layers and plain and not _recurrent(lm.transformer) else "equal lengths"
+
+
+def _recurrent(model: Any) -> bool:
+    """Whether a model says that it keeps more than keys and values, also where transformers' cache doesn't know it."""
+    kinds = {str(kind) for kind in getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()}
+    return bool(getattr(model, "_is_stateful", False)) or not kinds <= ATTENTION
 
 
 def _selectable(model: Any, layers: list[Any]) -> bool:
@@ -67,7 +74,7 @@ def _selectable(model: Any, layers: list[Any]) -> bool:
 
     ours = all(type(layer).__module__ == cache_utils.__name__ for layer in layers)
     plain = all(type(layer).__name__ in ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer") for layer in layers)
-    elsewhere = plain and getattr(model, "_is_stateful", False)  # RWKV, xLSTM
+    elsewhere = plain and _recurrent(model)  # RWKV, xLSTM
     in_modules = hasattr(model, "_setup_cache")  # RecurrentGemma
     return ours and not elsewhere and not in_modules
 
@@ -81,13 +88,13 @@ def attention_layers(lm: LanguageModel) -> int:
 
 def cache_argument(lm: LanguageModel) -> str:
     """Under which name the model's forward takes its cache; empty when it takes none."""
-    kind: Any = type(lm.transformer)
-    return _cache_argument(kind)
+    forward: Callable[..., Any] = type(lm.transformer).forward
+    return _cache_argument(forward)
 
 
 @cache
-def _cache_argument(kind: Any) -> str:
-    names = signature(kind.forward).parameters
+def _cache_argument(forward: Callable[..., Any]) -> str:
+    names = signature(forward).parameters
     return next((name for name in CACHE_ARGUMENTS if name in names), "")
 
 

@@ -44,7 +44,7 @@ def text_model(model: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     config = model.config.get_text_config(decoder=True)
-    known = AutoModelForCausalLM._model_mapping
+    known: Any = AutoModelForCausalLM._model_mapping
     if config is model.config or type(config) not in known:
         return model
     decoder, head = model.get_decoder(), model.get_output_embeddings()
@@ -77,9 +77,11 @@ def _pruned(kind: Any) -> Any:
         kind.__init__(self, config, *args, **kwargs)
         self.left_out = _prune(self)
         # Tensors of a checkpoint that no module waits for
-        ignored = set(self._keys_to_ignore_on_load_unexpected or ())
+        ignored: Any = self._keys_to_ignore_on_load_unexpected
+        ignored = [] if ignored is None else ignored
         names = {name.rpartition(".")[2] for name in self.left_out}
-        self._keys_to_ignore_on_load_unexpected = ignored | {rf"(^|\.){re.escape(name)}\." for name in names}
+        patterns = [rf"(^|\.){re.escape(name)}\." for name in sorted(names)]
+        self._keys_to_ignore_on_load_unexpected = type(ignored)([*ignored, *patterns])  # a list or a set, by version
 
     return type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
 

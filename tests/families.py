@@ -57,6 +57,13 @@ caches (RecurrentGemma, RWKV, xLSTM, MiniMax); models with several residual stre
 Zamba2 fails `cache = no cache` by about 5e-4: transformers bounds the time step from below (`time_step_min`) in a whole
 forward and not in a cached step. Nemotron-H does so too where weights make steps that short.
 
+**Quantised weights** are read as transformers reads them: bitsandbytes and torchao (`pip install
+'steerkit-hf[quantized]'`) were tried, also in whole runs, and FP8 with and without compressed-tensors; GPTQ, AWQ and
+the others were not. They keep the number format that they were saved for, or have bfloat16 with `bf16: true`. A
+method that transformers doesn't know is refused. FP8 weights that this machine can't use are unpacked, and a warning
+says so. Rows of bitsandbytes' 8-bit models (LLM.int8) are run alone, because their layers mix the rows of a batch.
+`check` allows for the coarser arithmetic, and skips what can't be done with packed weights.
+
 | family | class | batches | read | texts | check |
 |---|---|---|---|---|---|
 """

@@ -15,6 +15,7 @@ from steerkit.interfaces import Steerer
 from steerkit.model import LanguageModel
 from steerkit.sampling import GREEDY
 from steerkit.steering import Steering
+from steerkit.supported import cache_argument
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,11 +70,14 @@ class _Decoding:
         self.logits: Tensor
 
     def step(self, ids: Tensor, mask: Tensor) -> None:
+        name, padded = cache_argument(self.lm), self.lm.batches == "padded"
+
         def forward() -> None:
+            given: dict[str, Any] = {name: self.cache}
             out = self.lm.model(
-                input_ids=ids, attention_mask=mask, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+                input_ids=ids, attention_mask=mask if padded else None, use_cache=True, logits_to_keep=1, **given
             )
-            self.cache, self.logits = out.past_key_values, out.logits
+            self.cache, self.logits = getattr(out, name), out.logits
 
         self.seconds.append(timed(forward))
 
