@@ -67,7 +67,7 @@ def in_words(model: Any) -> str:
     """How a model's weights are quantised: `bitsandbytes, 4 bits, nf4`; empty when they aren't."""
     told = settings(model.config)
     method = _method(told)
-    if not told or told.get("dequantize"):
+    if not told or told.get("dequantize") or (method == "gguf" and not _holds_gguf(model)):
         return ""
     bits = told.get("bits") or told.get("weight_bits")
     bits = 8 if told.get("load_in_8bit") else 4 if told.get("load_in_4bit") else bits
@@ -77,8 +77,8 @@ def in_words(model: Any) -> str:
 
 def arithmetic(model: Any) -> str:
     """All settings of a model's quantisation: the same packed numbers may be computed with in several ways."""
-    told = settings(model.config)
-    return json.dumps(told, sort_keys=True, default=str) if told else ""
+    told = {key: value for key, value in settings(model.config).items() if key != "gguf_file"}  # which is a path
+    return json.dumps(told, sort_keys=True, default=str) if in_words(model) else ""
 
 
 def mixes_rows(model: Any) -> bool:
@@ -149,6 +149,11 @@ def _plain(key: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _plain(f"{key}.{inner}", getattr(value, inner))
     else:
         yield key, value
+
+
+def _holds_gguf(model: Any) -> bool:
+    """Whether GGUF blocks stay packed; without kernels for them they are unpacked, and the settings stay."""
+    return any(type(module).__module__.startswith("transformers.integrations.gguf") for module in model.modules())
 
 
 def _method(told: dict[str, Any]) -> str:

@@ -114,6 +114,7 @@ def test_fp8_is_unpacked_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
             "bitsandbytes, 4 bits, nf4", False, 2**-7,
         ),
         ({"quant_method": "gptq", "bits": 4}, "gptq, 4 bits", False, 0.0),
+        ({"quant_method": "gguf", "gguf_file": "/somewhere/model.gguf"}, "", False, 0.0),  # unpacked as it was read
         ({"quant_method": "fp8"}, "fp8", False, 1 / 8),
         ({"quant_method": "fp8", "dequantize": True}, "", False, 0.0),
         ({"quant_method": "torchao", "quant_type": {"default": {"_type": FLOAT8}}}, f"torchao, {FLOAT8}", True, 1 / 8),
@@ -136,7 +137,7 @@ def test_what_settings_mean(settings: Any, words: str, mixes: bool, eps: float) 
     assert quantized.arithmetic_eps(model) == eps
     lm = LanguageModel("x", model, word_tokenizer())
     assert lm.batches == ("alone" if mixes else "padded")
-    assert (lm.fingerprint == breed("llama").fingerprint) == (not settings)
+    assert (lm.fingerprint == breed("llama").fingerprint) == (not words)
     assert ("quantized" in lm.setup) == bool(words)
 
 
