@@ -64,6 +64,8 @@ def text_model(model: Any) -> Any:
     for name in KEPT:
         if name in vars(model):
             setattr(text, name, getattr(model, name))
+    if getattr(model.config, "quantization_config", None) is not None:
+        text.config.quantization_config = model.config.quantization_config
     if hasattr(model, "_hf_hook"):  # accelerate's, which brings the logits to the device of the ids
         add_hook_to_module(text, model._hf_hook)
     return text.train(model.training)

@@ -79,6 +79,42 @@ def test_a_towers_text_model_says_it(tmp_path: Path) -> None:
         load_model(str(folder))
 
 
+@quiet
+def test_a_tower_with_packed_weights(tmp_path: Path) -> None:
+    """bitsandbytes packs a multimodal checkpoint whole; its text model is read out of it, and says so."""
+    pytest.importorskip("bitsandbytes", reason="pip install 'steerkit-hf[quantized]'")
+    from towers import TOWERS, save
+
+    config = TOWERS["mistral3"]()
+    for key, value in WIDE.items():
+        setattr(config.text_config, key, value)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForImageTextToText.from_config(config).eval()
+    four = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    whole = save(model, tmp_path / "whole")
+    packed = transformers.AutoModelForImageTextToText.from_pretrained(
+        whole, quantization_config=four, dtype=torch.float32
+    )
+    folder = str(save(packed, tmp_path / "m"))
+    lm = load_model(folder)
+    assert type(lm.model).__name__ == "MistralForCausalLM" and lm.quantized == "bitsandbytes, 4 bits, fp4"
+    assert type(lm.blocks[0].mlp.up_proj).__name__ == "Linear4bit"
+    again = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    quantized.keep_layout(again)
+    with torch.no_grad():
+        torch.testing.assert_close(lm.model(input_ids=IDS).logits, again(input_ids=IDS).logits)
+    assert compare_texts(lm) == (12, 12)
+
+
+def test_a_text_model_keeps_what_its_weights_are() -> None:
+    from towers import whole
+
+    model = whole("gemma3")
+    model.config.quantization_config = {"load_in_8bit": True}
+    lm = wrap_model(model, word_tokenizer())
+    assert (lm.quantized, lm.batches) == ("bitsandbytes, 8 bits", "alone")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU reads FP8 as it is")
 def test_fp8_is_unpacked_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = plain()
