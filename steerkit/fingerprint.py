@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from steerkit.adapter_layout import Layout
+from steerkit.devices import for_sums
 from steerkit.model import adapter_state
 from steerkit.quantized import arithmetic, state_of
 
@@ -30,7 +31,7 @@ ELSEWHERE = frozenset({
     "architectures", "bos_token_id", "dtype", "eos_token_id", "head_dim", "hidden_size", "id2label",
     "initializer_range", "intermediate_size", "label2id", "max_position_embeddings", "model_type", "name_or_path",
     "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "output_attentions", "output_hidden_states",
-    "pad_token_id", "return_dict", "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache",
+    "pad_token_id", "quantization_config", "return_dict", "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache",
     "vocab_size",
 })  # fmt: skip
 ADAPTERS_ELSEWHERE = frozenset({
@@ -97,9 +98,7 @@ def _content(value: Tensor) -> Any:
     flat = value.detach().reshape(-1)
     if flat.numel() <= SUMMED:
         return flat.cpu().view(torch.uint8).numpy()
-    if flat.device.type == "mps":
-        flat = flat.cpu()
-    raw = flat.view(torch.uint8)
+    raw = for_sums(flat).view(torch.uint8)
     whole = len(raw) // (8 * LINE) * 8 * LINE
     words = raw[:whole].view(torch.int64).view(-1, LINE)
     sums = torch.cat([words.sum(1), words.sum(0)])
