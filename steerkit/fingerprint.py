@@ -31,8 +31,8 @@ ELSEWHERE = frozenset({
     "architectures", "bos_token_id", "dtype", "eos_token_id", "head_dim", "hidden_size", "id2label",
     "initializer_range", "intermediate_size", "label2id", "max_position_embeddings", "model_type", "name_or_path",
     "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "output_attentions", "output_hidden_states",
-    "pad_token_id", "quantization_config", "return_dict", "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache",
-    "vocab_size",
+    "pad_token_id", "quantization_config", "return_dict", "tie_word_embeddings", "torch_dtype",
+    "transformers_version", "use_cache", "vocab_size",
 })  # fmt: skip
 ADAPTERS_ELSEWHERE = frozenset({
     "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern",

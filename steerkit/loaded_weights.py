@@ -74,15 +74,18 @@ def loading_report(name: str) -> Iterator[None]:
     """
     source = logging.getLogger("transformers.modeling_utils")
     told: list[str] = []
+    level, shown = source.level, source.getEffectiveLevel()  # a quiet transformers writes no report at all
 
     def keep(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if "LOAD REPORT" not in text:
-            return True
+            return record.levelno >= shown
         told.extend(line.partition("|")[0].strip() for line in text.splitlines() if "| CONVERSION" in line)
         return False
 
     source.addFilter(keep)
+    if shown > logging.WARNING:
+        source.setLevel(logging.WARNING)
     try:
         yield
     except RuntimeError as error:
@@ -91,6 +94,7 @@ def loading_report(name: str) -> Iterator[None]:
         raise SteerkitError(f"{name}: {counted(told, 'not stored as this model needs them')}") from error
     finally:
         source.removeFilter(keep)
+        source.setLevel(level)
 
 
 def check_in_memory(name: str, model: Any) -> None:

@@ -41,7 +41,10 @@ def refuse(lm: LanguageModel) -> None:
     refuse_config(lm.name, model.config)
     _ = lm.blocks  # says itself under which names it looked
     if not cache_argument(lm):
-        raise SteerkitError(f"{lm.name}: {type(model).__name__} takes no cache, so steerkit can't generate with it")
+        raise SteerkitError(
+            f"{lm.name}: {type(model).__name__} takes no cache, which steerkit's decode loop needs; its activations "
+            "can be read, and its own `generate` can be steered (`with steerer(...)`)"
+        )
     if lm.batches != "padded" and not _selectable(model, _cache_layers(lm)):
         raise SteerkitError(
             f"{lm.name}: {type(model).__name__} keeps a past of its own kind, not one of transformers' caches; "
