@@ -22,11 +22,11 @@ from steerkit.bench.sizes import SIZES, Sizes
 from steerkit.bench.sweep import ending, make_sweep, third
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
-from steerkit.extraction import extract
-from steerkit.loading import load_model
-from steerkit.model import LanguageModel
-from steerkit.sampling import Sampling
-from steerkit.threads import fastest_thread_count
+from steerkit.extraction.extract import extract
+from steerkit.generation.sampling import Sampling
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
+from steerkit.models.threads import fastest_thread_count
 
 STEERERS = ("residual-add", "overall-mean", "gaussian-noise", "self-amplify")
 SWEEP = (-40, 5)
@@ -54,9 +54,14 @@ def mixed(lm: LanguageModel, sizes: Sizes) -> list[Result]:
     size = sizes.batch_sizes[-1]
     with ending(lm, None) as endless:
         sweep = make_sweep(
-            endless, registry.get("steerers", STEERERS[0])(), prompts=1, conditions=size, new_tokens=sizes.new_tokens,
-            sampling=Sampling(), prompt_tokens=sizes.prompt_tokens,
-        )  # fmt: skip
+            endless,
+            registry.get("steerers", STEERERS[0])(),
+            prompts=1,
+            conditions=size,
+            new_tokens=sizes.new_tokens,
+            sampling=Sampling(),
+            prompt_tokens=sizes.prompt_tokens,
+        )
         kinds = [registry.get("steerers", name)() for name in STEERERS]
         edits = []
         for number, edit in enumerate(sweep.edits):

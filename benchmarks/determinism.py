@@ -24,15 +24,15 @@ from options import parser_of
 from steerkit import registry
 from steerkit.bench.measure import Result, machine, write
 from steerkit.bench.table import text_table
-from steerkit.chat_format import format_prompt
+from steerkit.data.chat_format import format_prompt
 from steerkit.errors import SteerkitError
-from steerkit.generation import Generated, GenerationRow, generate
-from steerkit.loading import load_model
-from steerkit.model import LanguageModel
-from steerkit.noise import key_of
-from steerkit.recipe import load_recipe
-from steerkit.sampling import Sampling
-from steerkit.steering import Edit
+from steerkit.generation.sampling import Sampling
+from steerkit.generation.stream import Generated, GenerationRow, generate
+from steerkit.interventions.steering import Edit
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
+from steerkit.recipe.load import load_recipe
+from steerkit.stats.noise import key_of
 
 MARGIN = 1e-5
 SIZES = {"full": (24, 32, None), "quick": (6, 32, None), "smallest": (2, 4, 8)}  # prompts, rows a batch, new tokens
@@ -98,9 +98,13 @@ def run(size: str = "full") -> list[Result]:
     of = f"{len(rows)} rows, {tokens} tokens"
     return [
         figure("same plan again: rows that differ", [changed], 0, of),
-        figure("batch size halved: largest margin of a differing row", margins or [0.0], MARGIN,
-               f"{len(margins)} of {of}, differ"),
-    ]  # fmt: skip
+        figure(
+            "batch size halved: largest margin of a differing row",
+            margins or [0.0],
+            MARGIN,
+            f"{len(margins)} of {of}, differ",
+        ),
+    ]
 
 
 def figure(name: str, values: list[float], goal: float, note: str) -> Result:
@@ -113,9 +117,15 @@ def figure(name: str, values: list[float], goal: float, note: str) -> Result:
         raise SteerkitError(f"{name}: nothing was measured: {values}")
     worst = max(values)
     return Result(
-        name=name, ratio=worst, low=min(values), high=worst, goal=goal, holds=worst <= goal, note=note,
+        name=name,
+        ratio=worst,
+        low=min(values),
+        high=worst,
+        goal=goal,
+        holds=worst <= goal,
+        note=note,
         machine=machine(),
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ from steerkit import registry
 from steerkit.bench.measure import Work, interleaved, ratio, settle
 from steerkit.bench.sweep import ending, make_sweep
 from steerkit.bench.traces import LABELS, random_traces
-from steerkit.extraction import extract
-from steerkit.loading import load_model
-from steerkit.model import LanguageModel
-from steerkit.sampling import Sampling
+from steerkit.extraction.extract import extract
+from steerkit.generation.sampling import Sampling
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
 
 DOCS = Path(__file__).parent.parent / "docs"
 LINEAR = 1.05  # a slope up to this is called linear

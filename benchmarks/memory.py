@@ -33,7 +33,9 @@ TRACES = {"full": (64, 500), "quick": (16, 500), "smallest": (4, 120)}  # and th
 
 # Works are forked from a small process that has done nothing but import.
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "transformers.models.llama", "steerkit.bench.sweep", "steerkit.extraction"])
+CONTEXT.set_forkserver_preload(
+    ["torch", "transformers.models.llama", "steerkit.bench.sweep", "steerkit.extraction.extract"]
+)
 
 
 def work(name: str, size: str, layers: int, traces: int) -> Callable[[], object]:
@@ -43,8 +45,8 @@ def work(name: str, size: str, layers: int, traces: int) -> Callable[[], object]
     from steerkit import registry
     from steerkit.bench.sweep import ending, make_sweep
     from steerkit.bench.traces import LABELS, random_traces
-    from steerkit.extraction import extract
-    from steerkit.sampling import Sampling
+    from steerkit.extraction.extract import extract
+    from steerkit.generation.sampling import Sampling
 
     lm = smollm2_shaped(size, layers)
     if name.startswith("extraction"):
@@ -58,9 +60,13 @@ def work(name: str, size: str, layers: int, traces: int) -> Callable[[], object]
         with ending(lm, None) as endless:
             steerer = registry.get("steerers", "residual-add")()
             made = make_sweep(
-                endless, steerer, prompts=8, conditions=ROWS // 8, new_tokens=4 if size == "smallest" else 64,
+                endless,
+                steerer,
+                prompts=8,
+                conditions=ROWS // 8,
+                new_tokens=4 if size == "smallest" else 64,
                 sampling=Sampling(),
-            )  # fmt: skip
+            )
             made.by_steerkit(ROWS) if name == "sweep: steerkit" else made.by_transformers(ROWS)
 
     return sweep

@@ -18,9 +18,11 @@ def parser_of(about: str | None, rounds: int | None = None) -> argparse.Argument
     """A script's parser with the options that all have; --rounds where measurements are repeated."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--size", choices=SIZES, default="full",
+        "--size",
+        choices=SIZES,
+        default="full",
         help="quick gives preliminary figures in minutes; smallest only shows that it runs",
-    )  # fmt: skip
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file that the results go to")
     if rounds:
         parser.add_argument("--rounds", type=int, default=rounds, help="of every measurement; at least 5 for claims")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from steerkit.bench.traces import LABELS
-from steerkit.extraction import Item
-from steerkit.model import LanguageModel
-from steerkit.statistics import groups_of
+from steerkit.data.statistics import groups_of
+from steerkit.data.trace import Item
+from steerkit.models.language_model import LanguageModel
 
 FIRST, LAST = -40, 5  # offsets from a span's first token, 46 of them
 DECODER_BLOCKS: Any = {"decoder_block": "layers.{num}"}  # in the decoder alone: nobody needs the LM head here

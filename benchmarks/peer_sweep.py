@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from steerkit.bench.sweep import Sweep
-from steerkit.sampling import GREEDY
-from steerkit.steering import Edit
+from steerkit.generation.sampling import GREEDY
+from steerkit.interventions.steering import Edit
 
 Texts = list[list[int]]  # new ids, condition by condition and prompt by prompt
 

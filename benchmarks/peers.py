@@ -48,11 +48,12 @@ from steerkit.bench.sweep import Sweep, ending, make_sweep
 from steerkit.bench.sweep_costs import best_sizes, unequal_costs
 from steerkit.bench.table import text_table
 from steerkit.bench.traces import LABELS, random_traces
-from steerkit.extraction import Item, extract
+from steerkit.data.trace import Item
+from steerkit.extraction.extract import extract
+from steerkit.generation.sampling import GREEDY, Sampling
 from steerkit.interfaces import Extractor
-from steerkit.model import LanguageModel
-from steerkit.sampling import GREEDY, Sampling
-from steerkit.threads import fastest_thread_count
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.threads import fastest_thread_count
 
 ALONE = 4  # prompts that a peer does in a round that takes one at a time
 CONDITIONS = 6  # those that a peer does in a round that takes one at a time
@@ -72,9 +73,8 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels"
     size = f"{len(items)} traces"
     questions = [
-        Question(f"{what} / padded forward", "steerkit", "padded", 1.0,
-                 note=f"{size}, as they come, {padded} a batch"),
-    ]  # fmt: skip
+        Question(f"{what} / padded forward", "steerkit", "padded", 1.0, note=f"{size}, as they come, {padded} a batch"),
+    ]
     if there("steering-vectors"):
         reads = px.Reads(lm, items)
         check_reads(lm, reads)
@@ -88,10 +88,14 @@ def extraction(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
         works["reads"] = some_reads
         questions.append(
             Question(
-                f"{what}, times faster than steering-vectors' read per span and offset", "steerkit", "reads", 20, True,
+                f"{what}, times faster than steering-vectors' read per span and offset",
+                "steerkit",
+                "reads",
+                20,
+                True,
                 f"{size}; {READS} of {whole} reads timed and scaled, texts cut after their token, {per_read} a batch",
             )
-        )  # fmt: skip
+        )
     return compare(works, questions, rounds, warm=False)
 
 
@@ -114,11 +118,23 @@ def saving(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     what = f"{lm.name}: extraction, {lm.depth} layers × 46 offsets × 6 labels, times faster than nnsight"
     size = f"{len(items)} traces; decoder alone, no mask"
     questions = [
-        Question(f"{what} saving every layer in a single pass", "steerkit", "one pass", 1.3, True,
-                 f"{size}, all in one batch, padded on the right"),
-        Question(f"{what} saving every layer in a pass per batch", "steerkit", "many", 1.3, True,
-                 f"{size}, sorted by length, {best} a batch"),
-    ]  # fmt: skip
+        Question(
+            f"{what} saving every layer in a single pass",
+            "steerkit",
+            "one pass",
+            1.3,
+            True,
+            f"{size}, all in one batch, padded on the right",
+        ),
+        Question(
+            f"{what} saving every layer in a pass per batch",
+            "steerkit",
+            "many",
+            1.3,
+            True,
+            f"{size}, sorted by length, {best} a batch",
+        ),
+    ]
     return compare(works, questions, rounds, warm=False)
 
 
@@ -154,9 +170,14 @@ def sweep(lm: LanguageModel, sizes: Sizes, rounds: int) -> list[Result]:
     steerer = registry.get("steerers", "residual-add")()
     with ending(lm, None) as endless:
         made = make_sweep(
-            endless, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
-            sampling=GREEDY, prompt_tokens=sizes.prompt_tokens,
-        )  # fmt: skip
+            endless,
+            steerer,
+            prompts=sizes.prompts,
+            conditions=sizes.conditions,
+            new_tokens=sizes.new_tokens,
+            sampling=GREEDY,
+            prompt_tokens=sizes.prompt_tokens,
+        )
         peers = {name: run for name, (library, run) in ps.PEERS.items() if there(library)}
         ps.check(made, min(sizes.new_tokens, 12), peers)
         print("  all give the same greedy tokens")

@@ -34,12 +34,12 @@ import numpy as np
 import torch
 
 from steerkit import ActivationStatistics, GenerationRow, SteeringTrainer, extract, fit, generate, get, load_recipe
-from steerkit.chat_format import format_prompt
-from steerkit.importing import read_spans, read_traces
+from steerkit.data.chat_format import format_prompt
+from steerkit.data.importing import read_spans, read_traces
+from steerkit.data.tokens import decode, encode_trace
+from steerkit.data.trace import Span, Trace
 from steerkit.interfaces import VectorFitter
-from steerkit.noise import key_of
-from steerkit.tokens import decode, encode_trace
-from steerkit.trace import Span, Trace
+from steerkit.stats.noise import key_of
 
 FOLDS = 5
 LABEL, WINDOW = "backtracking", (-13, -8)
@@ -84,9 +84,15 @@ def extract_folds(
         path = out / f"fold{number}" / "statistics.safetensors"
         if not path.is_file():
             extract(
-                lm, trainer.pair.items("base", fold, spans), extractor, labels, needs={"means", "squares", "raw"},
-                raw_folder=path.parent, batch_tokens=4096, on_batch=on_batch,
-            ).save(path)  # fmt: skip
+                lm,
+                trainer.pair.items("base", fold, spans),
+                extractor,
+                labels,
+                needs={"means", "squares", "raw"},
+                raw_folder=path.parent,
+                batch_tokens=4096,
+                on_batch=on_batch,
+            ).save(path)
         shards.append(ActivationStatistics.load(path))
     return shards
 
@@ -160,8 +166,10 @@ def table(shards: Sequence[ActivationStatistics], resamples: int) -> list[dict[s
         cells = [f"{row['layer']:5d}"]
         for name in ("dom", "lda"):
             folds, ends = row[f"{name}_folds"], row.get(f"{name}_interval")
-            cells += [f"{row[name]:<9.3f} {min(folds):.3f}..{max(folds):.3f} "
-                      f"{f'{ends[0]:.3f}..{ends[1]:.3f}' if ends else '':<13}"]  # fmt: skip
+            cells += [
+                f"{row[name]:<9.3f} {min(folds):.3f}..{max(folds):.3f} "
+                f"{f'{ends[0]:.3f}..{ends[1]:.3f}' if ends else '':<13}"
+            ]
         print("  ".join([*cells, f"{row['residual_norm']:8.1f}"]))
     return rows
 

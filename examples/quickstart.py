@@ -12,11 +12,8 @@ run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/backtracking")
 pair = sk.load_pair("pocket:base", "pocket:reasoning")
 traces = sk.read_rows(run / "traces.jsonl", sk.Trace)
 spans = sk.read_rows(run / "spans.jsonl", sk.Span)
-extractor, dom, add = (
-    sk.get("extractors", "offset-window")(windows=[(-13, -8)]),
-    sk.get("fitters", "dom")(label="backtracking", window=(-13, -8)),
-    sk.get("steerers", "residual-add")(),
-)
+extractor = sk.get("extractors", "offset-window")(windows=[(-13, -8)])
+dom = sk.get("fitters", "dom")(label="backtracking", window=(-13, -8))
 
 # The base model reads the reasoning model's traces; one forward serves every layer.
 statistics = sk.extract(pair.base, pair.items("base", traces, spans), extractor)
@@ -28,7 +25,7 @@ lm = pair.reasoning
 inputs = lm.tokenizer.apply_chat_template(
     [{"role": "user", "content": traces[0].prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
 )
-with add(lm, vector, strength=45, layer=1) as steering:
+with sk.steer(lm, vector, strength=45, layer=1) as steering:
     out = lm.model.generate(**inputs, max_new_tokens=120, do_sample=False)
 print(lm.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :]))
 print(f"{steering.steered} positions steered")

@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from steerkit.chat_format import in_words
+from steerkit.data.chat_format import in_words
 from steerkit.errors import SteerkitError
-from steerkit.files import append_jsonl
-from steerkit.setup import in_words as setup_in_words
+from steerkit.models.setup import in_words as setup_in_words
+from steerkit.store.files import append_jsonl
 
 if TYPE_CHECKING:
-    from steerkit.trainer import SteeringTrainer
+    from steerkit.run import SteeringTrainer
 
 
 class SteeringCallback:
@@ -91,9 +91,14 @@ class RichProgress(SteeringCallback):
 
         self._console = Console(stderr=True, markup=False, emoji=False)
         self._bars = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=self._console,
-        )  # fmt: skip
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
         self._tasks: dict[str, Any] = {}
         self._began: dict[str, float] = {}
 

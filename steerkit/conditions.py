@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from steerkit.arguments import SteeringArguments
-from steerkit.files import digest
 from steerkit.identity import options_of
 from steerkit.interfaces import Steerer
 from steerkit.methods import Methods
+from steerkit.settings import SteeringArguments
+from steerkit.store.files import digest
 
 Pool = Literal["own", "sweep"]
 
@@ -181,9 +181,15 @@ class Planner:
         layer = self.args.layer if layer is None else layer
         vector = vector or VectorKey(source=source, label=self.label, window=self.window)
         return Condition(
-            target=target, method=self.methods.fitted, source=source, layer=layer, window=vector.window,
-            strength=strength, added_norm=strength * self.norms[source, layer], vector=vector,
-        )  # fmt: skip
+            target=target,
+            method=self.methods.fitted,
+            source=source,
+            layer=layer,
+            window=vector.window,
+            strength=strength,
+            added_norm=strength * self.norms[source, layer],
+            vector=vector,
+        )
 
     def baseline(self, method: str, strength: float) -> Condition:
         """Another steerer at equal norm; it may read the base-derived vector's mean activation."""
@@ -191,18 +197,30 @@ class Planner:
         uses = steerer.direction != "none"
         vector = VectorKey(source="base", label=self.label, window=self.window) if uses else None
         return Condition(
-            target="reasoning", method=method, source="base" if uses else "none", layer=self.args.layer,
-            window=self.window if uses else None, strength=strength,
-            added_norm=strength * self.norms["base", self.args.layer], vector=vector, options=_other_options(steerer),
-        )  # fmt: skip
+            target="reasoning",
+            method=method,
+            source="base" if uses else "none",
+            layer=self.args.layer,
+            window=self.window if uses else None,
+            strength=strength,
+            added_norm=strength * self.norms["base", self.args.layer],
+            vector=vector,
+            options=_other_options(steerer),
+        )
 
     def label_baseline(self, method: str, strength: float) -> Condition:
         """Another label's vector by the same fitter at equal norm."""
         vector = self._label_key(self.methods.labels[method])
         return Condition(
-            target="reasoning", method=method, source="base", layer=self.args.layer, window=vector.window,
-            strength=strength, added_norm=strength * self.norms["base", self.args.layer], vector=vector,
-        )  # fmt: skip
+            target="reasoning",
+            method=method,
+            source="base",
+            layer=self.args.layer,
+            window=vector.window,
+            strength=strength,
+            added_norm=strength * self.norms["base", self.args.layer],
+            vector=vector,
+        )
 
     def _swept(self, strengths: tuple[float, ...] | Literal["all"] | None, chosen: float) -> tuple[float, ...]:
         return self.args.nonzero if strengths == "all" else strengths or (chosen,)

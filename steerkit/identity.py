@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from steerkit.files import file_digest, input_digest
 from steerkit.interfaces import Plugin
+from steerkit.store.files import file_digest, input_digest
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
     files that its options name (`Config.reads`). Code that it imports by a computed name, versions of libraries, and
     data files that it opens without an option of their own are not known.
     """
-    from steerkit.notebook_code import notebook_code
+    from steerkit.code.notebook_code import notebook_code
 
     code = plugin.code or notebook_code(type(plugin))
     options = options_of(plugin)

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from steerkit.model import LanguageModel
-    from steerkit.plugin_code import Code
-    from steerkit.statistics import WindowStatistics
-    from steerkit.steering import Steering, Tokens
-    from steerkit.trace import Span, Trace
-    from steerkit.vector import SteeringVector
+    from steerkit.data.statistics import WindowStatistics
+    from steerkit.data.trace import Span, Trace
 
 Need = Literal["means", "squares", "raw"]
 """What a fitter asks of the extraction: sums, sums of squares, or each span's window mean (kept on disk)."""
@@ -67,7 +63,7 @@ class Plugin(ABC):  # noqa: B024  (the kinds below have the abstract methods)
 
     Config: ClassVar[type[Config]] = Config
     name: ClassVar[str] = ""  # set when registered
-    code: ClassVar[Code | None] = None  # the same: the source or distribution it comes from; None in a notebook
+    code: ClassVar[Any] = None  # the same: its `steerkit.code.plugin_code.Code`; None in a notebook
 
     def __init__(self, **options: Any) -> None:
         self.config: Any = self.Config(**options)
@@ -155,24 +151,6 @@ class Steerer(Plugin):
     @abstractmethod
     def edit(self, hidden: Tensor, at: EditContext) -> Tensor:
         """[R, T, H] → [R, T, H], same dtype and device; never in place."""
-
-    def __call__(
-        self,
-        lm: LanguageModel,
-        vector: SteeringVector,
-        strength: float,
-        *,
-        layer: int | None = None,
-        tokens: Tokens = "all",
-    ) -> Steering:
-        """``with steerer(lm, vector, 12.0): lm.model.generate(...)``: every row is edited at one block.
-
-        Raises:
-            SteerkitError: the vector's width or depth does not fit the model, or it lacks the layer.
-        """
-        from steerkit.steering import Steering
-
-        return Steering(lm, vector.edit(lm, self, strength, layer=layer, tokens=tokens))
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.files import atomic, file_digest
-from steerkit.folder import STATE, RunFolder, differences, read_state
 from steerkit.shards import PartName, parts_in
+from steerkit.store.files import atomic, file_digest
+from steerkit.store.folder import STATE, RunFolder, differences, read_state
 
 GROWING = ("log.jsonl", "judges/**/*.jsonl", "sources/**/*.jsonl")  # logs and answers: each line stands for itself
 SET_ONCE = ("plans/*.json", "stats/*/*/*.safetensors")  # raw windows are named by their stage's key and their traces

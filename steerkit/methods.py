@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import InputError, Problem
-from steerkit.files import digest
+from steerkit.store.files import digest
 
 if TYPE_CHECKING:
-    from steerkit.arguments import PluginSpec, SteeringArguments
+    from steerkit.settings import PluginSpec, SteeringArguments
 
 UNSTEERED = "none"
 LONGEST = 24  # characters of an option's value in a name

@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from steerkit import registry
-from steerkit.arguments import PluginSpec, SteeringArguments, plugin_fields
-from steerkit.chats import to_json
-from steerkit.files import atomic, digest
-from steerkit.recipe_yaml import dump
+from steerkit.data.chats import to_json
+from steerkit.recipe.document import dump
+from steerkit.settings import PluginSpec, SteeringArguments, plugin_fields
+from steerkit.store.files import atomic, digest
 
 if TYPE_CHECKING:
-    from steerkit.trainer import SteeringTrainer
+    from steerkit.run import SteeringTrainer
 
 PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "scipy")
 NOT_PART = (
@@ -73,9 +73,13 @@ def provenance(trainer: SteeringTrainer) -> dict[str, Any]:
     """What made an artifact: recipe hash, versions, plugins, seed."""
     args = trainer.args
     named = [
-        ("judges", args.span_judge), ("judges", args.score_judge), ("extractors", args.extractor),
-        ("fitters", args.fitter), ("steerers", args.steerer), *(("steerers", b) for b in args.baselines),
-    ]  # fmt: skip
+        ("judges", args.span_judge),
+        ("judges", args.score_judge),
+        ("extractors", args.extractor),
+        ("fitters", args.fitter),
+        ("steerers", args.steerer),
+        *(("steerers", b) for b in args.baselines),
+    ]
     return {
         "run": trainer.name,
         "recipe": digest(settings_of(trainer)),
@@ -100,9 +104,11 @@ def write_recipe(trainer: SteeringTrainer) -> None:
         "sampling": trainer.sampling.model_dump(exclude_none=True),
         "base": {"model": base.name, "fingerprint": base.fingerprint, "blocks": base.depth, "width": base.width},
         "reasoning": {
-            "model": reasoning.name, "fingerprint": reasoning.fingerprint, "same_model": trainer.pair.same,
+            "model": reasoning.name,
+            "fingerprint": reasoning.fingerprint,
+            "same_model": trainer.pair.same,
         },
-    }  # fmt: skip
+    }
     text = dump({**settings_of(trainer), "made_with": made}, width=110)
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         about = "# The recipe as it was run: every default filled in, and what it was run with.\n"

@@ -44,7 +44,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
         raise SteerkitError(f"register({kind!r}, {name!r}): no such kind of plugin; {nearest(kind, KINDS)}")
 
     def add(cls: T) -> T:
-        from steerkit.plugin_code import local_code
+        from steerkit.code.plugin_code import local_code
 
         module = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
         for other in entries(kind).get(name, ()):
@@ -67,8 +67,8 @@ def load_file(path: Path) -> None:
     Raises:
         SteerkitError: the file is missing, fails to run, or registers nothing.
     """
-    from steerkit.local_modules import forget, run, used_by
-    from steerkit.plugin_code import local_code
+    from steerkit.code.local_modules import forget, run, used_by
+    from steerkit.code.plugin_code import local_code
 
     path = path.resolve()
     if not path.is_file():
@@ -159,7 +159,7 @@ def get(kind: str, name: str) -> type[Any]:
     if not cls.__dict__.get("name"):
         cls.name = name
     if "code" not in cls.__dict__:
-        from steerkit.plugin_code import installed_code
+        from steerkit.code.plugin_code import installed_code
 
         cls.code = installed_code(cls, rows[0].distribution, rows[0].version)
     return cls

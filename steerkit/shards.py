@@ -52,10 +52,12 @@ class Shard:
         launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
         rank, ranks = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched else (0, 1)
         return cls(
-            index * ranks + rank, count * ranks, wait or (text is None and ranks > 1),
+            index * ranks + rank,
+            count * ranks,
+            wait or (text is None and ranks > 1),
             int(os.environ.get("LOCAL_RANK", 0)) if launched else 0,
             int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launched else 1,
-        )  # fmt: skip
+        )
 
     def of_all(self, items: Sequence[T]) -> list[T]:
         """Every count-th item: this process's."""
@@ -71,7 +73,7 @@ class Shard:
             return
         import torch
 
-        from steerkit.devices import choose_device, take
+        from steerkit.models.devices import choose_device, take
 
         chosen = choose_device(device)
         if chosen.index is not None and device != "auto":

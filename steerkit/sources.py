@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from steerkit.chats import Message, identity, messages_of
+from steerkit.data.chats import Message, identity, messages_of
+from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Plugin
-from steerkit.noise import key_of
-from steerkit.trace import Prompt
+from steerkit.stats.noise import key_of
 
 SPLITS = ("extract", "choose", "test")
 

@@ -11,22 +11,72 @@ from typing import Any
 import numpy as np
 
 from steerkit.conditions import Condition, Experiment, Planner, none
-from steerkit.files import atomic
-from steerkit.intervals import Estimate, holm, mean_interval, pairing_gain
-from steerkit.metrics import RunMetric
-from steerkit.scores import Scores, mean_of, perplexity
+from steerkit.judging.metrics import RunMetric
+from steerkit.judging.scores import Scores, mean_of, perplexity
+from steerkit.stats.intervals import Estimate, holm, mean_interval, pairing_gain
+from steerkit.store.files import atomic
 
 RESULT_COLUMNS = (
-    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
-    "strength", "metric", "mean", "sd", "ci_low", "ci_high", "n_prompts", "n_apart", "degenerate", "n_nonempty",
-    "n_collapsed", "mean_words", "longest_repeat", "distinct_2", "perplexity", "judge", "scale", "added_norm", "chosen",
-)  # fmt: skip
+    "experiment",
+    "split",
+    "source",
+    "target",
+    "method",
+    "layer",
+    "window_start",
+    "window_end",
+    "pool",
+    "strength",
+    "metric",
+    "mean",
+    "sd",
+    "ci_low",
+    "ci_high",
+    "n_prompts",
+    "n_apart",
+    "degenerate",
+    "n_nonempty",
+    "n_collapsed",
+    "mean_words",
+    "longest_repeat",
+    "distinct_2",
+    "perplexity",
+    "judge",
+    "scale",
+    "added_norm",
+    "chosen",
+)
 COMPARISON_COLUMNS = (
-    "experiment", "split", "source", "target", "method", "layer", "window_start", "window_end", "pool",
-    "strength", "added_norm", "metric", "vs_method", "vs_source", "vs_target", "vs_layer", "vs_window_start",
-    "vs_window_end", "delta", "ci_low", "ci_high", "n_prompts", "n_apart", "degenerate", "holds", "p", "p_holm",
-    "pairing_gain", "chosen",
-)  # fmt: skip
+    "experiment",
+    "split",
+    "source",
+    "target",
+    "method",
+    "layer",
+    "window_start",
+    "window_end",
+    "pool",
+    "strength",
+    "added_norm",
+    "metric",
+    "vs_method",
+    "vs_source",
+    "vs_target",
+    "vs_layer",
+    "vs_window_start",
+    "vs_window_end",
+    "delta",
+    "ci_low",
+    "ci_high",
+    "n_prompts",
+    "n_apart",
+    "degenerate",
+    "holds",
+    "p",
+    "p_holm",
+    "pairing_gain",
+    "chosen",
+)
 
 TEXT_COLUMNS = frozenset(
     [
@@ -66,18 +116,30 @@ def result_rows(
                     values = scores.by_prompt(experiment.split, condition, metric)[1]
                     known[key] = mean_interval(values, confidence=planner.args.confidence, bounds=metric.limits)
                 estimate = known[key]
-                rows.append({
-                    "experiment": experiment.name, "split": experiment.split, **condition.columns(),
-                    "metric": metric.name, "mean": estimate.mean, "sd": estimate.sd,
-                    "ci_low": estimate.low, "ci_high": estimate.high,
-                    "n_prompts": estimate.n, "n_apart": estimate.apart, "degenerate": estimate.degenerate,
-                    "n_nonempty": len(filled), "n_collapsed": sum(s.collapsed for s in own),
-                    "mean_words": mean_of(s.words for s in own),
-                    "longest_repeat": max((s.repeat for s in own), default=0),
-                    "distinct_2": mean_of(s.distinct for s in filled), "perplexity": perplexity(own),
-                    "judge": metric.judge, "scale": planner.fitter.config.scale,
-                    "chosen": condition.strength == chosen,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "experiment": experiment.name,
+                        "split": experiment.split,
+                        **condition.columns(),
+                        "metric": metric.name,
+                        "mean": estimate.mean,
+                        "sd": estimate.sd,
+                        "ci_low": estimate.low,
+                        "ci_high": estimate.high,
+                        "n_prompts": estimate.n,
+                        "n_apart": estimate.apart,
+                        "degenerate": estimate.degenerate,
+                        "n_nonempty": len(filled),
+                        "n_collapsed": sum(s.collapsed for s in own),
+                        "mean_words": mean_of(s.words for s in own),
+                        "longest_repeat": max((s.repeat for s in own), default=0),
+                        "distinct_2": mean_of(s.distinct for s in filled),
+                        "perplexity": perplexity(own),
+                        "judge": metric.judge,
+                        "scale": planner.fitter.config.scale,
+                        "chosen": condition.strength == chosen,
+                    }
+                )
     return rows
 
 
@@ -147,13 +209,27 @@ def _compare(
     holds = estimate.high < 0 if metric.sign < 0 else estimate.low > 0
     vs = other.columns()
     return {
-        "experiment": experiment.name, "split": experiment.split, **c.columns(), "metric": metric.name,
-        "vs_method": other.method, "vs_source": other.source, "vs_target": other.target, "vs_layer": vs["layer"],
-        "vs_window_start": vs["window_start"], "vs_window_end": vs["window_end"], "delta": estimate.mean,
-        "ci_low": estimate.low, "ci_high": estimate.high, "n_prompts": estimate.n, "n_apart": estimate.apart,
-        "degenerate": estimate.degenerate, "holds": holds and not estimate.degenerate, "p": estimate.p,
-        "pairing_gain": pairing_gain(*both.T), "chosen": c.strength == chosen,
-    }  # fmt: skip
+        "experiment": experiment.name,
+        "split": experiment.split,
+        **c.columns(),
+        "metric": metric.name,
+        "vs_method": other.method,
+        "vs_source": other.source,
+        "vs_target": other.target,
+        "vs_layer": vs["layer"],
+        "vs_window_start": vs["window_start"],
+        "vs_window_end": vs["window_end"],
+        "delta": estimate.mean,
+        "ci_low": estimate.low,
+        "ci_high": estimate.high,
+        "n_prompts": estimate.n,
+        "n_apart": estimate.apart,
+        "degenerate": estimate.degenerate,
+        "holds": holds and not estimate.degenerate,
+        "p": estimate.p,
+        "pairing_gain": pairing_gain(*both.T),
+        "chosen": c.strength == chosen,
+    }
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

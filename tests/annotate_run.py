@@ -15,8 +15,8 @@ from steerkit.annotate.server import Server
 from steerkit.annotate.session import Session
 from steerkit.annotate.store import Store
 from steerkit.annotate.tasks import shuffled, trace_tasks
-from steerkit.taxonomy import load_taxonomy
-from steerkit.trace import Span, Trace, write_rows
+from steerkit.data.trace import Span, Trace, write_rows
+from steerkit.judging.taxonomy import load_taxonomy
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"> </mark><script>document.title='owned'</script> & &amp; so."
 TRACES = {
@@ -39,11 +39,17 @@ def write_run(folder: Path) -> Path:
     )
     spans = [
         Span(
-            trace_id=name, label="backtracking" if re.match("Wait|Hmm", text[a:b]) else "deduction", judge="rules",
-            start=a, end=b, first=i, last=i,
+            trace_id=name,
+            label="backtracking" if re.match("Wait|Hmm", text[a:b]) else "deduction",
+            judge="rules",
+            start=a,
+            end=b,
+            first=i,
+            last=i,
         )
-        for name, text in TRACES.items() for i, (a, b) in enumerate(sentences(text))
-    ]  # fmt: skip
+        for name, text in TRACES.items()
+        for i, (a, b) in enumerate(sentences(text))
+    ]
     write_rows(folder / "spans.jsonl", spans)
     rows = [
         {"condition": name, "prompt_id": prompt, "sample": 0, "strength": strength, "text": text}

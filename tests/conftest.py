@@ -15,8 +15,8 @@ from console import steerkit as steerkit
 from pocket import run as run
 from tiny import ARCHITECTURES, random_items, tiny, wrap_with_lora
 
-from steerkit.extraction import Item
-from steerkit.model import LanguageModel
+from steerkit.data.trace import Item
+from steerkit.models.language_model import LanguageModel
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in a shell's background, tests would hand this on to the processes that they interrupt.

@@ -23,11 +23,12 @@ from zoo import HYBRIDS, ZOO, breed
 from steerkit.checks.averages import WINDOW, Around
 from steerkit.checks.probe import ADD, make_probe
 from steerkit.checks.suite import CHECKS, run_checks
-from steerkit.extraction import Item, extract
-from steerkit.generation import GenerationRow, end_ids, generate
-from steerkit.loading import load_model
-from steerkit.model import LanguageModel
-from steerkit.steering import Edit, Tokens
+from steerkit.data.trace import Item
+from steerkit.extraction.extract import extract
+from steerkit.generation.stream import GenerationRow, end_ids, generate
+from steerkit.interventions.steering import Edit, Tokens
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
 
 ATTENTION = tuple(name for name in ZOO if name not in HYBRIDS and name not in TOWERS)
 FAMILIES = (*TOWERS, *HYBRIDS, *ATTENTION)
@@ -111,9 +112,14 @@ def measure(lm: LanguageModel, model: Any) -> Row:
     by_verdict = [tuple(o.name for o in outcomes if o.passed is verdict) for verdict in (True, None, False)]
     same, texts = compare_texts(lm)
     return Row(
-        Path(lm.name).name, " as ".join(dict.fromkeys(kinds)), lm.batches, compare_reads(lm), same, texts,
+        Path(lm.name).name,
+        " as ".join(dict.fromkeys(kinds)),
+        lm.batches,
+        compare_reads(lm),
+        same,
+        texts,
         tuple(by_verdict),
-    )  # fmt: skip
+    )
 
 
 def compare_reads(lm: LanguageModel) -> float:

@@ -63,8 +63,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"url": f"{self.server.url}/{name}"}, 409 if known else 200)
         name, verb, branch = "/".join(parts[2:4]), parts[4], parts[5]
         if verb == "preupload":
-            files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
-                     for f in json.loads(body)["files"]]  # fmt: skip
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
             return self.answer({"files": files})
         for line in map(json.loads, body.splitlines()):
             value = line["value"]

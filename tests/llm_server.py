@@ -60,10 +60,14 @@ def sections_of(text: str) -> list[tuple[str, str]]:
 def completion(content: str, *, refusal: str | None = None, finish: str = "stop", usage: int = 100) -> Json:
     message = {"role": "assistant", "content": content, "refusal": refusal}
     return {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": SNAPSHOT, "system_fingerprint": "fp_1",
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": SNAPSHOT,
+        "system_fingerprint": "fp_1",
         "choices": [{"index": 0, "finish_reason": finish, "message": message}],
         "usage": {"prompt_tokens": usage, "completion_tokens": usage, "total_tokens": 2 * usage},
-    }  # fmt: skip
+    }
 
 
 def reply(state: State, body: Json) -> Json:
@@ -101,8 +105,18 @@ class Handler(BaseHTTPRequestHandler):
             parts = email.message_from_bytes(head + data).get_payload()
             name = f"file-{len(self.state.files)}"
             self.state.files[name] = max((p.get_payload(decode=True).decode() for p in parts), key=len)  # type: ignore[union-attr]
-            return self.send(200, {"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "f",
-                                   "purpose": "batch", "status": "processed"})  # fmt: skip
+            return self.send(
+                200,
+                {
+                    "id": name,
+                    "object": "file",
+                    "bytes": 1,
+                    "created_at": 1,
+                    "filename": "f",
+                    "purpose": "batch",
+                    "status": "processed",
+                },
+            )
         body = json.loads(data)
         return self.create_batch(body) if self.path == "/v1/batches" else self.chat(body)
 
@@ -181,13 +195,22 @@ class Handler(BaseHTTPRequestHandler):
         own = self.state.batches[name]
         done = own["status"] == "completed"
         return {
-            "id": name, "object": "batch", "endpoint": "/v1/chat/completions", "input_file_id": own["file"],
-            "completion_window": "24h", "status": own["status"], "created_at": 1,
+            "id": name,
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": own["file"],
+            "completion_window": "24h",
+            "status": own["status"],
+            "created_at": 1,
             "request_counts": {"total": 9, "completed": own["looks"] if not done else 9, "failed": 0},
-            "output_file_id": f"out-{name}" if done else None, "error_file_id": None,
-            **({"errors": {"object": "list", "data": [{"message": "the file is odd"}]}}
-               if own["status"] == "failed" else {}),
-        }  # fmt: skip
+            "output_file_id": f"out-{name}" if done else None,
+            "error_file_id": None,
+            **(
+                {"errors": {"object": "list", "data": [{"message": "the file is odd"}]}}
+                if own["status"] == "failed"
+                else {}
+            ),
+        }
 
     def do_GET(self) -> None:
         state, path = self.state, self.path.partition("?")[0].removeprefix("/v1/")

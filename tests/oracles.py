@@ -10,9 +10,14 @@ import torch
 from peft import PeftModel
 
 BLOCK_PATHS = (
-    "model.layers", "transformer.h", "gpt_neox.layers", "backbone.layers", "model.decoder.layers", "transformer.blocks",
+    "model.layers",
+    "transformer.h",
+    "gpt_neox.layers",
+    "backbone.layers",
+    "model.decoder.layers",
+    "transformer.blocks",
     "model.language_model.layers",
-)  # fmt: skip
+)
 
 
 def blocks_of(model: Any) -> Any:

@@ -9,14 +9,27 @@ from pathlib import Path
 import pytest
 
 SIZES = (
-    "prompts.extract=48", "prompts.choose=4", "prompts.test=4", "max_new_tokens=120", "per_device_batch_size=32",
-    "save_rows=32", "resamples=200", "threads=1",
-)  # fmt: skip
+    "prompts.extract=48",
+    "prompts.choose=4",
+    "prompts.test=4",
+    "max_new_tokens=120",
+    "per_device_batch_size=32",
+    "save_rows=32",
+    "resamples=200",
+    "threads=1",
+)
 SMALL = (
-    *SIZES, "strengths=[30]", "baselines=[gaussian-noise]", "baseline_labels=[deduction]", "offsets.starts=[-13, 0]",
-    "layers.layers=[0, 1]", "lens={}", "projection={}", "perplexity=true",
+    *SIZES,
+    "strengths=[30]",
+    "baselines=[gaussian-noise]",
+    "baseline_labels=[deduction]",
+    "offsets.starts=[-13, 0]",
+    "layers.layers=[0, 1]",
+    "lens={}",
+    "projection={}",
+    "perplexity=true",
     "agreement={name: keyword, keywords: [wait, hmm]}",
-)  # fmt: skip
+)
 
 
 def options(folder: Path, *more: str) -> list[str]:

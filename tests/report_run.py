@@ -13,10 +13,11 @@ import yaml
 from steerkit import registry
 from steerkit.conditions import Condition, VectorKey, none
 from steerkit.interfaces import Judge
-from steerkit.metrics import RunMetric, run_metrics, write_metrics
-from steerkit.recipe import load_recipe
+from steerkit.judging.metrics import RunMetric, run_metrics, write_metrics
+from steerkit.recipe.load import load_recipe
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, write_csv
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.steering_vector import SteeringVector
 
 WINDOW, LAYER, N = (-13, -8), 2, 12
 BASELINES = ("overall-mean", "gaussian-noise", "deduction")
@@ -41,9 +42,15 @@ def key(source: str, window: tuple[int, int] = WINDOW, pool: Any = "own") -> Vec
 def dom(source: str, target: str, strength: float, layer: int = LAYER, vector: VectorKey | None = None) -> Condition:
     vector = vector or key(source)
     return Condition(
-        target=target, method="dom", source=source, layer=layer, window=vector.window, strength=strength,
-        added_norm=strength, vector=vector,
-    )  # fmt: skip
+        target=target,
+        method="dom",
+        source=source,
+        layer=layer,
+        window=vector.window,
+        strength=strength,
+        added_norm=strength,
+        vector=vector,
+    )
 
 
 def other(method: str, strength: float) -> Condition:
@@ -112,22 +119,34 @@ def write_run(
 
 def _write(folder: Path, chosen: float, text: str, same_model: bool) -> None:
     recipe = {
-        "name": "tiny", "about": f"Does it? {HOSTILE}", "seed": 3, "samples": 1, "think_end": "</think>",
+        "name": "tiny",
+        "about": f"Does it? {HOSTILE}",
+        "seed": 3,
+        "samples": 1,
+        "think_end": "</think>",
         "span_judge": {"name": "rules", "patterns": {"backtracking": ["^Wait"]}},
         "score_judge": {"name": "keyword", "keywords": ["wait", "hmm"], "substring": False},
         "fitter": {"name": "dom", "label": "backtracking", "window": list(WINDOW), "scale": "unit"},
-        "layer": LAYER, "confidence": 0.9,
+        "layer": LAYER,
+        "confidence": 0.9,
         "made_with": {
             "base": {"model": "pocket:base", "fingerprint": "f00d", "blocks": 4, "width": 3},
             "reasoning": {"model": "pocket:reasoning", "fingerprint": "beef", "same_model": same_model},
             "versions": {"torch": "9.9"},
         },
-    }  # fmt: skip
+    }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
     (folder / "choice.json").write_text(json.dumps({"strength": chosen, "how": "it was the best"}))
-    notes = {"labels": {"backtracking": 5, "deduction": 7}, "mean_coverage": 0.95, "rejected_spans": {"odd": 2},
-             "answered_by": {"gpt-4o-2024-11-20": 9}, "input_tokens": 1200, "output_tokens": 900, "dollars": 0.012,
-             "unusable_answers": {"refused": 1}}  # fmt: skip
+    notes = {
+        "labels": {"backtracking": 5, "deduction": 7},
+        "mean_coverage": 0.95,
+        "rejected_spans": {"odd": 2},
+        "answered_by": {"gpt-4o-2024-11-20": 9},
+        "input_tokens": 1200,
+        "output_tokens": 900,
+        "dollars": 0.012,
+        "unusable_answers": {"refused": 1},
+    }
     (folder / "spans.notes.json").write_text(json.dumps(notes))
     log = {"role": "base", "dropped_windows": {"deduction": 1}, "counted": {"backtracking": 5, "deduction": 6}}
     (folder / "log.jsonl").write_text(json.dumps({"traces": 9, "mean_tokens": 50.0}) + "\n" + json.dumps(log) + "\n")
@@ -165,13 +184,27 @@ def _result(name: str, c: Condition, metric: RunMetric, value: Value, chosen: fl
     nan = float("nan")
     some = mean is not None
     return {
-        "experiment": name, "split": "test", **c.columns(), "metric": metric.name, "mean": mean if some else nan,
-        "sd": 0.01 if some else nan, "ci_low": mean - 0.005 if some else nan, "ci_high": mean + 0.005 if some else nan,
-        "n_prompts": N if some else 0, "n_apart": N - 1 if some else 0, "degenerate": False,
-        "n_nonempty": N if some else 0, "n_collapsed": 1, "mean_words": 40.5,
-        "longest_repeat": 3, "distinct_2": 0.7 if some else nan, "perplexity": nan, "judge": "rules", "scale": "unit",
+        "experiment": name,
+        "split": "test",
+        **c.columns(),
+        "metric": metric.name,
+        "mean": mean if some else nan,
+        "sd": 0.01 if some else nan,
+        "ci_low": mean - 0.005 if some else nan,
+        "ci_high": mean + 0.005 if some else nan,
+        "n_prompts": N if some else 0,
+        "n_apart": N - 1 if some else 0,
+        "degenerate": False,
+        "n_nonempty": N if some else 0,
+        "n_collapsed": 1,
+        "mean_words": 40.5,
+        "longest_repeat": 3,
+        "distinct_2": 0.7 if some else nan,
+        "perplexity": nan,
+        "judge": "rules",
+        "scale": "unit",
         "chosen": c.strength == chosen,
-    }  # fmt: skip
+    }
 
 
 def _comparison(
@@ -182,9 +215,25 @@ def _comparison(
     holds = delta + 0.005 < 0 if metric.sign < 0 else delta - 0.005 > 0
     p = delta if delta != delta else 0.001 if abs(delta) > 0.005 else 0.5
     return {
-        "experiment": name, "split": "test", **c.columns(), "metric": metric.name, "vs_method": o.method,
-        "vs_source": o.source, "vs_target": o.target, "vs_layer": vs["layer"], "vs_window_start": vs["window_start"],
-        "vs_window_end": vs["window_end"], "delta": delta, "ci_low": delta - 0.005, "ci_high": delta + 0.005,
-        "n_prompts": 0 if delta != delta else N, "n_apart": 0 if delta != delta else N - 1, "degenerate": False,
-        "holds": holds, "p": p, "p_holm": p, "pairing_gain": 0.2, "chosen": c.strength == chosen,
-    }  # fmt: skip
+        "experiment": name,
+        "split": "test",
+        **c.columns(),
+        "metric": metric.name,
+        "vs_method": o.method,
+        "vs_source": o.source,
+        "vs_target": o.target,
+        "vs_layer": vs["layer"],
+        "vs_window_start": vs["window_start"],
+        "vs_window_end": vs["window_end"],
+        "delta": delta,
+        "ci_low": delta - 0.005,
+        "ci_high": delta + 0.005,
+        "n_prompts": 0 if delta != delta else N,
+        "n_apart": 0 if delta != delta else N - 1,
+        "degenerate": False,
+        "holds": holds,
+        "p": p,
+        "p_holm": p,
+        "pairing_gain": 0.2,
+        "chosen": c.strength == chosen,
+    }

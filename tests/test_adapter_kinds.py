@@ -15,13 +15,13 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import EOS, build, random_items, word_tokenizer
 
 import steerkit
-from steerkit.adapter_kinds import OPTIONS, REFUSED, WORK
 from steerkit.errors import SteerkitError
-from steerkit.extraction import read_layer
-from steerkit.generation import GenerationRow, generate
-from steerkit.model import LanguageModel
-from steerkit.pair import load_pair
-from steerkit.steering import Edit
+from steerkit.extraction.extract import read_layer
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit
+from steerkit.models.adapter_kinds import OPTIONS, REFUSED, WORK
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.pair import load_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's, on what it does on a CPU or on a Llama
 LORA = WORKING["LORA"]
@@ -54,8 +54,9 @@ def test_the_docs_name_every_kind() -> None:
     rows = {row.split("|")[1].strip(): row.split("|")[2] for row in text.splitlines() if row.startswith("| ")}
     named = {kind: "refused" in what for kinds, what in rows.items() for kind in kinds.split(", ")}
     assert {kind: refused for kind, refused in named.items() if kind != "kinds"} == {
-        **dict.fromkeys(WORK, False), **dict.fromkeys(REFUSED, True),
-    }  # fmt: skip
+        **dict.fromkeys(WORK, False),
+        **dict.fromkeys(REFUSED, True),
+    }
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -136,7 +137,7 @@ def test_mixed_models_are_refused() -> None:
 
 
 def test_a_kind_that_is_new_to_steerkit_is_refused(monkeypatch, base: str, tmp_path: Path) -> None:
-    from steerkit import adapter_kinds
+    from steerkit.models import adapter_kinds
 
     adapter = save_adapter(tmp_path)
     monkeypatch.setattr(adapter_kinds, "WORK", ("IA3",))

@@ -24,11 +24,12 @@ from steerkit.checks.adapter import has_an_effect
 from steerkit.checks.outcome import Skip
 from steerkit.checks.probe import make_probe
 from steerkit.errors import SteerkitError
-from steerkit.extraction import read_layer
-from steerkit.generation import GenerationRow, generate
-from steerkit.loading import load_model, wrap_model
-from steerkit.model import LanguageModel, adapter_state
-from steerkit.pair import ModelPair, load_pair
+from steerkit.extraction.extract import read_layer
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.models.adapter_layout import adapter_state
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model, wrap_model
+from steerkit.models.pair import ModelPair, load_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's
 LORA = WORKING["LORA"]
@@ -73,8 +74,10 @@ def renamed(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     [
         (
             renamed("model.model.layers", "model.model.language_model.layers"),
-            ["24 tensors are not in its file, and would be random: base_model.model.model.layers.0.",
-             "24 tensors are in its file alone: base_model.model.model.language_model.layers.0."],
+            [
+                "24 tensors are not in its file, and would be random: base_model.model.model.layers.0.",
+                "24 tensors are in its file alone: base_model.model.model.language_model.layers.0.",
+            ],
         ),
         (renamed("base_model.model", "base_model.model._orig_mod"), ["saved while wrapped by torch.compile"]),
         (renamed("base_model.model.", ""), ["their names lack `base_model.model.`"]),
@@ -89,7 +92,7 @@ def renamed(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ),
     ],
     ids=["text tower", "compiled", "no prefix", "prefix", "a block less", "a tensor more"],
-)  # fmt: skip
+)
 def test_tensors_that_do_not_match(change, messages: list[str], base: str, lora: str, tmp_path: Path) -> None:
     adapter = changed(lora, tmp_path / "a", change)
     with pytest.raises(SteerkitError, match="the adapter does not match the model") as caught:
@@ -335,9 +338,15 @@ def test_an_adapter_named_as_a_model(base: str, lora: str, tmp_path: Path) -> No
 
 
 PLACES = {
-    "model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "disk",
-    "model.layers.3": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu",
-}  # fmt: skip
+    "model.embed_tokens": "cpu",
+    "model.layers.0": "cpu",
+    "model.layers.1": "disk",
+    "model.layers.2": "disk",
+    "model.layers.3": "cpu",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "cpu",
+}
 
 
 def test_an_offloaded_model_takes_lora_and_refuses_what_would_be_wrong(base: str, lora: str, tmp_path: Path) -> None:
@@ -384,8 +393,8 @@ def test_several_adapters(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_knows_what_can_not_be_used(base: str, lora: str, tmp_path: Path) -> None:
-    from steerkit.plan import plan_text
-    from steerkit.recipe import load_recipe
+    from steerkit.planning.plan import plan_text
+    from steerkit.recipe.load import load_recipe
 
     prompts = save_adapter(tmp_path, "PROMPT_TUNING", {"num_virtual_tokens": 3})
     recipe = load_recipe("backtracking").model_copy(update={"base": base, "reasoning": None, "adapter": prompts})
@@ -396,7 +405,7 @@ def test_a_dry_run_knows_what_can_not_be_used(base: str, lora: str, tmp_path: Pa
 
 def test_an_adapter_on_the_hub(base: str, lora: str, tmp_path: Path) -> None:
     code = (
-        f"import warnings; warnings.simplefilter('ignore')\nfrom steerkit.pair import load_pair\n"
+        f"import warnings; warnings.simplefilter('ignore')\nfrom steerkit.models.pair import load_pair\n"
         f"pair = load_pair({base!r}, adapter='me/lora')\n"
         f"print(pair.reasoning.tokenizer.chat_template, pair.reasoning.fingerprint)"
     )

@@ -12,9 +12,9 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
 
-from steerkit.agreement import Agreement, agreement
 from steerkit.errors import SteerkitError
-from steerkit.intervals import cluster_intervals
+from steerkit.stats.agreement import Agreement, agreement
+from steerkit.stats.intervals import cluster_intervals
 
 NAMES = ["a", "b", "c", "other"]
 
@@ -121,9 +121,15 @@ def test_intervals_are_those_of_scipy() -> None:
 
     value, low, high = cluster_intervals(counts, share, confidence=0.9, resamples=20_000, seed=0)
     expected = bootstrap(
-        (counts[:, 0], counts[:, 1]), lambda a, b, axis: a.sum(axis) / (a.sum(axis) + b.sum(axis)), paired=True,
-        vectorized=True, confidence_level=0.9, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+        (counts[:, 0], counts[:, 1]),
+        lambda a, b, axis: a.sum(axis) / (a.sum(axis) + b.sum(axis)),
+        paired=True,
+        vectorized=True,
+        confidence_level=0.9,
+        n_resamples=20_000,
+        method="BCa",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert value[0] == pytest.approx(counts[:, 0].sum() / counts.sum())
     assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=0.002)
 

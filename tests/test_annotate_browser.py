@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from annotate_run import EVIL, TRACES, label_all, write_run
 
-from steerkit.trace import Span, read_rows
+from steerkit.data.trace import Span, read_rows
 
 pytest.importorskip("selenium", reason="needs selenium (pip install 'steerkit-hf[dev]')")
 from selenium import webdriver

@@ -16,8 +16,8 @@ from steerkit.annotate.session import shown
 from steerkit.annotate.store import Store, read_log
 from steerkit.annotate.tasks import trace_tasks
 from steerkit.cli import main
+from steerkit.data.trace import Span, Trace, read_rows, write_rows
 from steerkit.errors import SteerkitError
-from steerkit.trace import Span, Trace, read_rows, write_rows
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -101,11 +101,16 @@ def test_an_import_takes_all_or_nothing(run: Path, annotate: Call, tmp_path: Pat
     code, _, err = annotate(other, "--import", "mixed.jsonl")
     assert code == 2
     for part in (
-        "6 problems", "mixed.jsonl:2: ", "other has no such span, 16 to", "of 't77'", "mixed.jsonl:3: ",
-        "mixed.jsonl:4: ", "mixed.jsonl:5: label 'backtraking' is not in the taxonomy; did you mean 'backtracking'?",
+        "6 problems",
+        "mixed.jsonl:2: ",
+        "other has no such span, 16 to",
+        "of 't77'",
+        "mixed.jsonl:3: ",
+        "mixed.jsonl:4: ",
+        "mixed.jsonl:5: label 'backtraking' is not in the taxonomy; did you mean 'backtracking'?",
         "mixed.jsonl:6: judge 'llm' is no person; people are human:NAME",
         "mixed.jsonl:7: 'bob' has labelled this span 'other' already",
-    ):  # fmt: skip
+    ):
         assert part in err, (part, err)
     assert not (other / "annotations/ada.jsonl").exists()
 
@@ -136,8 +141,10 @@ def test_labels_of_generations_carry_their_strength(run: Path, annotate: Call, t
     annotate(run, "--export", "ada.jsonl", "--with", "strength")
     rows = [json.loads(line) for line in (tmp_path / "ada.jsonl").read_text().splitlines()]
     assert [(row["trace_id"], row.get("strength")) for row in rows] == [
-        *[("dom/q0/0", 8.0)] * 3, ("none/q0/0", 0.0), ("t0", None),
-    ]  # fmt: skip
+        *[("dom/q0/0", 8.0)] * 3,
+        ("none/q0/0", 0.0),
+        ("t0", None),
+    ]
     code, _, err = annotate(run, "--export", "more.jsonl", "--with", "strenght")
     assert code == 2 and "generations.jsonl has no such field; did you mean 'strength'?" in err
 

@@ -16,8 +16,8 @@ from steerkit.annotate.server import HOST, LONGEST, Server
 from steerkit.annotate.session import Session
 from steerkit.annotate.store import Store, read_log
 from steerkit.annotate.tasks import shuffled, trace_tasks
+from steerkit.data.trace import Span, read_rows
 from steerkit.errors import SteerkitError
-from steerkit.trace import Span, read_rows
 
 
 @pytest.fixture
@@ -101,12 +101,18 @@ def test_it_listens_on_this_computer_alone(server: Server) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Host": "evil.example"}, {"Host": "evil.example:PORT"}, {"Host": "127.0.0.1:1"}, {"Host": "127.0.0.1"},
-        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"},
-        {"Origin": "http://localhost:PORT"}, {"Sec_Fetch_Site": "cross-site"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example:PORT"},
+        {"Host": "127.0.0.1:1"},
+        {"Host": "127.0.0.1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://localhost:PORT"},
+        {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "no-cors"},
     ],
-)  # fmt: skip
+)
 def test_other_sites_are_refused(server: Server, headers: dict[str, str], run: Path) -> None:
     cookie = enter(server)
     task = state(server, cookie)["task"]["id"]
@@ -140,8 +146,9 @@ def test_labels_are_on_the_disk_when_the_answer_comes(server: Server, run: Path)
     exported = ask(server, "/labels.jsonl", Cookie=cookie)[1]
     (run / "own.jsonl").write_text(exported, encoding="utf-8")
     assert {(s.label, s.judge) for s in read_rows(run / "own.jsonl", Span)} == {
-        ("backtracking", "human:ada"), ("other", "human:ada"),
-    }  # fmt: skip
+        ("backtracking", "human:ada"),
+        ("other", "human:ada"),
+    }
 
 
 def test_a_page_opened_twice(server: Server, run: Path) -> None:
@@ -186,7 +193,7 @@ def test_skipped_ones_come_at_the_end(server: Server) -> None:
         ("/act", "x" * (LONGEST + 1), {}, 413),
         ("/gone", {}, {}, 404),
     ],
-)  # fmt: skip
+)
 def test_requests_that_make_no_sense(
     server: Server, path: str, body: Any, headers: dict[str, str], status: int, run: Path
 ) -> None:
@@ -251,9 +258,19 @@ def raw(server: Server, text: str) -> str:
 
 
 PATHS = [
-    "/../server.py", "/page/../../server.py", "/%2e%2e/server.py", "/..%2fserver.py", "//etc/passwd",
-    "/page.js/../../x", "/page.js%00.html", "/./page.js", "/PAGE.JS", "/annotations/ada.jsonl", "/labels.jsonl/", "file:///etc/passwd",
-]  # fmt: skip
+    "/../server.py",
+    "/page/../../server.py",
+    "/%2e%2e/server.py",
+    "/..%2fserver.py",
+    "//etc/passwd",
+    "/page.js/../../x",
+    "/page.js%00.html",
+    "/./page.js",
+    "/PAGE.JS",
+    "/annotations/ada.jsonl",
+    "/labels.jsonl/",
+    "file:///etc/passwd",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -281,9 +298,14 @@ def test_other_methods_are_refused(server: Server, method: str, run: Path) -> No
 
 @pytest.mark.parametrize(
     ("length", "body", "status"),
-    [("9" * 5000, "{}", 413), ("-1", "{}", 413), ("1e3", "{}", 413), ("40000", "[" * 40000, 400),
-     ("11", '{"a":1e999}', 400)],
-)  # fmt: skip
+    [
+        ("9" * 5000, "{}", 413),
+        ("-1", "{}", 413),
+        ("1e3", "{}", 413),
+        ("40000", "[" * 40000, 400),
+        ("11", '{"a":1e999}', 400),
+    ],
+)
 def test_bodies_that_were_made_to_harm(server: Server, length: str, body: str, status: int) -> None:
     cookie = enter(server)
     answer = raw(

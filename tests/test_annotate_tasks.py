@@ -12,10 +12,10 @@ from annotate_run import GENERATIONS, TRACES, sentences, write_run
 from steerkit.annotate.generations import JUDGED, generation_tasks
 from steerkit.annotate.session import shown
 from steerkit.annotate.tasks import sample, shuffled, trace_tasks
+from steerkit.data.trace import Span, generation_id, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError
 from steerkit.interfaces import Judge, Metric
 from steerkit.registry import register
-from steerkit.trace import Span, generation_id, read_rows, write_rows
 
 
 @pytest.fixture

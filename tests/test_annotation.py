@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from steerkit.annotation import align, parse_tagged
-from steerkit.locating import locate
+from steerkit.data.annotation import align, parse_tagged
+from steerkit.data.locating import locate
 
 TEXT = "Let me see. 7 is  odd.\nWait, is it? 7 = 2·3 + 1. Wait, is it? So yes."
 LABELS = ("initializing", "deduction", "backtracking")

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from steerkit.annotation import align, parse_tagged
-from steerkit.fuzzy import best_fit, words_of
-from steerkit.locating import locate
+from steerkit.data.annotation import align, parse_tagged
+from steerkit.data.fuzzy import best_fit, words_of
+from steerkit.data.locating import locate
 
 LABELS = ("deduction", "backtracking")
 TEXT = (
@@ -27,10 +27,14 @@ def section(text: str, quoted: str, *others: str) -> str:
 @pytest.mark.parametrize(
     ("quoted", "found"),
     [
-        ('"Wait," I don’t think that’s right - let me check it again.',
-         "“Wait,” I don't think that's right — **let me** check it again."),
-        ("I do not think that's right — let me check it again.",
-         "I don't think that's right — **let me** check it again."),
+        (
+            '"Wait," I don’t think that’s right - let me check it again.',
+            "“Wait,” I don't think that's right — **let me** check it again.",
+        ),
+        (
+            "I do not think that's right — let me check it again.",
+            "I don't think that's right — **let me** check it again.",
+        ),
         ("so the TOTAL is 12 apples", "So the total is 12 apples."),
         ("So the total is 12 aples.", "So the total is 12 apples."),
         ("So the grand total is 12 apples.", "So the total is 12 apples."),
@@ -39,7 +43,7 @@ def section(text: str, quoted: str, *others: str) -> str:
         ("Something else was never written here at all.", ""),
         ("The total of all of the apples might be 12.", ""),
     ],
-)  # fmt: skip
+)
 def test_small_edits_are_tolerated_and_large_ones_not(quoted: str, found: str) -> None:
     assert section(TEXT, quoted) == found
 
@@ -152,8 +156,11 @@ def letters(a: str, b: str) -> int:
 def test_words_are_letters_and_digits_in_place() -> None:
     text = "**Ｆull** \\frac{x²}{2}, ½!"
     assert [(w.text, text[w.start : w.end]) for w in words_of(text)] == [
-        ("full", "Ｆull"), ("x2", "x²"), ("2", "2"), ("1⁄2", "½"),
-    ]  # fmt: skip
+        ("full", "Ｆull"),
+        ("x2", "x²"),
+        ("2", "2"),
+        ("1⁄2", "½"),
+    ]
 
 
 def test_what_looks_like_a_tag_in_the_trace_is_text() -> None:
@@ -171,8 +178,9 @@ def test_what_looks_like_a_tag_in_the_trace_is_text() -> None:
 @pytest.mark.parametrize("torn", ['["end-sec', '["', '["backtracking"', '[ "deduc'])
 def test_an_annotation_cut_within_a_tag_keeps_its_last_section(torn: str) -> None:
     assert parse_tagged(f'["deduction"] One. ["end-section"] ["backtracking"] Wait. {torn}') == [
-        ("deduction", "One."), ("backtracking", "Wait."),
-    ]  # fmt: skip
+        ("deduction", "One."),
+        ("backtracking", "Wait."),
+    ]
 
 
 @pytest.mark.parametrize("annotated", ["", "I can't help with that.", '["', "[" * 1000, '["end-section"]'])

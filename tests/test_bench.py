@@ -34,9 +34,9 @@ from steerkit.bench.sweep_costs import check_same_texts, one_at_a_time
 from steerkit.bench.table import markdown_table, text_table
 from steerkit.bench.traces import LABELS, random_traces
 from steerkit.errors import SteerkitError
-from steerkit.generation import end_ids
-from steerkit.model import LanguageModel
-from steerkit.sampling import GREEDY, Sampling
+from steerkit.generation.sampling import GREEDY, Sampling
+from steerkit.generation.stream import end_ids
+from steerkit.models.language_model import LanguageModel
 
 COST = Question("cost", "a", "b", 1.5)
 SPEED = Question("speed", "a", "b", 1.5, least=True)

@@ -14,15 +14,15 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import build, random_items, word_tokenizer
 from transformers.utils import ModelOutput
 
-from steerkit.block_output import hidden_of, with_hidden
 from steerkit.checks.averages import WINDOW, Around
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract, read_layer
-from steerkit.generation import GenerationRow, generate
-from steerkit.model import LanguageModel
-from steerkit.parity import activation_length
-from steerkit.steering import Edit, Steering
-from steerkit.supported import refuse
+from steerkit.extraction.extract import extract, read_layer
+from steerkit.generation.parity import activation_length
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.models.block_output import hidden_of, with_hidden
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.supported import refuse
 
 Pair = namedtuple("Pair", ["hidden", "rest"])
 HIDDEN, REST = torch.ones(1, 2, 3), torch.zeros(1)
@@ -30,10 +30,16 @@ HIDDEN, REST = torch.ones(1, 2, 3), torch.zeros(1)
 
 @pytest.mark.parametrize(
     "output",
-    [HIDDEN, (HIDDEN, REST), [HIDDEN, REST], Pair(HIDDEN, REST), {"hidden": HIDDEN, "rest": REST},
-     ModelOutput(hidden=HIDDEN, rest=REST)],
+    [
+        HIDDEN,
+        (HIDDEN, REST),
+        [HIDDEN, REST],
+        Pair(HIDDEN, REST),
+        {"hidden": HIDDEN, "rest": REST},
+        ModelOutput(hidden=HIDDEN, rest=REST),
+    ],
     ids=lambda output: type(output).__name__,
-)  # fmt: skip
+)
 def test_containers(output: Any) -> None:
     assert hidden_of(output) is HIDDEN
     changed = with_hidden(output, 2 * HIDDEN)

@@ -12,9 +12,16 @@ from steerkit.report import write_report
 from steerkit.tables import read_csv
 
 SETTINGS = (
-    *SIZES, "baselines=[self-amplify]", "baseline_labels=[]", "offsets=null", "layers=null", "extractor.sweep=null",
-    "perplexity=true", "agreement={name: keyword, keywords: [wait, hmm]}", "transfer=false",
-)  # fmt: skip
+    *SIZES,
+    "baselines=[self-amplify]",
+    "baseline_labels=[]",
+    "offsets=null",
+    "layers=null",
+    "extractor.sweep=null",
+    "perplexity=true",
+    "agreement={name: keyword, keywords: [wait, hmm]}",
+    "transfer=false",
+)
 
 
 def run(steerkit: Steerkit, folder: Path, *settings: str):

@@ -10,12 +10,12 @@ import templates
 from templates import tokenizer_with
 from tiny import word_tokenizer
 
-from steerkit.chat_format import ChatFormat, format_prompt, in_words
-from steerkit.chats import Chat, Message
+from steerkit.data.chat_format import ChatFormat, format_prompt, in_words
+from steerkit.data.chats import Chat, Message
+from steerkit.data.template_text import arguments_of, repeated_from
+from steerkit.data.tokens import decode, encode_trace
+from steerkit.data.trace import Prompt, Trace
 from steerkit.errors import InputError, SteerkitError
-from steerkit.template_text import arguments_of, repeated_from
-from steerkit.tokens import decode, encode_trace
-from steerkit.trace import Prompt, Trace
 
 SYSTEM, USER = Message("system", "Be brief."), Message("user", "How many?")
 ANSWER, AGAIN = Message("assistant", "Three."), Message("user", "Sure?")

@@ -13,17 +13,18 @@ from console import Steerkit
 from steerkit_plugins.pocket.prompts import problems
 from templates import tokenizer_with
 
-from steerkit import load_recipe, stages
+from steerkit import load_recipe
+from steerkit import steps as stages
 from steerkit.annotate.pool import run_texts
-from steerkit.arguments import PluginSpec
-from steerkit.chat_format import ChatFormat
-from steerkit.chats import messages_of, to_json
+from steerkit.data.chat_format import ChatFormat
+from steerkit.data.chats import messages_of, to_json
+from steerkit.data.importing import read_spans, read_traces
+from steerkit.data.tokens import decode, encode_trace, plain_trace
+from steerkit.data.trace import Prompt, Trace, read_rows, write_rows
 from steerkit.errors import InputError
-from steerkit.importing import read_spans, read_traces
-from steerkit.stages.scoring import accuracies
-from steerkit.tokens import decode, encode_trace, plain_trace
-from steerkit.trace import Prompt, Trace, read_rows, write_rows
-from steerkit.trainer import SteeringTrainer
+from steerkit.run import SteeringTrainer
+from steerkit.settings import PluginSpec
+from steerkit.steps.scoring import accuracies
 
 SYSTEM = {"role": "system", "content": "Think <b>first</b> & answer."}
 GREETING = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes."}]
@@ -227,7 +228,8 @@ def test_all_that_is_written_is_the_answer_where_the_prompt_ends_the_reasoning()
 def test_generate_takes_a_chat(steerkit: Steerkit, tmp_path: Path) -> None:
     import torch
 
-    from steerkit.vector import SteeringVector, VectorInfo
+    from steerkit.vectors.info import VectorInfo
+    from steerkit.vectors.steering_vector import SteeringVector
 
     info = VectorInfo(method="dom", label="x", window=(-1, 0), source="base", depth=4)
     SteeringVector({1: torch.ones(128)}, info).save(tmp_path / "v.safetensors")

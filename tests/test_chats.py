@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from steerkit.chats import Message, as_text, identity, messages_of, parse_chat, to_json
+from steerkit.data.chats import Message, as_text, identity, messages_of, parse_chat, to_json
+from steerkit.data.rows import as_prompts, text_of
+from steerkit.data.trace import Prompt, Trace, from_json, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError
-from steerkit.rows import as_prompts, text_of
 from steerkit.sources import assign_splits
-from steerkit.trace import Prompt, Trace, from_json, read_rows, write_rows
 
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}
 ANSWER = {"role": "assistant", "content": "Three."}

@@ -14,7 +14,7 @@ from steerkit.checks.outcome import Check, Measured, Outcome, Skip
 from steerkit.checks.probe import make_probe
 from steerkit.checks.suite import CHECKS, run_checks
 from steerkit.errors import SteerkitError
-from steerkit.model import LanguageModel
+from steerkit.models.language_model import LanguageModel
 
 ABSENT = {"weights complete", "adapter has an effect"}  # models from memory, without an adapter
 TEXTS = {"greedy = HF generate", "refilled = alone"}

@@ -77,7 +77,7 @@ def test_listing_recipes_and_plugins_imports_no_torch() -> None:
         (("report", "gone"), "gone: no finished run there"),
         (("generate", "pocket:reasoning", "gone.safetensors", "Hello"), "gone.safetensors: no such vector file"),
     ],
-)  # fmt: skip
+)
 def test_user_mistakes(steerkit: Steerkit, words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     done = steerkit(*words)
     assert done.returncode == 2
@@ -194,7 +194,7 @@ def test_ctrl_c_is_said_to_keep_what_is_done(steerkit: Steerkit, monkeypatch: py
     def interrupted() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("steerkit.recipe.shipped", interrupted)
+    monkeypatch.setattr("steerkit.recipe.load.shipped", interrupted)
     done = steerkit("recipe", "ls")
     assert done.returncode == 130
     assert done.stderr == "stopped; what is done is kept: give the same command again to go on\n"
@@ -207,7 +207,7 @@ def test_ctrl_c_that_compiled_code_makes_another_error_of(steerkit: Steerkit, mo
             time.sleep(5)
         raise TypeError("could not determine the shape of an object")
 
-    monkeypatch.setattr("steerkit.recipe.shipped", interrupted)
+    monkeypatch.setattr("steerkit.recipe.load.shipped", interrupted)
     done = steerkit("recipe", "ls")
     assert done.returncode == 130
     assert done.stderr == "stopped; what is done is kept: give the same command again to go on\n"
@@ -220,6 +220,6 @@ def test_a_command_that_ctrl_c_ends_well_has_ended_well(steerkit: Steerkit, monk
             time.sleep(5)
         return []
 
-    monkeypatch.setattr("steerkit.recipe.shipped", served)
+    monkeypatch.setattr("steerkit.recipe.load.shipped", served)
     done = steerkit("recipe", "ls")
     assert (done.returncode, done.stderr) == (0, "")

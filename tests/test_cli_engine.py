@@ -10,12 +10,12 @@ import pytest
 from pydantic import Field
 
 from steerkit import registry
-from steerkit.engine import Engine, Greedy
-from steerkit.generation import GenerationRow, generate
+from steerkit.generation.engine import Engine, Greedy
+from steerkit.generation.parity import reference
+from steerkit.generation.sampling import Sampling
+from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interfaces import Config
-from steerkit.pair import ModelPair
-from steerkit.parity import reference
-from steerkit.sampling import Sampling
+from steerkit.models.pair import ModelPair
 
 SMALL = ("pocket:reasoning", "--strengths", "0,1", "--max-new-tokens", "4")
 

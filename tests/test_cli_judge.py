@@ -12,9 +12,9 @@ import pytest
 from console import Steerkit
 from tiny import word_tokenizer
 
-from steerkit.importing import read_spans, read_traces
-from steerkit.tokens import encode_trace
-from steerkit.trace import Span, Trace, read_rows
+from steerkit.data.importing import read_spans, read_traces
+from steerkit.data.tokens import encode_trace
+from steerkit.data.trace import Span, Trace, read_rows
 
 TEXTS = {
     "one": "First I look. Wait, that is wrong. So it is 4.",
@@ -50,9 +50,15 @@ def published(folder: Path, **changes: str) -> Path:
 def span(judge: str, trace: str, quoted: str, label: str, **more: Any) -> dict[str, Any]:
     start = TEXTS[trace].index(quoted)
     return {
-        "trace_id": trace, "label": label, "judge": judge, "start": start, "end": start + len(quoted), "first": -1,
-        "last": -1, **more,
-    }  # fmt: skip
+        "trace_id": trace,
+        "label": label,
+        "judge": judge,
+        "start": start,
+        "end": start + len(quoted),
+        "first": -1,
+        "last": -1,
+        **more,
+    }
 
 
 def test_an_import_writes_traces_spans_and_every_count(judge: Steerkit, tmp_path: Path) -> None:
@@ -210,9 +216,12 @@ def test_another_judge_has_the_label_that_covers_most(judge: Steerkit, imported:
     labels = pair["labels"]
     table = {(a, b): pair["table"][i][j] for i, a in enumerate(labels) for j, b in enumerate(labels)}
     assert {k: v for k, v in table.items() if v} == {
-        ("initializing", "initializing"): 1, ("backtracking", "backtracking"): 1, ("initializing", "other"): 1,
-        ("deduction", "other"): 2, ("backtracking", "other"): 1,
-    }  # fmt: skip
+        ("initializing", "initializing"): 1,
+        ("backtracking", "backtracking"): 1,
+        ("initializing", "other"): 1,
+        ("deduction", "other"): 2,
+        ("backtracking", "other"): 1,
+    }
     assert "b: 3 spans; 3 units have none of them and count as other" in done.stdout
     assert judge("compare", imported, other, "--uncovered", "leave-out", "--out", "b.json").returncode == 0
     (pair,) = json.loads((tmp_path / "b.json").read_text())[0]["pairs"]

@@ -12,8 +12,8 @@ from test_steering_tokens import PROMPT, greedy_by_hand, hf_generate
 from tiny import build, random_items
 
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract
-from steerkit.steering import Edit, Steering
+from steerkit.extraction.extract import extract
+from steerkit.interventions.steering import Edit, Steering
 
 ADD = ResidualAdd()
 IDS = torch.tensor([PROMPT])

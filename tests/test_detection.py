@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from steerkit.detection import auroc, begins_within
+from steerkit.stats.detection import auroc, begins_within
 
 
 def made(seed: int, traces: int = 20, gain: float = 0.7) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -15,20 +15,20 @@ from console import Steerkit
 from tiny import random_items, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from steerkit import devices
-from steerkit.arguments import SteeringArguments
 from steerkit.checks.averages import WINDOW, Around
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract
-from steerkit.loading import load_model
-from steerkit.model import LanguageModel
-from steerkit.recipe import load_recipe
-from steerkit.setup import in_words
+from steerkit.extraction.extract import extract
+from steerkit.models import devices
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
+from steerkit.models.setup import in_words
+from steerkit.recipe.load import load_recipe
+from steerkit.settings import SteeringArguments
 from steerkit.shards import Shard
 
 ASK = """
 import json, torch
-from steerkit.devices import found_device
+from steerkit.models.devices import found_device
 device = str(found_device())
 from accelerate import PartialState
 untouched = not PartialState._shared_state and not torch.distributed.is_initialized()
@@ -55,8 +55,14 @@ def test_the_device_is_accelerates_and_no_state_is_made(env: dict[str, str]) -> 
 
 
 def test_under_torchrun_no_process_group_is_joined() -> None:
-    launched = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": "1"}  # fmt: skip
+    launched = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }
     drop = "import os; [os.environ.pop(key) for key in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')]"
     assert asked(drop, **launched)[1]  # asking does not wait for rank 0, which isn't there
 

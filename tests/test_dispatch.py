@@ -11,11 +11,11 @@ from steerkit_plugins.steerers.gaussian_noise import GaussianNoise
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import LABELS, build, tiny
 
-from steerkit.extraction import extract
-from steerkit.generation import GenerationRow, generate
-from steerkit.model import LanguageModel
-from steerkit.noise import key_of
-from steerkit.steering import Edit, Steering
+from steerkit.extraction.extract import extract
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.models.language_model import LanguageModel
+from steerkit.stats.noise import key_of
 
 PROMPTS = [[5, 9, 12, 33, 7], [9, 14]]
 
@@ -28,9 +28,15 @@ def dispatched(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     lm = build("llama")
     folder: Path = tmp_path_factory.mktemp("offload")
     places = {
-        "model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "cpu",
-        "model.layers.3": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "disk",
-    }  # fmt: skip
+        "model.embed_tokens": "cpu",
+        "model.layers.0": "cpu",
+        "model.layers.1": "disk",
+        "model.layers.2": "cpu",
+        "model.layers.3": "disk",
+        "model.norm": "cpu",
+        "model.rotary_emb": "cpu",
+        "lm_head": "disk",
+    }
     model = dispatch_model(lm.model, places, main_device="cpu", offload_dir=str(folder), force_hooks=True)
     return LanguageModel("dispatched", model, lm.tokenizer)
 

@@ -16,14 +16,18 @@ import typer.main
 from test_scripts import ROOT, RUN_ELSEWHERE, RUN_HERE
 
 from steerkit.cli import app
-from steerkit.parity import PROMPTS, random_direction
-from steerkit.recipe import find_recipe, load_recipe
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.generation.parity import PROMPTS, random_direction
+from steerkit.recipe.load import find_recipe, load_recipe
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.steering_vector import SteeringVector
 
 PAGES = [
-    *sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md",
-    ROOT / "examples/steerkit-plugin-hello/README.md", ROOT / "plugins/steerkit_plugins/pocket/MODEL_CARD.md",
-]  # fmt: skip
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "examples/steerkit-plugin-hello/README.md",
+    ROOT / "plugins/steerkit_plugins/pocket/MODEL_CARD.md",
+]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()  # type: ignore[index]

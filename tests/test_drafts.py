@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from steerkit.drafts import after_draft, draft_marks
-from steerkit.importing import read_spans
-from steerkit.tokens import plain_trace
-from steerkit.trace import Prompt
+from steerkit.data.drafts import after_draft, draft_marks
+from steerkit.data.importing import read_spans
+from steerkit.data.tokens import plain_trace
+from steerkit.data.trace import Prompt
 
 ANSWER = '["deduction"] So x is 4. ["end-section"]'
 DRAFT = 'Let me see. I could say ["backtracking"] So x is 4. ["end-section"], or {"sections": []}.'

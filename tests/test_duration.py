@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from steerkit.duration import Efficiency, Load, Steps, decode_step, duration, measured_duration, memory, most_rows
-from steerkit.hardware import GPUS, Device
-from steerkit.loading import ModelShape, load_shape, on_this_disk
-from steerkit.plan_time import gpu_lines, in_words
+from steerkit.models.loading import ModelShape, load_shape, on_this_disk
+from steerkit.planning.duration import (
+    Efficiency,
+    Load,
+    Steps,
+    decode_step,
+    duration,
+    measured_duration,
+    memory,
+    most_rows,
+)
+from steerkit.planning.hardware import GPUS, Device
+from steerkit.planning.plan_time import gpu_lines, in_words
 
 # 1,000 M parameters in blocks and a head of 100 × 1,000,000; keys and values of 2 × 10 × 50 numbers a token.
 SHAPE = ModelShape(

@@ -16,7 +16,7 @@ from tiny import tiny
 from torch import nn
 
 from steerkit.errors import SteerkitError
-from steerkit.steering import Edit, Steering
+from steerkit.interventions.steering import Edit, Steering
 
 LAYER = 1
 
@@ -50,10 +50,14 @@ class Model(nn.Module):
 def edits_for(direction: torch.Tensor) -> list[Edit | None]:
     add, noise, own = ResidualAdd(), GaussianNoise(), SelfAmplify()
     return [
-        Edit(add, LAYER, 4.0, direction), None, Edit(add, LAYER, -7.0, direction.roll(1), "prompt", 3),
-        Edit(noise, LAYER, 5.0, None, "all", 2**62 + 11), Edit(add, LAYER, 9.0, direction, "generated"),
-        Edit(own, LAYER, 3.0), Edit(noise, LAYER, 2.0, None, "generated", 77),
-    ]  # fmt: skip
+        Edit(add, LAYER, 4.0, direction),
+        None,
+        Edit(add, LAYER, -7.0, direction.roll(1), "prompt", 3),
+        Edit(noise, LAYER, 5.0, None, "all", 2**62 + 11),
+        Edit(add, LAYER, 9.0, direction, "generated"),
+        Edit(own, LAYER, 3.0),
+        Edit(noise, LAYER, 2.0, None, "generated", 77),
+    ]
 
 
 @pytest.mark.parametrize("pair", [True, False], ids=["hidden and residual", "hidden"])
@@ -138,9 +142,11 @@ class Runner:
         given = {"a": {EDIT: 1}, "b": None, "c": {EDIT: 0}}
         self.requests = {k: self.Named(sampling_params=self.Named(extra_args=v)) for k, v in given.items()}
         self.input_batch = self.Named(
-            num_reqs=3, req_ids=["c", "a", "b", "gone"], num_computed_tokens_cpu=np.array([0, 5, 0, 9], np.int32),
+            num_reqs=3,
+            req_ids=["c", "a", "b", "gone"],
+            num_computed_tokens_cpu=np.array([0, 5, 0, 9], np.int32),
             num_prompt_tokens=np.array([2, 4, 3, 9], np.int32),
-        )  # fmt: skip
+        )
         self.query_start_loc = self.Named(np=np.array([0, 2, 3, 6, 6], np.int32))
 
     def get_model(self) -> nn.Module:

@@ -18,15 +18,16 @@ from steerkit_plugins.engines.vllm import VLLMEngine
 
 from steerkit import registry
 from steerkit.errors import SteerkitError
-from steerkit.generation import GenerationRow, generate
-from steerkit.loading import load_model
-from steerkit.model import LanguageModel
-from steerkit.pair import ModelPair
-from steerkit.parity import PROMPTS, check_rows, compare, random_direction
-from steerkit.sampled_parity import compare_sampled
-from steerkit.sampling import GREEDY, Sampling
-from steerkit.steering import Edit
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.generation.parity import PROMPTS, check_rows, compare, random_direction
+from steerkit.generation.sampled_parity import compare_sampled
+from steerkit.generation.sampling import GREEDY, Sampling
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
+from steerkit.models.pair import ModelPair
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.steering_vector import SteeringVector
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -69,9 +70,7 @@ def test_sampled_texts_are_paired_with_those_of_transformers(engine, pocket, giv
     sampling = Sampling(temperature=1.5, **given)
     rows = check_rows(pocket, PROMPTS, STRENGTHS, 1, steerers("residual-add"))["residual-add, all"]
     seen: list[int] = []
-    ours = engine.generate(
-        "reasoning", rows, max_new_tokens=40, sampling=sampling, batch_size=4, progress=seen.append
-    )  # fmt: skip
+    ours = engine.generate("reasoning", rows, max_new_tokens=40, sampling=sampling, batch_size=4, progress=seen.append)
     theirs = generate(pocket, rows, max_new_tokens=40, **sampling.model_dump())
     assert ours == theirs
     assert seen[-1] == len(rows) and seen == sorted(seen)
@@ -122,9 +121,7 @@ def test_a_run_that_steers_nothing_is_an_error(engine, pocket) -> None:
     edit = Edit(add, 1, 1.0, random_direction(pocket.width), "generated")
     row = GenerationRow([1, 20, 30], 0, edit)
     with pytest.raises(SteerkitError, match="steering changed no position of 1 rows in vLLM"):
-        engine.generate(
-            "reasoning", [row], max_new_tokens=1, sampling=GREEDY, batch_size=1, progress=lambda done: None
-        )  # fmt: skip
+        engine.generate("reasoning", [row], max_new_tokens=1, sampling=GREEDY, batch_size=1, progress=lambda done: None)
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_words(engine) -> None:

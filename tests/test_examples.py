@@ -13,7 +13,7 @@ from pocket import SMALL
 
 from steerkit import SteeringVector, load_recipe
 from steerkit.errors import SteerkitError
-from steerkit.trainer import SteeringTrainer
+from steerkit.run import SteeringTrainer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

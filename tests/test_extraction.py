@@ -10,7 +10,7 @@ from steerkit_plugins.extractors.offset_window import OffsetWindow
 from steerkit_plugins.fitters.dom import DifferenceOfMeans
 from tiny import ARCHITECTURES, LABELS, random_items, tiny
 
-from steerkit.extraction import extract
+from steerkit.extraction.extract import extract
 from steerkit.interfaces import OWN_TOKENS, Need
 
 WINDOW = (-6, -2)
@@ -47,9 +47,7 @@ def test_every_layer_equals_eq_3(architecture: str, items) -> None:
 def test_every_reading_of_eq_3(llama, items, positives, reference, weighting, overlap) -> None:
     statistics = extract(llama, items, OffsetWindow(windows=(WINDOW,), overlap=overlap), LABELS, batch_tokens=1)
     options = {"positives": positives, "reference": reference, "weighting": weighting}
-    expected = difference_of_means(
-        items, states_of(llama, items), "backtracking", WINDOW, overlap=overlap, **options
-    )  # fmt: skip
+    expected = difference_of_means(items, states_of(llama, items), "backtracking", WINDOW, overlap=overlap, **options)
     np.testing.assert_allclose(fitted(statistics, **options), expected, rtol=1e-5, atol=1e-9)
 
 
@@ -58,9 +56,12 @@ def test_the_readings_differ(llama, items) -> None:
     states = states_of(llama, items)
     found = [
         difference_of_means(items, states, "backtracking", WINDOW, positives=p, reference=r, weighting=w, overlap=o)
-        for p in ("spans", "traces") for r in ("spans", "rest", "tokens") for w in ("trace", "span")
-        for o in ("each", "once") if not (p == "traces" and r == "tokens" and w == "span")
-    ]  # fmt: skip
+        for p in ("spans", "traces")
+        for r in ("spans", "rest", "tokens")
+        for w in ("trace", "span")
+        for o in ("each", "once")
+        if not (p == "traces" and r == "tokens" and w == "span")
+    ]
     for i, a in enumerate(found):
         assert all(np.abs(a - b).max() > 1e-3 * np.abs(a).max() for b in found[:i])
 
@@ -182,8 +183,10 @@ def test_sums_are_float64_to_the_last_digits(llama, items) -> None:
     """One trace a batch runs the oracle's own forward, so nothing but rounding in the sums may differ."""
     statistics = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=1).at(WINDOW)
     states = states_of(llama, items)
-    assert relative(torch.from_numpy(fitted_of(statistics)), difference_of_means(
-        items, states, "backtracking", WINDOW)) < 1e-12  # fmt: skip
+    assert (
+        relative(torch.from_numpy(fitted_of(statistics)), difference_of_means(items, states, "backtracking", WINDOW))
+        < 1e-12
+    )
     own = [h[:, len(i.trace.prompt_ids) :] for i, h in zip(items, states, strict=True)]
     assert relative(statistics.tokens_mean(), np.mean([h.mean(1) for h in own], 0)) < 1e-12
     lengths = np.mean([np.linalg.norm(h, axis=-1).mean(1) for h in own], 0)
@@ -209,7 +212,7 @@ def test_squares_equal_numpy(llama, items) -> None:
 
 
 def test_mapped_ids_are_what_the_model_reads(llama, items) -> None:
-    from steerkit.extraction import Item
+    from steerkit.data.trace import Item
 
     mapped = [Item(i.trace, i.spans, [7 if t == 9 else t for t in i.ids]) for i in items]
     assert any(list(m.ids) != list(i.ids) for m, i in zip(mapped, items, strict=True))
@@ -220,8 +223,14 @@ def test_mapped_ids_are_what_the_model_reads(llama, items) -> None:
 
 def test_kept_tensors_do_not_grow_with_the_number_of_traces(llama) -> None:
     def kept(count: int) -> int:
-        found = extract(llama, random_items(count), OffsetWindow(windows=(WINDOW,), sweep=(-12, 4)), LABELS,
-                        needs={"means", "squares"}, batch_tokens=300)  # fmt: skip
+        found = extract(
+            llama,
+            random_items(count),
+            OffsetWindow(windows=(WINDOW,), sweep=(-12, 4)),
+            LABELS,
+            needs={"means", "squares"},
+            batch_tokens=300,
+        )
         tensors = [v for w in found.windows.values() for v in vars(w).values() if isinstance(v, torch.Tensor)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
@@ -231,7 +240,7 @@ def test_kept_tensors_do_not_grow_with_the_number_of_traces(llama) -> None:
 def test_a_trace_without_tokens_of_its_own_leaves_the_token_means_alone(llama, items) -> None:
     from dataclasses import replace
 
-    from steerkit.extraction import Item
+    from steerkit.data.trace import Item
 
     empty = replace(items[0].trace, id="empty", ids=(), starts=(), text="")
     with_it = extract(llama, [*items, Item(empty, [], empty.tokens)], OffsetWindow(windows=(WINDOW,)), LABELS)

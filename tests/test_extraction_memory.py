@@ -11,11 +11,11 @@ import torch
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 from tiny import LABELS, build, random_items
 
-from steerkit import batching, raw_windows
-from steerkit.batching import Queue, batches, comfortable_tokens, groups
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract, read_layer
-from steerkit.memory import out_of_memory
+from steerkit.extraction import batching, raw_windows
+from steerkit.extraction.batching import Queue, batches, comfortable_tokens, groups
+from steerkit.extraction.extract import extract, read_layer
+from steerkit.models.memory import out_of_memory
 
 WINDOW = (-4, -1)
 EXTRACTOR = OffsetWindow(windows=(WINDOW,), sweep=(-8, 3))

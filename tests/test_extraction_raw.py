@@ -10,9 +10,10 @@ from oracles import hidden_by_layer, whole_windows
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 from tiny import LABELS, build
 
+from steerkit.data.statistics import ActivationStatistics
+from steerkit.data.trace import Item
 from steerkit.errors import SteerkitError
-from steerkit.extraction import Item, extract
-from steerkit.statistics import ActivationStatistics
+from steerkit.extraction.extract import extract
 
 WINDOW = (-6, -2)
 

@@ -10,11 +10,12 @@ import torch
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 from tiny import ARCHITECTURES, LABELS, UNUSED, build, tiny
 
-from steerkit.collector import Collector
+from steerkit.data.statistics import ActivationStatistics
+from steerkit.data.trace import Item
 from steerkit.errors import SteerkitError
-from steerkit.extraction import Item, extract
-from steerkit.model import LanguageModel
-from steerkit.statistics import ActivationStatistics
+from steerkit.extraction.collector import Collector
+from steerkit.extraction.extract import extract
+from steerkit.models.language_model import LanguageModel
 
 WINDOW = (-4, -1)
 EXTRACTOR = OffsetWindow(windows=(WINDOW,))
@@ -125,7 +126,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(llama, items) -> Non
 
 
 def test_no_batch_is_longer_than_asked_and_each_trace_is_in_one(llama, items) -> None:
-    from steerkit.batching import batches
+    from steerkit.extraction.batching import batches
 
     found = batches(items, 120)
     assert sorted(i.trace.id for batch in found for i in batch) == sorted(i.trace.id for i in items)
@@ -158,7 +159,7 @@ def test_an_interrupt_while_sums_change_leaves_no_half_sums(
 
         with monkeypatch.context() as patch:
             patch.setattr(Collector, inside, stop)
-            patch.setattr("steerkit.extraction.PART_SHARE", share)  # never, or always hands over
+            patch.setattr("steerkit.extraction.extract.PART_SHARE", share)  # never, or always hands over
             try:
                 extract(llama, items, EXTRACTOR, **options, on_part=keep)
             except KeyboardInterrupt:

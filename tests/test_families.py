@@ -15,11 +15,11 @@ from zoo import HYBRIDS, REFUSED, breed
 from steerkit.checks.averages import Around
 from steerkit.checks.suite import CHECKS
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract
-from steerkit.generation import GenerationRow, generate
-from steerkit.loading import load_model, load_shape, wrap_model
-from steerkit.model import LanguageModel
-from steerkit.supported import refuse
+from steerkit.extraction.extract import extract
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model, load_shape, wrap_model
+from steerkit.models.supported import refuse
 
 DOCS = Path(__file__).parent.parent / "docs/families.md"
 quiet = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21's

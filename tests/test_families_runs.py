@@ -25,10 +25,20 @@ SENTENCES = (
     "Hmm, Tuesday+4 gives 12, so Max has about 12 cups.",
 )
 SETTINGS = (
-    "prompts.extract=6", "prompts.choose=2", "prompts.test=2", "max_new_tokens=6", "per_device_batch_size=4",
-    "strengths=[4]", "baselines=[gaussian-noise]", "baseline_labels=[]", "offsets=null", "layers=null", "resamples=100",
-    "threads=1", "perplexity=true",
-)  # fmt: skip
+    "prompts.extract=6",
+    "prompts.choose=2",
+    "prompts.test=2",
+    "max_new_tokens=6",
+    "per_device_batch_size=4",
+    "strengths=[4]",
+    "baselines=[gaussian-noise]",
+    "baseline_labels=[]",
+    "offsets=null",
+    "layers=null",
+    "resamples=100",
+    "threads=1",
+    "perplexity=true",
+)
 
 
 def made(family: str, seed: int, folder: Path) -> Path:

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from steerkit.errors import SteerkitError
-from steerkit.files import append_jsonl, atomic, digest, file_digest, read_whole_lines, save_tensors, write_json
+from steerkit.store.files import append_jsonl, atomic, digest, file_digest, read_whole_lines, save_tensors, write_json
 
 ROWS = [{"id": i, "text": "wait “hmm” \u2028" * 3} for i in range(5)]
 
@@ -104,10 +104,10 @@ FULL = """
     from pathlib import Path
     import torch
     from steerkit.errors import SteerkitError
-    from steerkit.files import append_jsonl, write_json
-    from steerkit.statistics import ActivationStatistics, WindowStatistics
-    from steerkit.trace import Prompt, write_rows
-    from steerkit.vector import SteeringVector, VectorInfo
+    from steerkit.store.files import append_jsonl, write_json
+    from steerkit.data.statistics import ActivationStatistics, WindowStatistics
+    from steerkit.data.trace import Prompt, write_rows
+    from steerkit.vectors.steering_vector import SteeringVector, VectorInfo
 
     folder, limit = Path(sys.argv[1]), int(sys.argv[2])
     big = torch.ones(100_000)

@@ -14,18 +14,19 @@ from tiny import build, tiny, word_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 from zoo import breed
 
-from steerkit.fingerprint import LINE, SUMMED
-from steerkit.loading import load_model
-from steerkit.model import LanguageModel
-from steerkit.pair import ModelPair
+from steerkit.models.fingerprint import LINE, SUMMED
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
+from steerkit.models.pair import ModelPair
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's
 
 
 def test_the_embedded_models_have_the_fingerprints_that_their_runs_hold() -> None:
     assert [load_model(f"pocket:{name}").fingerprint for name in ("base", "reasoning")] == [
-        "57f3dbc8af8503a1", "b0dde68467619842",
-    ]  # fmt: skip
+        "57f3dbc8af8503a1",
+        "b0dde68467619842",
+    ]
 
 
 def in_place(model: Any) -> None:
@@ -66,8 +67,14 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "rotary base": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
     "rotary scaling": (
         "llama",
-        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0,
-                             "original_max_position_embeddings": 64}},
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
     ),
     "norm": ("llama", {"rms_norm_eps": 1e-3}),
     "activation": ("llama", {"hidden_act": "gelu"}),
@@ -75,7 +82,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "window": ("mistral", {"sliding_window": 3}),
     "multiplier": ("granite", {"residual_multiplier": 0.7}),
     "experts": ("mixtral", {"num_experts_per_tok": 1}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -139,8 +146,13 @@ def test_every_number_of_a_large_tensor_counts(numbers: int, dtype: torch.dtype)
 
 def test_offloaded_weights_count(tmp_path) -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    places = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu",
-              "lm_head": "disk"}  # fmt: skip
+    places = {
+        "model.embed_tokens": "cpu",
+        "model.layers": "disk",
+        "model.norm": "cpu",
+        "model.rotary_emb": "cpu",
+        "lm_head": "disk",
+    }
     prints = set()
     for number, change in enumerate((None, in_place)):
         whole = build("llama").model

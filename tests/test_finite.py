@@ -9,11 +9,11 @@ from tiny import build, tiny
 
 from steerkit import registry
 from steerkit.errors import SteerkitError
-from steerkit.generation import GenerationRow, generate
+from steerkit.generation.likelihood import ScoredText, log_likelihoods
+from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interfaces import EditContext
-from steerkit.lens import LogitLens
-from steerkit.likelihood import ScoredText, log_likelihoods
-from steerkit.steering import Edit, Steering
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.vectors.lens import LogitLens
 
 ADD = ResidualAdd()
 PROMPTS = [[5, 9, 12, 33, 7], [9, 14], [22, 8, 30, 11], [40, 41, 42], [17]]
@@ -55,9 +55,11 @@ def test_a_strength_that_breaks_its_rows_leaves_the_others_alone(llama, directio
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "gemma2"])
 def test_a_strength_of_1e20_breaks_under_every_norm(architecture, direction) -> None:
     [text] = generate(
-        tiny(architecture), [GenerationRow(PROMPTS[0], 1, Edit(ADD, 1, 1e20, direction))], max_new_tokens=4,
+        tiny(architecture),
+        [GenerationRow(PROMPTS[0], 1, Edit(ADD, 1, 1e20, direction))],
+        max_new_tokens=4,
         temperature=0,
-    )  # fmt: skip
+    )
     assert text.broken == "not finite in the output of block 1, where 1e+20 is added, at generated token 0"
 
 
@@ -122,9 +124,12 @@ def test_every_steerer_at_large_activations(name, dtype) -> None:
 
     def edited(kind: torch.dtype) -> torch.Tensor:
         at = EditContext(
-            1, torch.full((2, 1, 1), 45.0, dtype=kind), direction.to(kind).expand(2, 1, 64),
-            torch.arange(3).expand(2, 3), torch.tensor([7, 8]),
-        )  # fmt: skip
+            1,
+            torch.full((2, 1, 1), 45.0, dtype=kind),
+            direction.to(kind).expand(2, 1, 64),
+            torch.arange(3).expand(2, 3),
+            torch.tensor([7, 8]),
+        )
         return steerer.edit(hidden.to(kind), at).double()
 
     found, expected = edited(dtype), edited(torch.float64)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from steerkit.errors import SteerkitError
-from steerkit.folder import RunFolder
+from steerkit.store.folder import RunFolder
 
 HOLD = """
 import sys
 from pathlib import Path
-from steerkit.folder import RunFolder
+from steerkit.store.folder import RunFolder
 with RunFolder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

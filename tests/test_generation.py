@@ -9,9 +9,9 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import ARCHITECTURES, EOS, build, tiny
 
 from steerkit.errors import SteerkitError
-from steerkit.generation import GenerationRow, end_ids, generate
-from steerkit.noise import gumbel, key_of
-from steerkit.steering import Edit, Steering
+from steerkit.generation.stream import GenerationRow, end_ids, generate
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.stats.noise import gumbel, key_of
 
 ADD = ResidualAdd()
 PROMPTS = [[5, 9, 12, 33, 7], [9, 14], [22, 8, 30, 11], [40, 41, 42], [17]]
@@ -37,9 +37,13 @@ def test_greedy_equals_hf_generate(architecture: str, steered: bool, direction) 
         ids = torch.tensor([prompt])
         with Steering(lm, edit if edit else [None]):
             whole = lm.model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False, pad_token_id=0,
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=NEW,
+                do_sample=False,
+                pad_token_id=0,
                 eos_token_id=EOS,
-            )[0, len(prompt) :].tolist()  # fmt: skip
+            )[0, len(prompt) :].tolist()
         assert row.finished == (EOS in whole)
         assert row.ids == whole[: whole.index(EOS)] if EOS in whole else whole
 

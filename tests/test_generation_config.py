@@ -12,18 +12,18 @@ from console import Steerkit
 from tiny import EOS, build
 from transformers import GenerationConfig
 
-from steerkit.arguments import SteeringArguments
 from steerkit.callbacks import SteeringCallback
 from steerkit.errors import InputError, SteerkitError
-from steerkit.generation import GenerationRow, end_ids, generate
-from steerkit.generation_config import sampling_of
-from steerkit.loading import load_generation_config, load_model
-from steerkit.model import LanguageModel
-from steerkit.recipe import load_recipe
+from steerkit.generation.generation_config import sampling_of
+from steerkit.generation.sampling import Sampling
+from steerkit.generation.stream import GenerationRow, end_ids, generate
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_generation_config, load_model
+from steerkit.recipe.load import load_recipe
 from steerkit.report.facts import made_with
 from steerkit.report.run import Run
-from steerkit.sampling import Sampling
-from steerkit.trainer import SteeringTrainer
+from steerkit.run import SteeringTrainer
+from steerkit.settings import SteeringArguments
 
 WORDS = ["w1 w2 the sum", "w3 w4 is w5 wait", "hmm w6 but w7", "w8 w9 w10", "w11 the w12", "w13 is w14 ."]
 
@@ -41,7 +41,7 @@ WORDS = ["w1 w2 the sum", "w3 w4 is w5 wait", "hmm w6 but w7", "w8 w9 w10", "w11
         ({"do_sample": False}, {"temperature": 0}),
         ({"do_sample": False, "temperature": 0.6, "top_p": 0.9}, {"temperature": 0}),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore")  # transformers' own, of settings that greedy decoding doesn't use
 def test_what_a_generation_config_says(said: dict[str, Any], expected: dict[str, Any] | None) -> None:
     known = {k: v for k, v in said.items() if k in ("temperature", "top_k", "top_p")}
@@ -56,9 +56,17 @@ def test_one_that_says_nothing_of_sampling_is_an_error(config: Any) -> None:
 
 def test_settings_that_are_not_applied_are_refused_by_name() -> None:
     config = GenerationConfig(
-        do_sample=True, temperature=0.7, top_p=0.8, repetition_penalty=1.05, presence_penalty=1.5,
-        suppress_tokens=[5, 6], bad_words_ids=[[7]], no_repeat_ngram_size=0, frequency_penalty=0.0, num_beams=1,
-    )  # fmt: skip
+        do_sample=True,
+        temperature=0.7,
+        top_p=0.8,
+        repetition_penalty=1.05,
+        presence_penalty=1.5,
+        suppress_tokens=[5, 6],
+        bad_words_ids=[[7]],
+        no_repeat_ngram_size=0,
+        frequency_penalty=0.0,
+        num_beams=1,
+    )
     with pytest.raises(SteerkitError) as caught:
         sampling_of(config, "m")
     assert str(caught.value) == (
@@ -81,9 +89,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model on disk as Llama 3's instruct models are: two end tokens, only one of them the tokenizer's."""
     lm, folder = build("llama"), tmp_path_factory.mktemp("models") / "instruct"
     lm.model.generation_config = GenerationConfig(
-        do_sample=True, temperature=1.3, top_k=40, top_p=0.95,
+        do_sample=True,
+        temperature=1.3,
+        top_k=40,
+        top_p=0.95,
         eos_token_id=[EOS, lm.tokenizer.convert_tokens_to_ids("w7")],
-    )  # fmt: skip
+    )
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
     for file in ("tokenizer.json", "tokenizer_config.json"):
@@ -138,11 +149,21 @@ def test_a_recipe_names_what_is_wrong_with_its_sampling(tmp_path: Path) -> None:
 
 def tiny_run(folder: Path, lm: LanguageModel, heard: SteeringCallback | None = None, **more: Any) -> SteeringTrainer:
     args = SteeringArguments(
-        output_dir=str(folder), max_new_tokens=6, per_device_batch_size=8, threads=1, span_judge="keyword",
-        score_judge="keyword", extractor={"name": "offset-window", "windows": [[-2, -1]]},
-        fitter={"name": "dom", "window": [-2, -1]}, steerer="residual-add", layer=1, strengths=[2.0],
-        transfer=False, resamples=100, **more,
-    )  # fmt: skip
+        output_dir=str(folder),
+        max_new_tokens=6,
+        per_device_batch_size=8,
+        threads=1,
+        span_judge="keyword",
+        score_judge="keyword",
+        extractor={"name": "offset-window", "windows": [[-2, -1]]},
+        fitter={"name": "dom", "window": [-2, -1]},
+        steerer="residual-add",
+        layer=1,
+        strengths=[2.0],
+        transfer=False,
+        resamples=100,
+        **more,
+    )
     counts = {"extract": 4, "choose": 1, "test": 1}
     return SteeringTrainer(lm, lm, args=args, prompts=WORDS, counts=counts, callbacks=[heard] if heard else [])
 
@@ -188,7 +209,8 @@ def test_a_changed_generation_config_is_another_stage(tmp_path: Path) -> None:
 def test_the_command_that_tries_a_vector(saved: Path, tmp_path: Path, steerkit: Steerkit) -> None:
     import torch
 
-    from steerkit.vector import SteeringVector, VectorInfo
+    from steerkit.vectors.info import VectorInfo
+    from steerkit.vectors.steering_vector import SteeringVector
 
     SteeringVector({1: torch.ones(16)}, VectorInfo(method="x", label="y", window=None)).save(tmp_path / "v.safetensors")
     words = ("generate", str(saved), str(tmp_path / "v.safetensors"), "the sum", "--max-new-tokens", "8")

@@ -12,13 +12,13 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from test_generation import PROMPTS, ends_early
 from tiny import ARCHITECTURES, tiny
 
-from steerkit import capacity, prefill
-from steerkit.capacity import best_batch_size
 from steerkit.errors import SteerkitError
-from steerkit.generation import GenerationRow, generate
-from steerkit.kv import LineCache
-from steerkit.noise import key_of
-from steerkit.steering import Edit
+from steerkit.generation import capacity, prefill
+from steerkit.generation.capacity import best_batch_size
+from steerkit.generation.kv import LineCache
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit
+from steerkit.stats.noise import key_of
 
 ADD, NOISE = ResidualAdd(), GaussianNoise()
 NEW = 20
@@ -37,8 +37,10 @@ def grid(direction: torch.Tensor, depth: int) -> list[GenerationRow]:
     ]
     return [
         GenerationRow(prompt, key_of(which, sample), edit)
-        for edit in edits for which, prompt in enumerate(PROMPTS) for sample in range(2)
-    ]  # fmt: skip
+        for edit in edits
+        for which, prompt in enumerate(PROMPTS)
+        for sample in range(2)
+    ]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
@@ -89,9 +91,7 @@ def count_tokens(lm, rows, batch_size=None) -> Counter[int]:
 
 
 def test_prompts_are_read_once_as_far_as_no_edit_touches_them(llama, direction) -> None:
-    one = [
-        GenerationRow(PROMPTS[0], 0, Edit(ADD, 1, float(s + 1), direction, "generated")) for s in range(6)
-    ]  # fmt: skip
+    one = [GenerationRow(PROMPTS[0], 0, Edit(ADD, 1, float(s + 1), direction, "generated")) for s in range(6)]
     generate(llama, [replace(one[0], edit=replace(one[0].edit, tokens="all"))] * 2, max_new_tokens=1, temperature=0)
     assert set(count_tokens(llama, one).values()) == {len(PROMPTS[0])}
     every = [replace(row, edit=replace(row.edit, tokens="all")) for row in one]
@@ -134,9 +134,7 @@ def test_columns_move_back_and_are_cut_off() -> None:
         texts = generate(lm, rows, max_new_tokens=new, temperature=1.0, batch_size=6)
     assert len(widths) > 200  # many times the buffers' length
     assert max(widths) <= 5 + new + 16
-    assert [t.ids for t in texts] == [
-        generate(lm, [row], max_new_tokens=new, temperature=1.0)[0].ids for row in rows
-    ]  # fmt: skip
+    assert [t.ids for t in texts] == [generate(lm, [row], max_new_tokens=new, temperature=1.0)[0].ids for row in rows]
 
 
 class Small:

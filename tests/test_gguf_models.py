@@ -12,7 +12,7 @@ pytest.importorskip("gguf", reason="GGUF files need: pip install gguf")
 from gguf_model import LLAMA31, save_gguf
 
 from steerkit.errors import SteerkitError
-from steerkit.loading import load_model
+from steerkit.models.loading import load_model
 
 
 def test_gguf_models(tmp_path: Path) -> None:

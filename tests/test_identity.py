@@ -12,12 +12,12 @@ import pytest
 from steerkit_plugins.engines.vllm import _pickled
 
 from steerkit import registry
-from steerkit.arguments import PluginSpec
 from steerkit.errors import SteerkitError
-from steerkit.folder import differences
 from steerkit.identity import changes, made_of, plugin_identity
-from steerkit.recipe import load_recipe
-from steerkit.steering import Edit
+from steerkit.interventions.steering import Edit
+from steerkit.recipe.load import load_recipe
+from steerkit.settings import PluginSpec
+from steerkit.store.folder import differences
 
 STEERER = """
 import steerkit
@@ -421,7 +421,7 @@ found = []
 for cells in json.loads(sys.argv[1]):
     for cell in cells:
         shell.run_cell(cell).raise_error()
-    from steerkit.arguments import PluginSpec
+    from steerkit.settings import PluginSpec
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         key = PluginSpec(name="noted").identity("steerers").key()
@@ -474,7 +474,7 @@ def test_a_notebook(here: Path) -> None:
 SCRIPT = """
 import json
 import steerkit
-from steerkit.arguments import PluginSpec
+from steerkit.settings import PluginSpec
 import helper
 
 @steerkit.register("steerers", "scripted")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from steerkit.intervals import holm, mean_bounds, mean_interval, pairing_gain
+from steerkit.stats.intervals import holm, mean_bounds, mean_interval, pairing_gain
 
 TRIALS = Path(__file__).parent / "trials"
 

@@ -53,8 +53,10 @@ def test_spans_are_exact(make: Make, state: State, form: str) -> None:
     judge = make(format=form)
     found = judge.annotate(TEXTS)
     assert [(TEXTS[0][a:b], label) for a, b, label in found[0]] == [
-        ("So x is 4.", "deduction"), ("Wait, no.", "backtracking"), ("It is five.", "deduction"),
-    ]  # fmt: skip
+        ("So x is 4.", "deduction"),
+        ("Wait, no.", "backtracking"),
+        ("It is five.", "deduction"),
+    ]
     assert found[1] == found[3] != found[2] == []
     assert state.asked == {TEXTS[0]: 1, TEXTS[1]: 1}  # once a text, and nothing for an empty one
     assert all(("response_format" in body) is (form != "tagged") for body in state.bodies)
@@ -65,9 +67,10 @@ def test_spans_are_exact(make: Make, state: State, form: str) -> None:
 @pytest.mark.parametrize("form", ["structured", "tagged"])
 def test_a_text_with_what_looks_like_tags(make: Make, form: str) -> None:
     assert labelled(make(format=form), TRICKY) == [
-        ('The tag ["deduction"] is text.', "deduction"), ('Wait, so is ["end-section"] here.', "backtracking"),
+        ('The tag ["deduction"] is text.', "deduction"),
+        ('Wait, so is ["end-section"] here.', "backtracking"),
         ('And ⟦0⟧ and [ "x" ] too.', "deduction"),
-    ]  # fmt: skip
+    ]
     shown = Tagged().messages(TRICKY, {"a": "b"})[-1]["content"]
     assert shown == "The tag ⟦1⟧ is text. Wait, so is ⟦2⟧ here. And ⟦0⟧ and ⟦3⟧ too."
 
@@ -112,9 +115,16 @@ def test_what_is_answered_replays_without_key_and_server(tmp_path: Path, monkeyp
 def test_another_model_seed_or_taxonomy_is_another_question(make: Make, state: State, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("- deduction: A conclusion.\n- backtracking: A doubt.\n")
     for number, options in enumerate(
-        [{}, {"model": "gpt-4o-2024-11-20"}, {"seed": 1}, {"max_tokens": 99}, {"extra_body": {"top_p": 0.5}},
-         {"taxonomy": str(tmp_path / "own.yaml")}], 1,
-    ):  # fmt: skip
+        [
+            {},
+            {"model": "gpt-4o-2024-11-20"},
+            {"seed": 1},
+            {"max_tokens": 99},
+            {"extra_body": {"top_p": 0.5}},
+            {"taxonomy": str(tmp_path / "own.yaml")},
+        ],
+        1,
+    ):
         make(**options).annotate(TEXTS[:1])
         make(**options, max_concurrency=1, timeout=9).annotate(TEXTS[:1])
         assert state.asked.total() == number

@@ -82,8 +82,9 @@ def test_submitted_killed_and_collected(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert [sorted(json.loads(line)) for line in path.read_text().splitlines()] == [
-            ["file", "keys", "model"], ["batch", "file"],
-        ]  # fmt: skip
+            ["file", "keys", "model"],
+            ["batch", "file"],
+        ]
         state.polls = 1
         found = judge_at(url, tmp_path).annotate([*TEXTS, "One more. Wait."])  # which goes in a second batch
         assert [len(s) for s in found] == [2] * 7

@@ -20,14 +20,21 @@ from steerkit_plugins.judges.llm.judge import LLMJudge
 
 import steerkit
 from steerkit.errors import SteerkitError
-from steerkit.plan import plan_text
-from steerkit.recipe import load_recipe
-from steerkit.trainer import SteeringTrainer
+from steerkit.planning.plan import plan_text
+from steerkit.recipe.load import load_recipe
+from steerkit.run import SteeringTrainer
 
 SMALLER = (
-    *SMALL, "prompts.extract=16", "prompts.choose=2", "prompts.test=2", "max_new_tokens=50", "offsets=null",
-    "layers=null", "baseline_labels=[]", "extractor.sweep=null",
-)  # fmt: skip
+    *SMALL,
+    "prompts.extract=16",
+    "prompts.choose=2",
+    "prompts.test=2",
+    "max_new_tokens=50",
+    "offsets=null",
+    "layers=null",
+    "baseline_labels=[]",
+    "extractor.sweep=null",
+)
 
 
 def steered(folder: Path, url: str, *more: str) -> None:

@@ -19,8 +19,8 @@ from steerkit_plugins.pocket.source import PocketModels
 from steerkit import load_recipe, registry
 from steerkit.callbacks import RichProgress, SteeringCallback
 from steerkit.errors import SteerkitError
-from steerkit.files import read_whole_lines
-from steerkit.trainer import SteeringTrainer
+from steerkit.run import SteeringTrainer
+from steerkit.store.files import read_whole_lines
 
 STAGES = (
     "prompts",
@@ -303,7 +303,7 @@ def test_an_edited_file_in_a_stages_place(made: Path, name: str, expected: froze
 
 
 def test_another_release(made: Path, before: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("steerkit.stages.identities"), "RELEASE", "0.2")
+    monkeypatch.setattr(import_module("steerkit.steps.identities"), "RELEASE", "0.2")
     assert changed(before, keys()) == ALL
 
 

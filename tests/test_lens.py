@@ -11,8 +11,8 @@ from transformers import LlamaConfig
 from vocabularies import llama2
 
 from steerkit.errors import SteerkitError
-from steerkit.lens import LogitLens
-from steerkit.model import LanguageModel
+from steerkit.models.language_model import LanguageModel
+from steerkit.vectors.lens import LogitLens
 
 KEYWORDS = [3, 4]  # "wait" and "hmm" in the tiny vocabulary
 

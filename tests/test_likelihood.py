@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from steerkit.likelihood import ScoredText, log_likelihoods
+from steerkit.generation.likelihood import ScoredText, log_likelihoods
 
 
 def test_equals_a_plain_forward_in_any_batching(lm) -> None:

@@ -15,39 +15,56 @@ from console import Steerkit
 from tiny import VOCABULARY, build, random_items, tiny, word_tokenizer
 from zoo import HYBRIDS, REFUSED, ZOO, breed
 
-from steerkit import limits
-from steerkit.arguments import SteeringArguments
 from steerkit.checks.averages import Around
+from steerkit.data.trace import Item, Prompt
 from steerkit.errors import SteerkitError
-from steerkit.extraction import Item, extract, read_layer
-from steerkit.generation import GenerationRow, generate
-from steerkit.lens import LogitLens
-from steerkit.likelihood import ScoredText, log_likelihoods
-from steerkit.limits import check_lengths, positions
-from steerkit.model import LanguageModel
-from steerkit.trace import Prompt
-from steerkit.trainer import SteeringTrainer
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.extraction.extract import extract, read_layer
+from steerkit.generation.likelihood import ScoredText, log_likelihoods
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.models import limits
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.limits import check_lengths, positions
+from steerkit.run import SteeringTrainer
+from steerkit.settings import SteeringArguments
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.lens import LogitLens
+from steerkit.vectors.steering_vector import SteeringVector
 
-GPT = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40, "bos_token_id": 2,
-       "eos_token_id": 1}  # fmt: skip
+GPT = {
+    "vocab_size": 64,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 40,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+}
 OLD: dict[str, Any] = {
     "openai-gpt": lambda: transformers.OpenAIGPTConfig(**GPT),
     "codegen": lambda: transformers.CodeGenConfig(**GPT, rotary_dim=4),
     "gpt_bigcode": lambda: transformers.GPTBigCodeConfig(**GPT),
     "ctrl": lambda: transformers.CTRLConfig(**{**GPT, "dff": 24}),
     "biogpt": lambda: transformers.BioGptConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         max_position_embeddings=40,
     ),
     "gpt_neo": lambda: transformers.GPTNeoConfig(
-        vocab_size=64, hidden_size=16, num_layers=2, attention_types=[[["global", "local"], 1]], num_heads=2,
-        max_position_embeddings=40, window_size=4,
+        vocab_size=64,
+        hidden_size=16,
+        num_layers=2,
+        attention_types=[[["global", "local"], 1]],
+        num_heads=2,
+        max_position_embeddings=40,
+        window_size=4,
     ),
     "xglm": lambda: transformers.XGLMConfig(
         vocab_size=64, d_model=16, ffn_dim=24, num_layers=2, attention_heads=2, max_position_embeddings=40
     ),
-}  # fmt: skip
+}
 TABLES = {"gpt2", "opt", "gptj", "mpt", "openai-gpt", "codegen", "gpt_bigcode", "ctrl", "biogpt", "gpt_neo"}
 LARGEST = 300  # positions that are tried
 
@@ -181,8 +198,10 @@ def test_a_run_says_so_before_its_first_text(prompt: str, message: str, folder: 
     args = SteeringArguments.from_recipe(
         "backtracking", output_dir=str(folder.parent / "run"), layer=1, chat="no", max_new_tokens=8
     )
-    prompts = [Prompt(id=f"p{n}", prompt=text, split=split) for n, (text, split) in enumerate(
-        [("the sum", "extract"), (prompt, "choose"), ("hmm but", "test")])]  # fmt: skip
+    prompts = [
+        Prompt(id=f"p{n}", prompt=text, split=split)
+        for n, (text, split) in enumerate([("the sum", "extract"), (prompt, "choose"), ("hmm but", "test")])
+    ]
     counts = {"extract": 1, "choose": 1, "test": 1}
     trainer = SteeringTrainer(str(folder), str(folder), args=args, prompts=prompts, counts=counts)
     with pytest.raises(SteerkitError, match=message):

@@ -19,13 +19,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils import logging as hf_logging
 from zoo import breed
 
-from steerkit import loaded_weights
 from steerkit.checks.outcome import Check
 from steerkit.checks.probe import make_probe
 from steerkit.checks.suite import run_checks
 from steerkit.checks.weights import weights_are_complete
 from steerkit.errors import SteerkitError
-from steerkit.loading import load_model, wrap_model
+from steerkit.models import loaded_weights
+from steerkit.models.loading import load_model, wrap_model
 
 FILE = "model.safetensors"
 Change = Callable[[dict[str, Any]], dict[str, Any]]
@@ -59,41 +59,55 @@ def named(prefix: str) -> Change:
 
 DAMAGES: dict[str, tuple[Change, dict[str, Any], list[str]]] = {
     "compiled": (
-        named("_orig_mod."), {},
-        ["39 tensors are missing, and would be random: lm_head.weight, model.embed_tokens.weight, ",
-         "39 tensors are unknown to the model: _orig_mod.lm_head.weight",
-         "their names hold `_orig_mod.`: they were saved while wrapped by torch.compile"],
+        named("_orig_mod."),
+        {},
+        [
+            "39 tensors are missing, and would be random: lm_head.weight, model.embed_tokens.weight, ",
+            "39 tensors are unknown to the model: _orig_mod.lm_head.weight",
+            "their names hold `_orig_mod.`: they were saved while wrapped by torch.compile",
+        ],
     ),
     "data parallel": (named("module."), {}, ["they were saved while wrapped by DistributedDataParallel or DeepSpeed"]),
     "FSDP": (
-        renamed("layers.0", "layers.0._fsdp_wrapped_module"), {},
+        renamed("layers.0", "layers.0._fsdp_wrapped_module"),
+        {},
         ["9 tensors are missing", "they were saved while wrapped by FSDP"],
     ),
     "another module": (named("net."), {}, ["their names begin with `net.`: they were saved from another module"]),
     "a block less": (
-        without("layers.2."), {},
-        ["9 tensors are missing, and would be random: model.layers.2.input_layernorm.weight",
-         "block 2 is not in the files"],
+        without("layers.2."),
+        {},
+        [
+            "9 tensors are missing, and would be random: model.layers.2.input_layernorm.weight",
+            "block 2 is not in the files",
+        ],
     ),
     "a block more": (dict, {"num_hidden_layers": 5}, ["the configuration has 5 blocks, the weights have 4"]),
     "blocks left over": (
-        dict, {"num_hidden_layers": 3},
+        dict,
+        {"num_hidden_layers": 3},
         ["9 tensors are unknown to the model: model.layers.3.", "the configuration has 3 blocks, the weights have 4"],
     ),
     "no head": (
-        without("lm_head"), {}, ["1 tensor is missing, and would be random: lm_head.weight", "tie_word_embeddings"],
+        without("lm_head"),
+        {},
+        ["1 tensor is missing, and would be random: lm_head.weight", "tie_word_embeddings"],
     ),
     "biases left over": (
-        lambda tensors: {**tensors, "model.layers.0.self_attn.q_proj.bias": torch.ones(16)}, {},
+        lambda tensors: {**tensors, "model.layers.0.self_attn.q_proj.bias": torch.ones(16)},
+        {},
         ["1 tensor is unknown to the model: model.layers.0.self_attn.q_proj.bias"],
     ),
     "wider": (
-        dict, {"intermediate_size": 32},
-        ["12 tensors are of another shape: model.layers.0.mlp.down_proj.weight is 16 × 24 and not 16 × 32",
-         "config.json is another model's, or was edited"],
+        dict,
+        {"intermediate_size": 32},
+        [
+            "12 tensors are of another shape: model.layers.0.mlp.down_proj.weight is 16 × 24 and not 16 × 32",
+            "config.json is another model's, or was edited",
+        ],
     ),
     "more words": (dict, {"vocab_size": 70}, ["lm_head.weight is 64 × 16 and not 70 × 16"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -109,8 +123,13 @@ def test_what_is_refused(name: str, whole: Path, tmp_path: Path, caplog) -> None
 @pytest.mark.parametrize("places", ["cpu", "auto", "offloaded"])
 def test_device_maps_change_nothing(places: str, whole: Path, tmp_path: Path) -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    on_disk: Any = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu",
-                    "lm_head": "cpu"}  # fmt: skip
+    on_disk: Any = {
+        "model.embed_tokens": "cpu",
+        "model.layers": "disk",
+        "model.norm": "cpu",
+        "model.rotary_emb": "cpu",
+        "lm_head": "cpu",
+    }
     given = on_disk if places == "offloaded" else places
     assert load_model(str(whole), device_map=given).fingerprint == build("llama").fingerprint
     with pytest.raises(SteerkitError, match="block 2 is not in the files"):
@@ -155,8 +174,14 @@ def test_blocks_that_predict_further_tokens_are_left_out(whole: Path, tmp_path: 
 
 
 def test_tied_heads_are_whole_without_one(tmp_path: Path) -> None:
-    config = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-                         num_attention_heads=2, tie_word_embeddings=True)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)

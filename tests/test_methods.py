@@ -15,17 +15,17 @@ from report_run import effect, write_run
 from steerkit_plugins.judges.llm.judge import LLMJudge
 
 from steerkit import load_recipe
-from steerkit.arguments import PluginSpec, Recipe, SteeringArguments
 from steerkit.conditions import Planner, distinct
+from steerkit.data.trace import Prompt
 from steerkit.errors import InputError
-from steerkit.files import read_whole_lines
 from steerkit.methods import Methods, method_names, told_apart
 from steerkit.report.compare import condition_table
 from steerkit.report.run import Run
-from steerkit.stages.generations import steering_jobs
+from steerkit.run import SteeringTrainer
+from steerkit.settings import PluginSpec, Recipe, SteeringArguments
+from steerkit.steps.generations import steering_jobs
+from steerkit.store.files import read_whole_lines
 from steerkit.tables import read_csv, write_csv
-from steerkit.trace import Prompt
-from steerkit.trainer import SteeringTrainer
 
 RANDOM = "{name: random-direction, seed: %s}"
 TWO = f"baselines=[{RANDOM % 0}, {RANDOM % 1}]"

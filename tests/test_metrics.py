@@ -17,19 +17,19 @@ from llm_server import KEY, sections_of, serving
 from pocket import SIZES
 from scipy import optimize, stats
 
-from steerkit import judging
 from steerkit.conditions import Experiment, Planner, none
+from steerkit.data.tokens import split_answer
+from steerkit.data.trace import Span, Trace, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError
 from steerkit.interfaces import Judge, Metric
-from steerkit.intervals import mean_interval
-from steerkit.metrics import RunMetric, read_metrics
-from steerkit.recipe import load_recipe
+from steerkit.judging import ask as judging
+from steerkit.judging.metrics import RunMetric, read_metrics
+from steerkit.judging.scores import Scores
+from steerkit.recipe.load import load_recipe
 from steerkit.report import summary
-from steerkit.scores import Scores
+from steerkit.run import SteeringTrainer
+from steerkit.stats.intervals import mean_interval
 from steerkit.tables import result_rows
-from steerkit.tokens import split_answer
-from steerkit.trace import Span, Trace, read_rows, write_rows
-from steerkit.trainer import SteeringTrainer
 
 TRAIT = '''
 import steerkit
@@ -471,7 +471,7 @@ def test_metrics_of_a_local_judge_can_be_chosen_by(plugin: Path, tmp_path: Path)
 
 def test_rates_per_word_alone_are_taken_per_token(done: Path, plugin: Path) -> None:
     """A judge with a rate per word and points: the rate changes, the points don't."""
-    from steerkit.stages.scoring import per_token
+    from steerkit.steps.scoring import per_token
 
     class Both(Given):
         pass
@@ -488,7 +488,7 @@ def test_rates_per_word_alone_are_taken_per_token(done: Path, plugin: Path) -> N
 
 
 def test_one_judge_for_both_is_paid_once_in_the_plan() -> None:
-    from steerkit.plan import _judging
+    from steerkit.planning.plan import _judging
 
     def planned(*more: str) -> list[str]:
         return _judging(load_recipe("backtracking", ["span_judge={name: llm}", *more]), 3, 5)
@@ -499,8 +499,8 @@ def test_one_judge_for_both_is_paid_once_in_the_plan() -> None:
 
 
 def test_right_answers_are_from_0_to_1(done: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from steerkit.stages.scoring import accuracies
-    from steerkit.trace import Prompt
+    from steerkit.data.trace import Prompt
+    from steerkit.steps.scoring import accuracies
 
     recipe = load_recipe(str(plugin), [*TINY, f"output_dir={done}"])
     trainer = SteeringTrainer.from_recipe(recipe)

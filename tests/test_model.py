@@ -11,9 +11,9 @@ from oracles import blocks_of
 from tiny import build, tiny, word_tokenizer
 
 from steerkit.errors import SteerkitError
-from steerkit.generation import GenerationRow, generate
-from steerkit.loading import _compile, load_model, wrap_model
-from steerkit.model import LanguageModel
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import _compile, load_model, wrap_model
 
 
 def test_blocks_width_and_depth(lm) -> None:

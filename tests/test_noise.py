@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from steerkit.noise import bits, gumbel, key_of, normal, uniform
+from steerkit.stats.noise import bits, gumbel, key_of, normal, uniform
 
 KEYS = torch.tensor([key_of("seed", i) for i in range(200)])
 STEPS = torch.arange(20)

@@ -60,8 +60,19 @@ def test_the_example_plugin_installs_and_is_found(tmp_path: Path) -> None:
         if file.is_file():
             (copy / file.name).write_bytes(file.read_bytes())
     assert len([line for line in (copy / "pyproject.toml").read_text().splitlines() if line.strip()]) == 5
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", site, copy,
-        cwd=tmp_path)  # fmt: skip
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        site,
+        copy,
+        cwd=tmp_path,
+    )
     listed = run(sys.executable, "-m", "steerkit", "plugin", "ls", "fitters", cwd=tmp_path, path=site)
     assert "median" in listed and "steerkit-plugin-hello 0.1.0" in listed
     words = ["recipe", "validate", "backtracking", "--set", "fitter={name: median, least: 3}"]

@@ -8,8 +8,8 @@ from tiny import VOCABULARY, build, tiny, word_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from steerkit.errors import SteerkitError
-from steerkit.model import LanguageModel
-from steerkit.pair import ModelPair, load_pair
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.pair import ModelPair, load_pair
 
 THINK = ("<think>", "</think>")
 

@@ -15,14 +15,19 @@ from pocket import SMALL
 
 from steerkit import SteeringVector, load_pair, load_recipe
 from steerkit.errors import InputError, SteerkitError
-from steerkit.pair import ModelPair
+from steerkit.models.pair import ModelPair
 from steerkit.report import summary
-from steerkit.trainer import SteeringTrainer
+from steerkit.run import SteeringTrainer
 
 LITTLE = (
-    "prompts.extract=32", "prompts.choose=2", "prompts.test=3", "max_new_tokens=60", "resamples=100", "threads=1",
+    "prompts.extract=32",
+    "prompts.choose=2",
+    "prompts.test=3",
+    "max_new_tokens=60",
+    "resamples=100",
+    "threads=1",
     "strengths=[30]",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +79,11 @@ def test_detection_counts_tokens_before_backtracking(run: Path) -> None:
 
 def test_perplexity_is_that_of_the_unsteered_model(run: Path, pair: ModelPair) -> None:
     (row,) = (
-        r for r in rows(run / "results.csv")
+        r
+        for r in rows(run / "results.csv")
         if (r["experiment"], r["split"], r["metric"]) == ("transfer", "test", "keyword")
         and (r["target"], r["source"]) == ("base", "base")
-    )  # fmt: skip
+    )
     prompts = {p["id"]: p["prompt"] for p in rows(run / "prompts.jsonl")}
     total, tokens = 0.0, 0
     for text in rows(run / "generations.jsonl"):
@@ -153,8 +159,11 @@ def test_a_preset_runs(tmp_path: Path, preset: str) -> None:
     folder = SteeringTrainer.from_recipe(recipe).run()
     methods = {row["method"] for row in rows(folder / "results.csv")}
     assert methods == {"none", "dom", "overall-mean", "gaussian-noise", "self-amplify", "deduction", "initializing"}
-    windows = {row["window_start"] + ".." + row["window_end"] for row in rows(folder / "results.csv")
-               if row["method"] == "deduction"}  # fmt: skip
+    windows = {
+        row["window_start"] + ".." + row["window_end"]
+        for row in rows(folder / "results.csv")
+        if row["method"] == "deduction"
+    }
     assert windows == {"0..-1" if preset == "paper" else "-13..-8"}
 
 
@@ -174,8 +183,8 @@ def test_what_b_is_counted_in(run: Path) -> None:
     def hits(words: str) -> int:
         return sum(w.strip(".,!?").lower() in ("wait", "hmm") for w in words.split())
 
-    from steerkit.stages.scoring import score
-    from steerkit.trace import Prompt, read_rows
+    from steerkit.data.trace import Prompt, read_rows
+    from steerkit.steps.scoring import score
 
     asked = read_rows(run / "prompts.jsonl", Prompt)
     for scored, per in (("output", "words"), ("everything", "words"), ("everything", "tokens")):

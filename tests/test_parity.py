@@ -12,13 +12,13 @@ from steerkit_plugins.steerers.gaussian_noise import GaussianNoise
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import build
 
-from steerkit.engine import Greedy
-from steerkit.generation import Generated, GenerationRow, generate
-from steerkit.model import LanguageModel
-from steerkit.parity import Parity, activation_length, check_rows, compare, reference
-from steerkit.sampled_parity import compare_sampled, kept_if_shifted
-from steerkit.sampling import Sampling
-from steerkit.steering import Steering
+from steerkit.generation.engine import Greedy
+from steerkit.generation.parity import Parity, activation_length, check_rows, compare, reference
+from steerkit.generation.sampled_parity import compare_sampled, kept_if_shifted
+from steerkit.generation.sampling import Sampling
+from steerkit.generation.stream import Generated, GenerationRow, generate
+from steerkit.interventions.steering import Steering
+from steerkit.models.language_model import LanguageModel
 
 STRENGTHS = [0.0, 0.5, 1.0, 2.0]
 WORDS = ("the sum is wait hmm", "but w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 .", "is the")
@@ -63,9 +63,12 @@ def parities(wrong: str = "") -> list[Any]:
 def test_transformers_against_itself_passes() -> None:
     found = parities()
     assert [p.name for p in found] == [
-        "residual-add, all", "residual-add, prompt", "residual-add, generated", "gaussian-noise, all",
+        "residual-add, all",
+        "residual-add, prompt",
+        "residual-add, generated",
+        "gaussian-noise, all",
         "residual-add, all, again",
-    ]  # fmt: skip
+    ]
     assert all(p.passed and p.error < 1e-5 and p.rows == p.same == 12 and p.steered == p.expected for p in found)
     total, prompt, generated = (p.steered for p in found[:3])
     assert prompt == 3 * sum(len(w.split()) for w in WORDS)

@@ -12,11 +12,11 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import LABELS, build, word_tokenizer, wrap_with_lora
 
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract
-from steerkit.generation import GenerationRow, generate
-from steerkit.model import LanguageModel
-from steerkit.pair import ModelPair, load_pair
-from steerkit.steering import Edit, Steering
+from steerkit.extraction.extract import extract
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.pair import ModelPair, load_pair
 
 WINDOW = (-4, -1)
 PROMPT = [5, 9, 12, 33, 7]

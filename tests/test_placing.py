@@ -2,7 +2,7 @@
 
 The oracles: `by_cuts` decodes both sides of every cut (only a cut between characters leaves the text as it was),
 `by_holders` lists the tokens that hold each character, `by_prefixes` and `by_suffixes` decode every beginning or end.
-None knows anything of `steerkit.decoders`.
+None knows anything of `steerkit.data.decoders`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 from vocabularies import ALL, ALPHABET, BYTES, SYMBOLS, gpt2, llama2, random_texts, tiktoken
 
-from steerkit.placing import Decoded, decode, decode_in_place
-from steerkit.tokens import decode_with_starts
-from steerkit.utf8 import characters
+from steerkit.data.placing import Decoded, decode, decode_in_place
+from steerkit.data.tokens import decode_with_starts
+from steerkit.data.utf8 import characters
 
 pytest.importorskip("hypothesis", reason="needs hypothesis (pip install 'steerkit-hf[dev]')")
 from hypothesis import given, settings

@@ -17,14 +17,14 @@ from tiny import SIZES, word_tokenizer
 from zoo import breed, shake
 
 import steerkit as sk
-from steerkit import quantized
 from steerkit.checks.probe import ADD, make_probe
 from steerkit.checks.suite import run_checks
 from steerkit.errors import SteerkitError
-from steerkit.generation import GenerationRow, generate
-from steerkit.loading import load_model, wrap_model
-from steerkit.model import LanguageModel
-from steerkit.steering import Edit
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit
+from steerkit.models import quantized
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model, wrap_model
 
 WIDE = {**SIZES, "hidden_size": 64, "intermediate_size": 128, "head_dim": 32, "num_hidden_layers": 3}
 IDS = torch.tensor([[5, 9, 12, 30, 7]])
@@ -147,7 +147,9 @@ def test_fp8_is_unpacked_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ({"load_in_8bit": True, "llm_int8_threshold": 0.0}, "bitsandbytes, 8 bits", False, 1 / 127),
         (
             {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"},
-            "bitsandbytes, 4 bits, nf4", False, 2**-7,
+            "bitsandbytes, 4 bits, nf4",
+            False,
+            2**-7,
         ),
         ({"quant_method": "gptq", "bits": 4}, "gptq, 4 bits", False, 0.0),
         ({"quant_method": "gguf", "gguf_file": "/somewhere/model.gguf"}, "", False, 0.0),  # unpacked as it was read
@@ -155,16 +157,23 @@ def test_fp8_is_unpacked_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ({"quant_method": "fp8", "dequantize": True}, "", False, 0.0),
         ({"quant_method": "torchao", "quant_type": {"default": {"_type": FLOAT8}}}, f"torchao, {FLOAT8}", True, 1 / 8),
         (
-            {"quant_method": "compressed-tensors", "format": "float-quantized",
-             "config_groups": {"g": {"input_activations": {"dynamic": True, "strategy": "tensor"}}}},
-            "compressed-tensors, float-quantized", True, 1 / 127,
+            {
+                "quant_method": "compressed-tensors",
+                "format": "float-quantized",
+                "config_groups": {"g": {"input_activations": {"dynamic": True, "strategy": "tensor"}}},
+            },
+            "compressed-tensors, float-quantized",
+            True,
+            1 / 127,
         ),
         (
             {"quant_method": "compressed-tensors", "config_groups": {"g": {"input_activations": None}}},
-            "compressed-tensors", False, 0.0,
+            "compressed-tensors",
+            False,
+            0.0,
         ),
     ],
-)  # fmt: skip
+)
 def test_what_settings_mean(settings: Any, words: str, mixes: bool, eps: float) -> None:
     model = breed("llama").model
     if settings:
@@ -247,8 +256,10 @@ def test_rows_of_int8_models_are_run_alone(tmp_path: Path) -> None:
     outcomes = run_checks(make_probe(lm))
     assert [str(o) for o in outcomes if o.passed is False] == []
     assert {o.name for o in outcomes if o.passed is None} == {
-        "left-padded = alone", "dispatched = whole", "half = float32",
-    }  # fmt: skip
+        "left-padded = alone",
+        "dispatched = whole",
+        "half = float32",
+    }
 
 
 @pytest.mark.parametrize("kind", ["bnb4", "ao8"])

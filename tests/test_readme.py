@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pocket import SIZES, SMALL
 
-import steerkit.recipe
+import steerkit.recipe.load
 from steerkit.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """In an empty folder, and with every recipe at small size."""
-    whole = steerkit.recipe.load_recipe
+    whole = steerkit.recipe.load.load_recipe
 
     def shrunk(name: str, overrides: Any = (), presets: Any = (), **word: Any) -> Any:
         if "llama" in name:
@@ -38,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         return whole(name, [*(SIZES if name.startswith("fig") else SMALL), *overrides], presets, **word)
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(steerkit.recipe, "load_recipe", shrunk)
+    monkeypatch.setattr(steerkit.recipe.load, "load_recipe", shrunk)
     for kind, text in BLOCKS:
         if kind in ("python", "yaml") and text.startswith("# "):  # named files
             name, body = text.split("\n", 1)
@@ -76,12 +76,13 @@ def test_python(small: None) -> None:
 
 
 def test_the_judge_gives_what_it_declares(small: None) -> None:
-    from steerkit import judging, registry
+    from steerkit import registry
+    from steerkit.judging import ask as judging
 
     registry.load_file(Path("questions.py"))
     judge = registry.get("judges", "questions")()
     assert judging.score(judge, ["Is it? Is it so?", ""]) == [{"questions": 2.0}, {"questions": 0.0}]
-    assert steerkit.recipe.load_recipe("backtracking", ["score_judge=questions", "choose.metric=questions"])
+    assert steerkit.recipe.load.load_recipe("backtracking", ["score_judge=questions", "choose.metric=questions"])
 
 
 def test_links_and_pictures_are_there() -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from steerkit.errors import InputError, SteerkitError
-from steerkit.recipe import find_recipe, load_recipe, resolved_yaml, shipped
+from steerkit.recipe.load import find_recipe, load_recipe, resolved_yaml, shipped
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda p: p.stem)

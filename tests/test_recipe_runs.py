@@ -12,14 +12,24 @@ from llm_server import KEY, serving
 from test_scripts import made_up
 from tiny_gguf import write_gguf
 
-from steerkit.recipe import load_recipe, shipped
-from steerkit.trainer import SteeringTrainer
+from steerkit.recipe.load import load_recipe, shipped
+from steerkit.run import SteeringTrainer
 
 SMALLEST = (
-    "base=tiny.gguf", "reasoning=tiny.gguf", "id_map={}", "layer=1", "strengths=[0.5]", "traces=traces.jsonl",
-    "prompts.extract=6", "prompts.choose=1", "prompts.test=2", "max_new_tokens=8", "per_device_batch_size=32",
-    "resamples=100", "threads=1",
-)  # fmt: skip
+    "base=tiny.gguf",
+    "reasoning=tiny.gguf",
+    "id_map={}",
+    "layer=1",
+    "strengths=[0.5]",
+    "traces=traces.jsonl",
+    "prompts.extract=6",
+    "prompts.choose=1",
+    "prompts.test=2",
+    "max_new_tokens=8",
+    "per_device_batch_size=32",
+    "resamples=100",
+    "threads=1",
+)
 OWN_PROMPTS = ("prompts.source={name: jsonl, path: prompts.jsonl}",)
 LABELS = ("span_judge.patterns.backtracking=['^Wait']", "baseline_labels=[]")
 RUN_HERE = {
@@ -39,10 +49,16 @@ RUN_HERE = {
     "tablec1": (*LABELS, *OWN_PROMPTS),
 }
 RUN_ELSEWHERE = {
-    "backtracking": "pocket.py", "fig1": "test_paper.py", "fig2": "test_paper.py", "fig4": "test_paper.py",
-    "fig5": "test_paper.py", "fig6": "test_paper.py", "figb1": "test_paper.py", "preset-author-code": "test_paper.py",
+    "backtracking": "pocket.py",
+    "fig1": "test_paper.py",
+    "fig2": "test_paper.py",
+    "fig4": "test_paper.py",
+    "fig5": "test_paper.py",
+    "fig6": "test_paper.py",
+    "figb1": "test_paper.py",
+    "preset-author-code": "test_paper.py",
     "preset-paper": "test_paper.py",
-}  # fmt: skip
+}
 """Recipes → the file among the tests that runs them."""
 
 

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from steerkit.conditions import Condition
 from steerkit.errors import SteerkitError
-from steerkit.files import write_jsonl
 from steerkit.interfaces import Judge, Metric
 from steerkit.report import print_summary, summary, textgrid, write_report
 from steerkit.report.cautions import cautions
@@ -27,7 +26,8 @@ from steerkit.report.run import Run
 from steerkit.report.tabulate import experiment_table
 from steerkit.report.texts import Piece, marks_of, pieces, windows_before
 from steerkit.report.words import interval, named, percent, unit, value
-from steerkit.stages.projection import COLUMNS
+from steerkit.steps.projection import COLUMNS
+from steerkit.store.files import write_jsonl
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, read_csv, write_csv
 
 FILES = [
@@ -193,12 +193,16 @@ def test_what_stands_beside_is_not_claimed(tmp_path: Path) -> None:
 def test_data_and_provenance_are_on_the_page(tmp_path: Path) -> None:
     html = page(write_run(tmp_path, effect(0.05)))
     for text in (
-        "D₊ 5 windows, D 11, 1 dropped; 1 sample a prompt and condition, seed 3", "It was the best.",
-        "Mean coverage of a trace by its annotation: 95.0%.", "a label that doesn&#39;t exist, left out: odd 2.",
-        "pocket:base, 4 blocks of width 3; weights f00d", "90 % interval",
-        "labelled by gpt-4o-2024-11-20 (9 answers): 1,200 tokens read, 900 written, 0.01 dollars", "refused 1.",
+        "D₊ 5 windows, D 11, 1 dropped; 1 sample a prompt and condition, seed 3",
+        "It was the best.",
+        "Mean coverage of a trace by its annotation: 95.0%.",
+        "a label that doesn&#39;t exist, left out: odd 2.",
+        "pocket:base, 4 blocks of width 3; weights f00d",
+        "90 % interval",
+        "labelled by gpt-4o-2024-11-20 (9 answers): 1,200 tokens read, 900 written, 0.01 dollars",
+        "refused 1.",
         "intervals of claims are not corrected for their number",
-    ):  # fmt: skip
+    ):
         assert text in html
 
 
@@ -240,9 +244,12 @@ def test_perplexity_has_a_column_where_it_was_measured(tmp_path: Path) -> None:
 
 def test_cautions_say_what_intervals_do_not_hold(tmp_path: Path) -> None:
     write_run(tmp_path, effect(0.05))
-    assert [line.split(":")[0] for line in told(tmp_path)] == ["Few prompts", "1 collapsed text at the chosen strength",
+    assert [line.split(":")[0] for line in told(tmp_path)] == [
+        "Few prompts",
+        "1 collapsed text at the chosen strength",
         "Pairing, each prompt against itself with the same random numbers, makes an interval narrower or wider than "
-        "two independent sets of prompts would"]  # fmt: skip
+        "two independent sets of prompts would",
+    ]
     assert "a claim rests on 12 prompts. Below 32 an interval" in told(tmp_path)[0]
     assert "20 % narrower for b," in told(tmp_path)[-1]
     rewrite(tmp_path, "comparisons.csv", lambda row: row.update(n_prompts=64, n_apart=9, pairing_gain=-0.1))
@@ -448,12 +455,24 @@ def test_projections_of_empty_texts_and_of_one_token(tmp_path: Path, text: str) 
     """A figure with nothing, or one point, in it is drawn and says so; the text stays text."""
     write_run(tmp_path, effect(0.05), kept=("transfer",), text=text)
     starts, value = ([0], [0.5]) if text else ([], [])
-    write_jsonl(tmp_path / "projections.jsonl", [
-        {"id": "test-0-0", "prompt": "p", "text": text, "starts": starts, "values": value, "begins": starts}
-    ])  # fmt: skip
+    write_jsonl(
+        tmp_path / "projections.jsonl",
+        [{"id": "test-0-0", "prompt": "p", "text": text, "starts": starts, "values": value, "begins": starts}],
+    )
     nan, count = float("nan"), len(starts)
-    row = {"source": "base", "target": "base", "layer": 2, "within": 1, "auroc": nan, "ci_low": nan, "ci_high": nan,
-           "n_hits": 0, "n_tokens": count, "n_traces": count, "label": "backtracking"}  # fmt: skip
+    row = {
+        "source": "base",
+        "target": "base",
+        "layer": 2,
+        "within": 1,
+        "auroc": nan,
+        "ci_low": nan,
+        "ci_high": nan,
+        "n_hits": 0,
+        "n_tokens": count,
+        "n_traces": count,
+        "label": "backtracking",
+    }
     write_csv(tmp_path / "detection.csv", COLUMNS, [row])
     html = page(tmp_path)
     assert (tmp_path / "figures/projection.png").is_file()

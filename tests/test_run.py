@@ -18,10 +18,10 @@ from pocket import SMALL, options
 
 from steerkit import SteeringVector, load_pair, load_recipe, read_rows
 from steerkit.callbacks import SteeringCallback
+from steerkit.data.trace import Prompt, Span, Trace
 from steerkit.errors import SteerkitError
-from steerkit.model import LanguageModel
-from steerkit.trace import Prompt, Span, Trace
-from steerkit.trainer import SteeringTrainer
+from steerkit.models.language_model import LanguageModel
+from steerkit.run import SteeringTrainer
 
 STAGES = [
     "prompts",
@@ -56,8 +56,10 @@ def test_every_artifact_is_there(run: Path) -> None:
     assert list((run / "figures").glob("*.png"))
     prompts = read_rows(run / "prompts.jsonl", Prompt)
     assert {s: sum(p.split == s for p in prompts) for s in ("extract", "choose", "test")} == {
-        "extract": 48, "choose": 4, "test": 4,
-    }  # fmt: skip
+        "extract": 48,
+        "choose": 4,
+        "test": 4,
+    }
     assert len({p.prompt for p in prompts}) == len(prompts)
 
 
@@ -97,10 +99,11 @@ def test_results_are_what_the_texts_say(run: Path) -> None:
     words = [[w.strip(".,!?;:\"'").lower() for w in text.split()] for text in texts.values()]
     b = np.mean([sum(w in ("wait", "hmm") for w in ws) / len(ws) for ws in words])
     (row,) = (
-        r for r in rows_of(run / "results.csv")
+        r
+        for r in rows_of(run / "results.csv")
         if (r["experiment"], r["split"], r["target"], r["method"], r["metric"])
         == ("transfer", "test", "reasoning", "none", "keyword")
-    )  # fmt: skip
+    )
     assert float(row["mean"]) == pytest.approx(b, abs=1e-6)
 
 
@@ -155,8 +158,8 @@ def test_a_finished_run_repeated_does_nothing(run: Path) -> None:
 KILLED = """
 import os, signal, sys
 from steerkit.callbacks import SteeringCallback
-from steerkit.recipe import load_recipe
-from steerkit.trainer import SteeringTrainer
+from steerkit.recipe.load import load_recipe
+from steerkit.run import SteeringTrainer
 
 class Kill(SteeringCallback):
     def on_stage_begin(self, trainer, stage):
@@ -188,10 +191,16 @@ def test_killed_in_every_stage_and_resumed(run: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "steerkit", *options(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in (
-        "traces.jsonl", "spans.jsonl", "generations.jsonl", "projections.jsonl", "likelihoods.jsonl", "lens.csv",
+        "traces.jsonl",
+        "spans.jsonl",
+        "generations.jsonl",
+        "projections.jsonl",
+        "likelihoods.jsonl",
+        "lens.csv",
         "agreement.csv",
-        "results.csv", "comparisons.csv",
-    ):  # fmt: skip
+        "results.csv",
+        "comparisons.csv",
+    ):
         assert (folder / name).read_bytes() == (run / name).read_bytes(), name
 
 

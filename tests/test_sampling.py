@@ -13,19 +13,30 @@ from tiny import build, tiny
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from steerkit.errors import InputError
-from steerkit.filters import Filters
-from steerkit.generation import GenerationRow, generate
-from steerkit.noise import gumbel, key_of
-from steerkit.sampling import STREAM, Sampler, Sampling
-from steerkit.steering import Edit
+from steerkit.generation.filters import Filters
+from steerkit.generation.sampling import STREAM, Sampler, Sampling
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit
+from steerkit.stats.noise import gumbel, key_of
 
 PROMPTS = [[5, 9, 12, 33, 7], [9, 14], [22, 8, 30, 11], [40, 41, 42], [17]]
 SETTINGS = [
-    {"top_k": 1}, {"top_k": 7}, {"top_k": 10_000}, {"top_p": 1e-12},
-    {"top_p": 0.05}, {"top_p": 0.5}, {"top_p": 0.95}, {"top_p": 0.9999},
-    {"min_p": 0.02}, {"min_p": 0.4}, {"min_p": 1.0}, {"top_k": 40, "top_p": 0.9}, {"top_k": 3, "top_p": 0.6},
-    {"top_p": 0.8, "min_p": 0.1}, {"top_k": 50, "top_p": 0.95, "min_p": 0.01},
-]  # fmt: skip
+    {"top_k": 1},
+    {"top_k": 7},
+    {"top_k": 10_000},
+    {"top_p": 1e-12},
+    {"top_p": 0.05},
+    {"top_p": 0.5},
+    {"top_p": 0.95},
+    {"top_p": 0.9999},
+    {"min_p": 0.02},
+    {"min_p": 0.4},
+    {"min_p": 1.0},
+    {"top_k": 40, "top_p": 0.9},
+    {"top_k": 3, "top_p": 0.6},
+    {"top_p": 0.8, "min_p": 0.1},
+    {"top_k": 50, "top_p": 0.95, "min_p": 0.01},
+]
 
 
 def kept_by_transformers(scores: torch.Tensor, given: dict) -> torch.Tensor:

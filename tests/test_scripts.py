@@ -18,7 +18,7 @@ import torch
 from tiny_gguf import write_gguf
 
 from steerkit.bench.measure import read
-from steerkit.recipe import load_recipe, resolved_yaml
+from steerkit.recipe.load import load_recipe, resolved_yaml
 
 ROOT = Path(__file__).parent.parent
 MEASURE = ("--size", "smallest", "--out", "out.json")
@@ -32,17 +32,37 @@ RUN_HERE: dict[str, Sequence[str]] = {
     "benchmarks/peers.py": ONCE,
     "benchmarks/run.py": (*ONCE, "--only", "determinism"),
     "benchmarks/smollm2.py": (
-        "tiny.gguf", "traces.jsonl", "--layer", "1", "--resamples", "20", "--new-tokens", "4", "--out", "folds"
+        "tiny.gguf",
+        "traces.jsonl",
+        "--layer",
+        "1",
+        "--resamples",
+        "20",
+        "--new-tokens",
+        "4",
+        "--out",
+        "folds",
     ),
     "plugins/steerkit_plugins/pocket/train.py": (
-        "--steps", "2", "--tuning-steps", "2", "--width", "32", "--blocks", "1", "--tried", "2", "--out", "pair"
+        "--steps",
+        "2",
+        "--tuning-steps",
+        "2",
+        "--width",
+        "32",
+        "--blocks",
+        "1",
+        "--tried",
+        "2",
+        "--out",
+        "pair",
     ),
     "tests/trials/bounds.py": ("show", "--page", "supply.md"),
     "tests/trials/fuzz.py": ("--seconds", "2", "--target", "gguf", "--out", "out.json"),
     "tests/trials/pairing.py": ("--run", "run", "--resamples", "50", "--out", "out.json"),
     "tests/trials/pooled.py": ("--runs", "1", "--out", "out.json"),
     "tests/trials/table.py": ("--page", "trust.md"),
-}  # fmt: skip
+}
 """Scripts → their smallest run."""
 
 RUN_ELSEWHERE = {
@@ -122,8 +142,11 @@ def test_a_benchmark_measures_something(name: str, script: Script, tmp_path: Pat
         said = "not compared with {}, which is not installed (benchmarks/requirements.txt)"
         assert [printed.count(said.format(peer)) for peer in ("nnsight", "steering-vectors", "repeng")] == [1, 1, 1]
         assert [result.name.partition(": ")[2].partition(",")[0].partition(" / ")[0] for result in found] == [
-            "extraction", "steered sweep", "steered sweep of rows of unequal length", "steered decode step",
-        ]  # fmt: skip
+            "extraction",
+            "steered sweep",
+            "steered sweep of rows of unequal length",
+            "steered decode step",
+        ]
 
 
 def test_peak_memory_of_fresh_processes(tmp_path: Path) -> None:
@@ -175,9 +198,10 @@ def test_the_benchmark_on_real_traces_with_a_tiny_model_and_made_up_ones(script:
 def test_pages_are_made_of_the_results_beside_them(script: Script, tmp_path: Path) -> None:
     """What is in the repository is what the script puts there."""
     for path, page in (
-        ("benchmarks/page.py", "benchmarks.md"), ("tests/trials/table.py", "trust.md"),
+        ("benchmarks/page.py", "benchmarks.md"),
+        ("tests/trials/table.py", "trust.md"),
         ("tests/trials/bounds.py", "supply.md"),
-    ):  # fmt: skip
+    ):
         shipped = (ROOT / "docs" / page).read_text(encoding="utf-8")
         (tmp_path / page).write_text(shipped, encoding="utf-8")
         script(path, *RUN_HERE[path])
@@ -221,10 +245,17 @@ def generation(prompt: int, sample: int, strength: float) -> Mapping[str, Any]:
         ["Wait, Monday+2 gives 4, so Max has just 4 cups."] * (1 + (prompt * (1 + sample) + int(strength)) % 4)
     )
     return {
-        "split": "test", "target": "reasoning", "method": "dom" if strength else "none", "layer": 1, "pool": "own",
-        "source": "base" if strength else "", "strength": strength, "prompt_id": f"p{prompt}", "sample": sample,
+        "split": "test",
+        "target": "reasoning",
+        "method": "dom" if strength else "none",
+        "layer": 1,
+        "pool": "own",
+        "source": "base" if strength else "",
+        "strength": strength,
+        "prompt_id": f"p{prompt}",
+        "sample": sample,
         "text": f"Max has 2 cups. {waits}</think> 4",
-    }  # fmt: skip
+    }
 
 
 def test_fuzzing_runs_or_says_what_it_needs(script: Script) -> None:

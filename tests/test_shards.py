@@ -21,22 +21,39 @@ from pocket import SIZES
 
 from steerkit import SteeringVector, load_recipe
 from steerkit.errors import SteerkitError
-from steerkit.files import read_whole_lines
-from steerkit.folder import RunFolder
+from steerkit.run import SteeringTrainer
 from steerkit.shards import PartsMissing, Shard
-from steerkit.trainer import SteeringTrainer
+from steerkit.store.files import read_whole_lines
+from steerkit.store.folder import RunFolder
 
 LITTLE = (
-    *SIZES, "prompts.extract=24", "prompts.choose=2", "max_new_tokens=60", "per_device_batch_size=6", "save_rows=6",
-    "strengths=[30]", "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "extractor.sweep=null",
-    "perplexity=true", "batch_tokens=1000",
-)  # fmt: skip
+    *SIZES,
+    "prompts.extract=24",
+    "prompts.choose=2",
+    "max_new_tokens=60",
+    "per_device_batch_size=6",
+    "save_rows=6",
+    "strengths=[30]",
+    "baselines=[]",
+    "baseline_labels=[]",
+    "offsets=null",
+    "layers=null",
+    "extractor.sweep=null",
+    "perplexity=true",
+    "batch_tokens=1000",
+)
 SET = [word for setting in LITTLE for word in ("--set", setting)]
 CLUSTER = (Path(__file__).parent.parent / "docs/cluster.md").read_text(encoding="utf-8")
 SAME = (
-    "prompts.jsonl", "traces.jsonl", "spans.jsonl", "choice.json", "generations.jsonl", "likelihoods.jsonl",
-    "results.csv", "comparisons.csv",
-)  # fmt: skip
+    "prompts.jsonl",
+    "traces.jsonl",
+    "spans.jsonl",
+    "choice.json",
+    "generations.jsonl",
+    "likelihoods.jsonl",
+    "results.csv",
+    "comparisons.csv",
+)
 
 
 def run_little(folder: Path, shard: Shard | None = None, *more: str, merge: tuple[Path, ...] = ()) -> None:
@@ -73,9 +90,9 @@ def assert_same(folder: Path, single: Path) -> None:
 KILLED = """
 import os, signal, sys
 from steerkit.callbacks import SteeringCallback
-from steerkit.recipe import load_recipe
+from steerkit.recipe.load import load_recipe
 from steerkit.shards import Shard
-from steerkit.trainer import SteeringTrainer
+from steerkit.run import SteeringTrainer
 
 class Kill(SteeringCallback):
     def on_batch_end(self, trainer, stage, done, total):
@@ -121,8 +138,10 @@ def test_torchrun(single: Path, tmp_path: Path) -> None:
     launcher = command.replace("runs/two", str(tmp_path / "run")).split()
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *launcher, *SET],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report.html") == 1
     assert_same(tmp_path / "run", single)
@@ -198,7 +217,7 @@ def test_what_can_not_be_merged(single: Path, tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from steerkit.folder import RunFolder
+from steerkit.store.folder import RunFolder
 from steerkit.shards import Shard
 with RunFolder(Path(sys.argv[1]), Shard(int(sys.argv[2]), int(sys.argv[3]))) as folder:
     print("in", flush=True)

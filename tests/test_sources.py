@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from steerkit.data.rows import as_prompts
+from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
-from steerkit.rows import as_prompts
 from steerkit.sources import SPLITS, assign_splits, check_splits
-from steerkit.trace import Prompt
 
 COUNTS = {"extract": 6, "choose": 2, "test": 3}
 
@@ -55,8 +55,11 @@ def test_rows_become_prompts() -> None:
     given = ["a", {"prompt": "b", "answer": 4, "extra": "x"}, {"id": "c1", "prompt": "c"}, Prompt(id="d", prompt="d")]
     found = as_prompts(given)
     assert [(p.id, p.prompt, p.answer) for p in found] == [
-        ("p00000", "a", ""), ("p00001", "b", "4"), ("c1", "c", ""), ("d", "d", ""),
-    ]  # fmt: skip
+        ("p00000", "a", ""),
+        ("p00001", "b", "4"),
+        ("c1", "c", ""),
+        ("d", "d", ""),
+    ]
 
 
 def test_check_splits_names_the_short_ones() -> None:

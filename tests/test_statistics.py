@@ -7,9 +7,9 @@ import torch
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 from tiny import LABELS, tiny
 
+from steerkit.data.statistics import ActivationStatistics, groups_of
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract
-from steerkit.statistics import ActivationStatistics, groups_of
+from steerkit.extraction.extract import extract
 
 
 @pytest.fixture(scope="module")

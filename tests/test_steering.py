@@ -11,8 +11,10 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import build
 
 from steerkit.errors import SteerkitError
-from steerkit.steering import Edit, Steering
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.steer import steer
+from steerkit.vectors.steering_vector import SteeringVector
 
 IDS = torch.tensor([[5, 9, 12, 33, 7, 21, 40]])
 ADD = ResidualAdd()
@@ -56,7 +58,7 @@ def test_equals_a_pre_hook_on_the_next_block(lm, direction) -> None:
 def test_the_call_form_uses_the_vectors_unit_and_scale(llama, direction) -> None:
     for scale, length in (("unit", 1.0), ("raw", 3.0)):
         vector = vector_of(llama, direction, scale=scale)
-        with torch.no_grad(), ADD(llama, vector, 5.0, layer=2) as steering:
+        with torch.no_grad(), steer(llama, vector, 5.0, layer=2) as steering:
             found = llama.model(input_ids=IDS).logits
         expected = edited_logits(llama.model, IDS, 2, lambda h, by=5 * length: h + by * direction)
         torch.testing.assert_close(found, expected)
@@ -67,7 +69,7 @@ def test_norm_scales_read_the_vectors_norms(llama, direction) -> None:
     for scale, length in (("mean-norm", 7.0), ("residual-norm", 11.0)):
         info = vector_of(llama, direction, scale=scale).info
         vector = SteeringVector({1: 3 * direction}, info, norms={1: (7.0, 11.0)})
-        with torch.no_grad(), ADD(llama, vector, 0.5):
+        with torch.no_grad(), steer(llama, vector, 0.5):
             found = llama.model(input_ids=IDS).logits
         expected = edited_logits(llama.model, IDS, 1, lambda h, by=0.5 * length: h + by * direction)
         torch.testing.assert_close(found, expected)
@@ -100,7 +102,7 @@ def test_the_callers_vector_is_never_changed(llama, direction) -> None:
     vector = vector_of(llama, direction)
     directions = {layer: value.clone() for layer, value in vector.directions.items()}
     logits(llama, Edit(ADD, 1, 3.0, direction))
-    with ADD(llama, vector, 3.0, layer=0):
+    with steer(llama, vector, 3.0, layer=0):
         plain(llama)
     assert torch.equal(direction, before)
     assert all(torch.equal(vector.directions[layer], value) for layer, value in directions.items())
@@ -162,9 +164,9 @@ def test_errors_in_words(llama, direction) -> None:
     with pytest.raises(SteerkitError, match="layer: 4 is not a block of llama: it has 4, numbered 0 to 3"):
         Steering(llama, Edit(ADD, 4, 1.0, direction))
     with pytest.raises(SteerkitError, match="layer: 9 is not a block of llama"):
-        ADD(llama, vector, 1.0, layer=9)
+        steer(llama, vector, 1.0, layer=9)
     with pytest.raises(SteerkitError, match="name a layer: this vector has 0, 1, 2, 3"):
-        ADD(llama, vector, 1.0)
+        steer(llama, vector, 1.0)
     narrow = SteeringVector({1: torch.ones(12)}, vector.info)
     with pytest.raises(SteerkitError, match="the vector has width 12, llama has 16: made for another model"):
         ADD(llama, narrow, 1.0)

@@ -10,7 +10,7 @@ from test_steering_tokens import NEW, PROMPT, STRENGTH, greedy_by_hand, hf_gener
 from tiny import build
 
 from steerkit.errors import SteerkitError
-from steerkit.steering import Edit, Steering
+from steerkit.interventions.steering import Edit, Steering
 
 ADD = ResidualAdd()
 LONG = [5, 9, 12, 33, 7, 21, 40, 8, 15, 16, 23, 42, 4, 11, 19, 3, 50, 6]

@@ -10,9 +10,9 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from steerkit_plugins.steerers.self_amplify import SelfAmplify
 from tiny import ARCHITECTURES, tiny
 
-from steerkit.generation import GenerationRow, generate
-from steerkit.noise import key_of
-from steerkit.steering import Edit, Steering
+from steerkit.generation.stream import GenerationRow, generate
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.stats.noise import key_of
 
 PROMPTS = [[5, 9, 12, 33, 7], [9, 14], [22, 8, 30, 11], [40, 41, 42], [5, 9, 12, 33, 7], [17], [3, 4, 5], [60, 2, 8]]
 

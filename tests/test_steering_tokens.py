@@ -9,7 +9,7 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import ARCHITECTURES, EOS, tiny
 
 from steerkit.errors import SteerkitError
-from steerkit.steering import Edit, Steering
+from steerkit.interventions.steering import Edit, Steering
 
 ADD = ResidualAdd()
 PROMPT = [5, 9, 12, 33, 7]

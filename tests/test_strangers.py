@@ -21,11 +21,11 @@ sys.path.append(str(Path(__file__).parent / "trials"))
 from targets import TARGETS, attempt
 
 import steerkit
+from steerkit.data.importing import read_spans
+from steerkit.data.trace import Span, Trace, read_rows
 from steerkit.errors import SteerkitError
-from steerkit.importing import read_spans
-from steerkit.loading import load_model
-from steerkit.text_files import LONGEST
-from steerkit.trace import Span, Trace, read_rows
+from steerkit.models.loading import load_model
+from steerkit.store.text_files import LONGEST
 
 SOURCES = [Path(steerkit.__file__).parent, Path(steerkit.__file__).parent.parent / "plugins"]
 
@@ -76,10 +76,20 @@ BOMBS = {
     "json nested": ("spans", b"[" * 200_000, "nested too deeply"),
     "json with a huge number": ("prompts", b'{"prompt": "x", "id": ' + b"9" * 10_000 + b"}", "not a JSON line"),
     "json with half a pair": ("traces", b'{"prompt": "x", "trace": "\\ud83d"}', "half of a surrogate pair"),
-    "json tokens": ("traces", json.dumps({"id": "a", "prompt_id": "a", "prompt": "", "text": "x", "prompt_ids": [],
-                                          "ids": [10**30], "starts": [0]}).encode(), "31 bits"),
-    "json places": ("traces", json.dumps({"id": "a", "prompt_id": "a", "prompt": "", "text": "x", "prompt_ids": [],
-                                          "ids": [1, 2], "starts": [9, 0]}).encode(), "in order"),
+    "json tokens": (
+        "traces",
+        json.dumps(
+            {"id": "a", "prompt_id": "a", "prompt": "", "text": "x", "prompt_ids": [], "ids": [10**30], "starts": [0]}
+        ).encode(),
+        "31 bits",
+    ),
+    "json places": (
+        "traces",
+        json.dumps(
+            {"id": "a", "prompt_id": "a", "prompt": "", "text": "x", "prompt_ids": [], "ids": [1, 2], "starts": [9, 0]}
+        ).encode(),
+        "in order",
+    ),
     "state": ("state", json.dumps({"stages": {"traces": {**RECORD, "files": {"../../x": None}}}}).encode(), "'../../"),
     "state nested": ("state", b'{"a": ' * 100_000, "is damaged"),
     "answers nested": ("answers", b'{"key": "a", "model": "m", "answer": 5}\n', "is no file of answers"),
@@ -92,7 +102,7 @@ BOMBS = {
     "safetensors shape": ("vector", header(HUGE), "not a steerkit vector"),
     "safetensors metadata": ("vector", header(META), "not a steerkit vector"),
     "statistics metadata": ("statistics", header(HEADS), "not a statistics file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -160,10 +170,25 @@ def calls(path: Path) -> set[str]:
 
 def test_nothing_in_the_package_reads_pickle_or_runs_text() -> None:
     wanted = {
-        "pickle", "dill", "joblib", "marshal", "shelve", "torch.load", "np.load", "numpy.load", "pd.read_pickle",
-        "eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "allow_pickle=True",
-        "weights_only=False", "shell=True",
-    }  # fmt: skip
+        "pickle",
+        "dill",
+        "joblib",
+        "marshal",
+        "shelve",
+        "torch.load",
+        "np.load",
+        "numpy.load",
+        "pd.read_pickle",
+        "eval",
+        "exec",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "os.system",
+        "allow_pickle=True",
+        "weights_only=False",
+        "shell=True",
+    }
     found = {path.name: calls(path) & wanted for source in SOURCES for path in source.rglob("*.py")}
     allowed = {"vllm.py", "vllm_worker.py"}  # edits on their way to vLLM's own processes; never from a file
     assert {name: names for name, names in found.items() if names and name not in allowed} == {}
@@ -226,8 +251,11 @@ def test_a_report_asks_nobody(tmp_path: Path) -> None:
 
     run = write_run(tmp_path / "run", effect(0.05))
     recipe = (run / "recipe.yaml").read_text()
-    (run / "recipe.yaml").write_text(recipe.replace("name: rules", "name: llm\n  api_key_env: PATH").replace(
-        "  patterns:\n    backtracking:\n    - ^Wait\n", "  base_url: http://127.0.0.1:9/v1\n"))  # fmt: skip
+    (run / "recipe.yaml").write_text(
+        recipe.replace("name: rules", "name: llm\n  api_key_env: PATH").replace(
+            "  patterns:\n    backtracking:\n    - ^Wait\n", "  base_url: http://127.0.0.1:9/v1\n"
+        )
+    )
     write_report(run)
     html = (run / "report.html").read_text(encoding="utf-8")
     assert "the judge can&#39;t be had here (the folder lacks its answers, and a report asks nobody)" in html
@@ -245,9 +273,9 @@ def test_annotating_asks_no_server_that_the_folder_chose(tmp_path: Path, steerki
 
 
 def test_merging_takes_no_file_from_elsewhere(tmp_path: Path) -> None:
-    from steerkit.files import write_sealed
-    from steerkit.folder import STATE, RunFolder
     from steerkit.merging import take_over
+    from steerkit.store.files import write_sealed
+    from steerkit.store.folder import STATE, RunFolder
 
     other = tmp_path / "other"
     other.mkdir()

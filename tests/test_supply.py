@@ -97,7 +97,7 @@ def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
     for package, source in (("steerkit", ROOT / "steerkit"), ("steerkit_plugins", ROOT / "plugins/steerkit_plugins")):
         shutil.copytree(source, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     (tmp_path / "theirs.py").write_text(
-        "from steerkit.intervals import mean_interval\n"
+        "from steerkit.stats.intervals import mean_interval\n"
         "from steerkit_plugins.judges.keyword import KeywordJudge\n"
         "from steerkit import SteeringArguments, Steerer, generate\n"
         "reveal_type(SteeringArguments.from_recipe)\n"
@@ -122,10 +122,10 @@ def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(tmp_path / "cache")]
     names = ["theirs.py", *(path.name for path in shown)]
     done = subprocess.run([*words, *names], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert "-> steerkit.intervals.Estimate" in done.stdout, done.stdout + done.stderr
+    assert "-> steerkit.stats.intervals.Estimate" in done.stdout, done.stdout + done.stderr
     assert "-> steerkit_plugins.judges.keyword.KeywordJudge" in done.stdout
     assert 'has incompatible type "str"; expected "float"' in done.stdout
-    assert "-> steerkit.arguments.SteeringArguments" in done.stdout
+    assert "-> steerkit.settings.SteeringArguments" in done.stdout
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert len(errors) == 2 and all(line.startswith("theirs.py:7:") for line in errors), done.stdout
 

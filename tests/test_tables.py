@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from steerkit import load_recipe
-from steerkit.agreement_tables import COLUMNS as AGREEMENT
 from steerkit.errors import SteerkitError
-from steerkit.recipe import resolved_yaml
-from steerkit.recipe_yaml import dump, read_yaml
-from steerkit.stages.lens import COLUMNS as LENS
-from steerkit.stages.projection import COLUMNS as DETECTION
+from steerkit.judging.agreement_tables import COLUMNS as AGREEMENT
+from steerkit.recipe.document import dump, read_yaml
+from steerkit.recipe.load import resolved_yaml
+from steerkit.steps.lens import COLUMNS as LENS
+from steerkit.steps.projection import COLUMNS as DETECTION
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, TEXT_COLUMNS, read_csv, write_csv
 
 NAMES = ("007", "NA", "True", "1e5", "nan", "inf", "None", "0x1f", "1_000", "12:30", "no", " x ", "-", 'a "b", c')

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 
 from steerkit.errors import InputError, SteerkitError
-from steerkit.taxonomy import load_taxonomy
+from steerkit.judging.taxonomy import load_taxonomy
 
 
 def test_the_shipped_taxonomy_has_the_six_labels_of_the_paper() -> None:
     assert list(load_taxonomy()) == [
-        "initializing", "deduction", "adding-knowledge", "example-testing", "uncertainty-estimation", "backtracking",
-    ]  # fmt: skip
+        "initializing",
+        "deduction",
+        "adding-knowledge",
+        "example-testing",
+        "uncertainty-estimation",
+        "backtracking",
+    ]
 
 
 def test_another_taxonomy_is_a_yaml_list(tmp_path: Path) -> None:

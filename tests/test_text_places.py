@@ -14,17 +14,17 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vocabularies import ALL, gpt2, llama2, llama3, random_texts, tiktoken, unigram_bytes, word_level, word_piece
 
-from steerkit.chat_format import ChatFormat
 from steerkit.conditions import none
+from steerkit.data.chat_format import ChatFormat
+from steerkit.data.importing import read_spans
+from steerkit.data.placing import place_in_text, token_texts
+from steerkit.data.tokens import encode_trace, make_trace
+from steerkit.data.trace import Prompt, Span, Trace, first_token, read_rows, write_rows
 from steerkit.errors import InputError
-from steerkit.generation import Generated, GenerationRow
-from steerkit.importing import read_spans
-from steerkit.placing import place_in_text, token_texts
-from steerkit.stages.batches import Job
-from steerkit.stages.generations import describe_with
-from steerkit.stages.traces import imported
-from steerkit.tokens import encode_trace, make_trace
-from steerkit.trace import Prompt, Span, Trace, first_token, read_rows, write_rows
+from steerkit.generation.stream import Generated, GenerationRow
+from steerkit.steps.batches import Job
+from steerkit.steps.generations import describe_with
+from steerkit.steps.traces import imported
 
 PROMPT = Prompt(id="p", prompt="q")
 TEXTS = random_texts(120, seed=1)
@@ -103,12 +103,22 @@ def test_offsets_that_leave_out_spaces_are_not_taken_for_starts() -> None:
 def test_texts_that_the_tokenizer_writes_otherwise() -> None:
     composed = normalizing(gpt2(), normalizers.NFC())
     assert parts(composed, "the e\u0301e\u0301 wait ✓") == [
-        ("the", "the"), ("Ġ", " "), ("Ã©", "e\u0301"), ("Ã©", "e\u0301"), ("Ġwait", " wait"), ("Ġâľĵ", " ✓"),
-    ]  # fmt: skip
+        ("the", "the"),
+        ("Ġ", " "),
+        ("Ã©", "e\u0301"),
+        ("Ã©", "e\u0301"),
+        ("Ġwait", " wait"),
+        ("Ġâľĵ", " ✓"),
+    ]
     trimmed = normalizing(llama3(), normalizers.NFC())
     assert parts(trimmed, "e\u0301  wait \n the") == [
-        ("Ã©", "e\u0301"), ("Ġ", " "), ("Ġwait", " wait"), ("Ġ", " "), ("Ċ", "\n"), ("Ġthe", " the"),
-    ]  # fmt: skip
+        ("Ã©", "e\u0301"),
+        ("Ġ", " "),
+        ("Ġwait", " wait"),
+        ("Ġ", " "),
+        ("Ċ", "\n"),
+        ("Ġthe", " the"),
+    ]
     assert parts(normalizing(gpt2(), normalizers.Strip()), " \n the wait ") == [("the", "the"), ("Ġwait", " wait ")]
     assert parts(word_piece(), "Wait,\n the Sum") == [("wait", "Wait"), (",", ",\n"), ("the", " the"), ("sum", " Sum")]
     assert parts(word_level(), "the zebra  is") == [("the", "the"), ("<unk>", " zebra "), ("is", " is")]

@@ -6,8 +6,8 @@ import pytest
 from oracles import longest_common_prefix
 from tiny import byte_tokenizer, word_tokenizer
 
-from steerkit.tokens import decode, decode_with_starts, encode_trace, make_trace, split_answer
-from steerkit.trace import Prompt, Trace
+from steerkit.data.tokens import decode, decode_with_starts, encode_trace, make_trace, split_answer
+from steerkit.data.trace import Prompt, Trace
 
 TEXTS = [
     "the wait is the the",

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from steerkit.data.trace import Prompt, Span, Trace, read_rows, spans_by_trace, write_rows
 from steerkit.errors import InputError, SteerkitError
-from steerkit.trace import Prompt, Span, Trace, read_rows, spans_by_trace, write_rows
 
 TRACE = Trace(
-    id="t", prompt_id="p", prompt="q “€”\u2028", text="a\nb\u2028c", answer_text="</think>", prompt_ids=(1, 2),
-    ids=(3, 4), starts=(0, 2), finished=True,
-)  # fmt: skip
+    id="t",
+    prompt_id="p",
+    prompt="q “€”\u2028",
+    text="a\nb\u2028c",
+    answer_text="</think>",
+    prompt_ids=(1, 2),
+    ids=(3, 4),
+    starts=(0, 2),
+    finished=True,
+)
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -35,18 +42,28 @@ def test_rows_there_and_back(tmp_path: Path) -> None:
 def test_every_malformed_line_is_named(tmp_path: Path) -> None:
     good = json.dumps({"id": "a", "prompt": "x"})
     path = write(
-        tmp_path / "prompts.jsonl", good, "{broken", "", "[1]", json.dumps({"id": "b"}),
-        json.dumps({"id": "c", "prompt": "x", "promt": "y"}), json.dumps({"id": 7, "prompt": "x"}), good,
-    )  # fmt: skip
+        tmp_path / "prompts.jsonl",
+        good,
+        "{broken",
+        "",
+        "[1]",
+        json.dumps({"id": "b"}),
+        json.dumps({"id": "c", "prompt": "x", "promt": "y"}),
+        json.dumps({"id": 7, "prompt": "x"}),
+        good,
+    )
     with pytest.raises(InputError) as caught:
         read_rows(path, Prompt)
     text = str(caught.value)
     assert [p.where.rsplit(":", 1)[1] for p in caught.value.problems] == ["2", "4", "5", "6", "7"]
     assert text.startswith(f"{path}: 5 problems\n")
     for part in (
-        "not a JSON line", "a JSON object was expected, not list", "the field 'prompt' missing",
-        "unknown field 'promt'", "'id' must be str, not int",
-    ):  # fmt: skip
+        "not a JSON line",
+        "a JSON object was expected, not list",
+        "the field 'prompt' missing",
+        "unknown field 'promt'",
+        "'id' must be str, not int",
+    ):
         assert part in text
 
 

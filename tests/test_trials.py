@@ -49,9 +49,11 @@ def test_records_are_put_in_place_of_older_ones_and_shown(tmp_path: Path) -> Non
     put(path, [Record("rows: 5", 1, 0, 0.0)], instead="rows")
     put(path, [Record("rows: 6", 1, 0, 0.0)], instead="rows")
     assert get(path) == [
-        Record("a: b", 1, 0, 1.0), Record("a: c", 2, 0, 1.0), Record(f"{kind}: test", 7, 0, 2.0),
+        Record("a: b", 1, 0, 1.0),
+        Record("a: c", 2, 0, 1.0),
+        Record(f"{kind}: test", 7, 0, 2.0),
         Record("rows: 6", 1, 0, 0.0),
-    ]  # fmt: skip
+    ]
     lines = crash_table(get(path)).splitlines()
     assert lines[0] == f"| stage | {kind} | lost |"
     assert lines[2 + STAGES.index("test")] == "| test | 7 | 0 |"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from steerkit import registry
-from steerkit.arguments import SteeringArguments
 from steerkit.conditions import VectorKey
 from steerkit.errors import InputError, SteerkitError
-from steerkit.recipe import load_recipe
+from steerkit.recipe.load import load_recipe
+from steerkit.settings import SteeringArguments
 
 HEAD = "extends: backtracking\nname: mine\n"
 PLUGIN = """

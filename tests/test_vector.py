@@ -13,13 +13,20 @@ from steerkit_plugins.steerers.overall_mean import OverallMean
 from tiny import LABELS
 
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.extraction.extract import extract
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.steering_vector import SteeringVector
 
 INFO = VectorInfo(
-    method="dom", label="backtracking", window=(-13, -8), source="base", model="llama", depth=4,
-    positives={"traces": 3, "spans": 7}, provenance={"seed": 0, "plugins": {"fitters/dom": "steerkit-hf 0.1.0"}},
-)  # fmt: skip
+    method="dom",
+    label="backtracking",
+    window=(-13, -8),
+    source="base",
+    model="llama",
+    depth=4,
+    positives={"traces": 3, "spans": 7},
+    provenance={"seed": 0, "plugins": {"fitters/dom": "steerkit-hf 0.1.0"}},
+)
 
 
 def example() -> SteeringVector:
@@ -73,7 +80,7 @@ def test_overall_mean_adds_the_sources_mean(llama) -> None:
 def test_a_vector_of_a_real_fit(llama, items) -> None:
     from steerkit_plugins.fitters.dom import DifferenceOfMeans
 
-    from steerkit.fitting import fit
+    from steerkit.vectors.fit import fit
 
     window = (-6, -2)
     statistics = extract(llama, items, OffsetWindow(windows=(window,)), LABELS)

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 from console import Steerkit
-from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import tiny
 
 from steerkit.errors import InputError, SteerkitError
-from steerkit.formats.gguf import export_gguf, import_gguf
-from steerkit.formats.lm_eval import export_lm_eval
-from steerkit.model import LanguageModel
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.models.language_model import LanguageModel
+from steerkit.vectors.formats.gguf import export_gguf, import_gguf
+from steerkit.vectors.formats.lm_eval import export_lm_eval
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.steer import steer
+from steerkit.vectors.steering_vector import SteeringVector
 
 gguf = pytest.importorskip("gguf", reason="GGUF files need: pip install gguf")
 
@@ -73,9 +74,9 @@ def test_there_and_back_steers_the_same(tmp_path: Path, llama: LanguageModel) ->
     assert back.info.provenance == {"imported": "v.gguf", "scale": "residual-norm", "strength": 3.0}
     ids = torch.tensor([[5, 9, 14, 20]])
     with torch.no_grad():
-        with ResidualAdd()(llama, vector, 3.0, layer=2):
+        with steer(llama, vector, 3.0, layer=2):
             there = llama.model(ids).logits
-        with ResidualAdd()(llama, back, 1.0):
+        with steer(llama, back, 1.0):
             here = llama.model(ids).logits
         plain = llama.model(ids).logits
     torch.testing.assert_close(here, there)
@@ -138,10 +139,12 @@ def test_files_that_are_no_control_vectors(tmp_path: Path) -> None:
 
 def test_every_wrong_tensor_is_named(tmp_path: Path) -> None:
     rows = {
-        "direction.1": np.ones(8, dtype=np.float32), "direction.2": np.ones(4, dtype=np.float32),
-        "direction.x": np.ones(8, dtype=np.float32), "direction.4": np.ones((2, 4), dtype=np.float32),
+        "direction.1": np.ones(8, dtype=np.float32),
+        "direction.2": np.ones(4, dtype=np.float32),
+        "direction.x": np.ones(8, dtype=np.float32),
+        "direction.4": np.ones((2, 4), dtype=np.float32),
         "direction.5": np.ones(8, dtype=np.int32),
-    }  # fmt: skip
+    }
     with pytest.raises(InputError) as caught:
         import_gguf(write(tmp_path / "v.gguf", rows))
     assert [str(p).partition("v.gguf: ")[2] for p in caught.value.problems] == [
@@ -198,7 +201,7 @@ def test_the_harness_steers_as_steerkit_does(tmp_path: Path, architecture: str, 
         there = lm.model(ids).logits
         for handle in handles:
             handle.remove()
-        with ResidualAdd()(lm, vector, 1.5, layer=0), ResidualAdd()(lm, vector, 1.5, layer=2):
+        with steer(lm, vector, 1.5, layer=0), steer(lm, vector, 1.5, layer=2):
             here = lm.model(ids).logits
         plain = lm.model(ids).logits
     torch.testing.assert_close(there, here)

@@ -16,16 +16,24 @@ import torch
 import yaml
 from hub_server import TOKEN, Hub, hub
 
-from steerkit.card import card_of
-from steerkit.hub import is_hub_id, repo_for
-from steerkit.loading import load_shape
-from steerkit.vector import SteeringVector, VectorInfo
+from steerkit.models.hub import is_hub_id, repo_for
+from steerkit.models.loading import load_shape
+from steerkit.vectors.card import card_of
+from steerkit.vectors.info import VectorInfo
+from steerkit.vectors.steering_vector import SteeringVector
 
 INFO = VectorInfo(
-    method="dom", label="back: tracking", window=(-13, -8), scale="raw", source="base", depth=4, fingerprint="ab12",
-    positives={"traces": 3, "spans": 7}, data="cd34",
+    method="dom",
+    label="back: tracking",
+    window=(-13, -8),
+    scale="raw",
+    source="base",
+    depth=4,
+    fingerprint="ab12",
+    positives={"traces": 3, "spans": 7},
+    data="cd34",
     provenance={"run": "r1", "seed": 0, "versions": {"torch": "2.13"}, "plugins": {"fitters/dom": "steerkit-hf 0.1"}},
-)  # fmt: skip
+)
 
 
 def example(model: str = "someone/llama") -> SteeringVector:
@@ -42,8 +50,15 @@ def server() -> Iterator[Hub]:
 def python(
     *words: str, url: str, home: Path, token: str = TOKEN, offline: str = "0"
 ) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "HF_ENDPOINT": url, "HF_HUB_OFFLINE": offline, "HF_HOME": str(home / "hf"), "HF_TOKEN": token,
-           "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    env = {
+        **os.environ,
+        "HF_ENDPOINT": url,
+        "HF_HUB_OFFLINE": offline,
+        "HF_HOME": str(home / "hf"),
+        "HF_TOKEN": token,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env, cwd=home, check=False)
 
 
@@ -87,7 +102,7 @@ def test_pushed_and_loaded_by_the_cards_own_code(server: Hub, tmp_path: Path) ->
         ("V.load('v.safetensors').push_to_hub('me/v')", "hf_wrong", "me/v: can't be uploaded: .*Invalid username or"),
         ("V.load('v.safetensors').push_to_hub('me/v..w')", TOKEN, "me/v..w: can't be uploaded: .*called USER/NAME"),
     ],
-)  # fmt: skip
+)
 def test_what_the_hub_refuses(server: Hub, tmp_path: Path, call: str, token: str, message: str) -> None:
     example().save(tmp_path / "v.safetensors")
     done = python("-c", said(call), url=server.url, home=tmp_path, token=token)
@@ -114,12 +129,20 @@ def said(call: str) -> str:
 def test_the_card_has_metadata_provenance_and_limits(tmp_path: Path) -> None:
     card = card_of(example())
     assert front_matter(card) == {
-        "library_name": "steerkit", "base_model": "someone/llama", "tags": ["steering-vector", "activation-steering"],
-    }  # fmt: skip
+        "library_name": "steerkit",
+        "base_model": "someone/llama",
+        "tags": ["steering-vector", "activation-steering"],
+    }
     for text in (
-        "# Steering vector: back: tracking", "| weights fingerprint | ab12 |", "| positive set | 3 traces, 7 spans |",
-        "| seed | 0 |", "| plugins | fitters/dom steerkit-hf 0.1 |", "## Limits", "layer=1)", "| 3 |",
-    ):  # fmt: skip
+        "# Steering vector: back: tracking",
+        "| weights fingerprint | ab12 |",
+        "| positive set | 3 traces, 7 spans |",
+        "| seed | 0 |",
+        "| plugins | fitters/dom steerkit-hf 0.1 |",
+        "## Limits",
+        "layer=1)",
+        "| 3 |",
+    ):
         assert text in card
     assert "base_model" not in front_matter(card_of(example(str(tmp_path))))
     unknown = SteeringVector({1: torch.ones(4)}, VectorInfo(method="m", label="l", window=None))

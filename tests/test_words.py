@@ -12,9 +12,9 @@ pytest.importorskip("hypothesis", reason="needs hypothesis (pip install 'steerki
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steerkit.quality import collapsed, longest_repeat
-from steerkit.quality import words as quality_words
-from steerkit.words import fold, plain, split_words, with_a_word
+from steerkit.data.words import fold, plain, split_words, with_a_word
+from steerkit.judging.quality import collapsed, longest_repeat
+from steerkit.judging.quality import words as quality_words
 
 REPEATABLE = settings(deadline=None, derandomize=True, database=None)
 MIXED = st.lists(

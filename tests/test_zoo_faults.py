@@ -12,9 +12,9 @@ from zoo import breed
 
 from steerkit.checks.averages import Around
 from steerkit.errors import SteerkitError
-from steerkit.extraction import extract, read_layer
-from steerkit.model import LanguageModel
-from steerkit.steering import Edit, Steering
+from steerkit.extraction.extract import extract, read_layer
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.models.language_model import LanguageModel
 
 
 @pytest.fixture

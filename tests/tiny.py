@@ -22,18 +22,26 @@ from transformers import (
     Qwen3Config,
 )
 
-from steerkit.extraction import Item
-from steerkit.model import LanguageModel
-from steerkit.trace import Span, Trace
+from steerkit.data.trace import Item, Span, Trace
+from steerkit.models.language_model import LanguageModel
 
 VOCABULARY = 64
 EOS = 1
 UNUSED = VOCABULARY - 1  # no random text holds this id
 SIZES = {
-    "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 256, "bos_token_id": 2, "eos_token_id": EOS,
-    "pad_token_id": 0, "initializer_range": 0.3, "tie_word_embeddings": False,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "bos_token_id": 2,
+    "eos_token_id": EOS,
+    "pad_token_id": 0,
+    "initializer_range": 0.3,
+    "tie_word_embeddings": False,
+}
 CONFIGS: dict[str, Any] = {
     "llama": lambda: LlamaConfig(**SIZES, num_hidden_layers=4),
     "qwen2": lambda: Qwen2Config(**SIZES, num_hidden_layers=3),
@@ -42,14 +50,28 @@ CONFIGS: dict[str, Any] = {
     "gemma3": lambda: Gemma3TextConfig(**SIZES, num_hidden_layers=3, sliding_window=6, query_pre_attn_scalar=8),
     "mistral": lambda: MistralConfig(**SIZES, num_hidden_layers=3, sliding_window=5),
     "gpt2": lambda: GPT2Config(
-        vocab_size=VOCABULARY, n_embd=16, n_layer=3, n_head=2, n_positions=256, bos_token_id=2, eos_token_id=EOS,
-        initializer_range=0.3, tie_word_embeddings=False,
+        vocab_size=VOCABULARY,
+        n_embd=16,
+        n_layer=3,
+        n_head=2,
+        n_positions=256,
+        bos_token_id=2,
+        eos_token_id=EOS,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
     ),
     "gpt_neox": lambda: GPTNeoXConfig(
-        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
-        max_position_embeddings=256, bos_token_id=2, eos_token_id=EOS, initializer_range=0.3,
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=2,
+        eos_token_id=EOS,
+        initializer_range=0.3,
     ),
-}  # fmt: skip
+}
 ARCHITECTURES = tuple(CONFIGS)
 WORDS = ["<pad>", "</s>", "<s>", "wait", "hmm", "but", "the", "sum", "is", "."]
 
@@ -127,13 +149,25 @@ def random_items(count: int = 9, seed: int = 0, *, longest: int = 50) -> list[It
         starts = sorted(draw.sample(range(len(ids)), min(len(ids), draw.randint(4, 12))))
         labels = [draw.choice((*LABELS, UNLISTED) if number % 3 else ("deduction", UNLISTED)) for _ in starts]
         spans = [
-            Span(trace_id=f"t{number}", label=label, judge="test", start=at, end=at + 1, first=len(prompt) + at,
-                 last=len(prompt) + at)
+            Span(
+                trace_id=f"t{number}",
+                label=label,
+                judge="test",
+                start=at,
+                end=at + 1,
+                first=len(prompt) + at,
+                last=len(prompt) + at,
+            )
             for at, label in zip(starts, labels, strict=True)
-        ]  # fmt: skip
+        ]
         trace = Trace(
-            id=f"t{number}", prompt_id=f"t{number}", prompt="", text="x" * len(ids), prompt_ids=prompt, ids=ids,
+            id=f"t{number}",
+            prompt_id=f"t{number}",
+            prompt="",
+            text="x" * len(ids),
+            prompt_ids=prompt,
+            ids=ids,
             starts=tuple(range(len(ids))),
-        )  # fmt: skip
+        )
         items.append(Item(trace, spans, trace.tokens))
     return items

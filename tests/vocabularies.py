@@ -12,18 +12,88 @@ from transformers import PreTrainedTokenizerFast
 
 SYMBOLS = "so √2 ≤ x ∈ S 🤔, 等等 naïve 👩\u200d👩\u200d👧 ✓ ok"
 CORPUS = [
-    SYMBOLS, "Wait, the sum is 4. But wait, the sum of √2 and √3 is not √5!", "等等，这不对。待って、違う。",
-    "مرحبا بالعالم שלום עולם", "e\u0301 a\u0308 ñ café naïve", "🤔 ✓ ∈ ≥ ≤ — “quotes” …", "x\n\ny\t z  \r\n 1234567",
-    "the the wait wait sum sum is is but but", " ✓ ✓ ∈ ∈ √ √ ≥ ≥ 🤔 🤔 ok ok",
-]  # fmt: skip
+    SYMBOLS,
+    "Wait, the sum is 4. But wait, the sum of √2 and √3 is not √5!",
+    "等等，这不对。待って、違う。",
+    "مرحبا بالعالم שלום עולם",
+    "e\u0301 a\u0308 ñ café naïve",
+    "🤔 ✓ ∈ ≥ ≤ — “quotes” …",
+    "x\n\ny\t z  \r\n 1234567",
+    "the the wait wait sum sum is is but but",
+    " ✓ ✓ ∈ ∈ √ √ ≥ ≥ 🤔 🤔 ok ok",
+]
 FRAGMENTS = [
-    "Wait", ", ", "the", " sum", " is", " but", ".", "\n\n", "\n", " ", "  ", "\t", "\r\n", " 12", "345", " √", "2",
-    " ∈", " ≥", "≤", " 🤔", "🤔", " ✓", "等等", "，", "这不对", "待って", " 日本", "naïve", " café", "e\u0301",
-    "a\u0308\u0323", "\u0301", "שלום", " עולם", "مرحبا", "\u200f", "\u202e", "👩\u200d👩\u200d👧", "👍🏽", "🇩🇪",
-    "❤\ufe0f", "\u200d", "\u200b", "\x00", "\x07", "\x7f", "\u2028", "\u3000", "\u00a0", "\ufeff", "\ufffd",
-    "\U0010ffff", "Ġ", "▁", "</w>", "##", "<0xE7>", "ﬁ", "½", "İ", "<think>", "</think>", "<｜end｜>", "don't", "'s",
-    "x" * 9, "—", "“q”", "…",
-]  # fmt: skip
+    "Wait",
+    ", ",
+    "the",
+    " sum",
+    " is",
+    " but",
+    ".",
+    "\n\n",
+    "\n",
+    " ",
+    "  ",
+    "\t",
+    "\r\n",
+    " 12",
+    "345",
+    " √",
+    "2",
+    " ∈",
+    " ≥",
+    "≤",
+    " 🤔",
+    "🤔",
+    " ✓",
+    "等等",
+    "，",
+    "这不对",
+    "待って",
+    " 日本",
+    "naïve",
+    " café",
+    "e\u0301",
+    "a\u0308\u0323",
+    "\u0301",
+    "שלום",
+    " עולם",
+    "مرحبا",
+    "\u200f",
+    "\u202e",
+    "👩\u200d👩\u200d👧",
+    "👍🏽",
+    "🇩🇪",
+    "❤\ufe0f",
+    "\u200d",
+    "\u200b",
+    "\x00",
+    "\x07",
+    "\x7f",
+    "\u2028",
+    "\u3000",
+    "\u00a0",
+    "\ufeff",
+    "\ufffd",
+    "\U0010ffff",
+    "Ġ",
+    "▁",
+    "</w>",
+    "##",
+    "<0xE7>",
+    "ﬁ",
+    "½",
+    "İ",
+    "<think>",
+    "</think>",
+    "<｜end｜>",
+    "don't",
+    "'s",
+    "x" * 9,
+    "—",
+    "“q”",
+    "…",
+]
 SPLIT = Regex(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -94,9 +164,12 @@ def _byte_fallback(normalizer: Any, steps: list[Any]) -> Tokenizer:
     core.decoder = decoders.Sequence(steps)
     alphabet = [c for c in sorted({c for line in CORPUS for c in line}) if c < "\u2000"]  # the others fall to bytes
     trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=[*SPECIAL[:3], *BYTES], limit_alphabet=len(alphabet), show_progress=False,
+        vocab_size=420,
+        special_tokens=[*SPECIAL[:3], *BYTES],
+        limit_alphabet=len(alphabet),
+        show_progress=False,
         initial_alphabet=["▁"],
-    )  # fmt: skip
+    )
     core.train_from_iterator(["".join(c for c in line if c in alphabet or c == " ") for line in CORPUS], trainer)
     return core
 
@@ -191,7 +264,16 @@ def characters() -> PreTrainedTokenizerFast:
 
 
 ALL: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "gpt2": gpt2, "llama3": llama3, "tiktoken": tiktoken, "added": added, "llama2": llama2, "gemma": gemma,
-    "unigram": unigram, "unigram-bytes": unigram_bytes, "word-piece": word_piece, "word-level": word_level,
-    "end-of-word": end_of_word, "characters": characters,
-}  # fmt: skip
+    "gpt2": gpt2,
+    "llama3": llama3,
+    "tiktoken": tiktoken,
+    "added": added,
+    "llama2": llama2,
+    "gemma": gemma,
+    "unigram": unigram,
+    "unigram-bytes": unigram_bytes,
+    "word-piece": word_piece,
+    "word-level": word_level,
+    "end-of-word": end_of_word,
+    "characters": characters,
+}

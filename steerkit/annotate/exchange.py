@@ -22,9 +22,9 @@ from steerkit.annotate.store import (
     spans_of,
 )
 from steerkit.annotate.tasks import Place, place_of
+from steerkit.data.trace import Span, read_rows
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.files import atomic
-from steerkit.trace import Span, read_rows
+from steerkit.store.files import atomic
 
 
 def as_jsonl(rows: Iterable[Row]) -> str:
@@ -120,9 +120,17 @@ def import_labels(run: Path, path: Path, labels: Sequence[str]) -> dict[str, int
         for name, store in stores.items():
             kept = labels_of(store.rows)
             new = [place for place in wanted[name] if place not in kept]
-            store.extend([
-                {**asdict(there[place]), "label": wanted[name][place], "judge": store.judge,
-                 "digest": texts[place[0]].digest, "action": "import"} for place in new
-            ])  # fmt: skip
+            store.extend(
+                [
+                    {
+                        **asdict(there[place]),
+                        "label": wanted[name][place],
+                        "judge": store.judge,
+                        "digest": texts[place[0]].digest,
+                        "action": "import",
+                    }
+                    for place in new
+                ]
+            )
             counts[name] = len(new)
         return counts

@@ -9,19 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from steerkit import judging
 from steerkit.annotate.tasks import Task, Text, tasks_of
-from steerkit.arguments import PluginSpec
-from steerkit.bounded_yaml import load
-from steerkit.chats import as_text
+from steerkit.data.chats import as_text
+from steerkit.data.tokens import split_answer
+from steerkit.data.trace import Prompt, Span, generation_id, read_jsonl, read_rows, write_rows
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.files import digest, file_digest, write_json
 from steerkit.interfaces import OTHER, Judge
-from steerkit.judging import metrics_of
-from steerkit.metrics import shares_labels
-from steerkit.tokens import split_answer
-from steerkit.trace import Prompt, Span, generation_id, read_jsonl, read_rows, write_rows
-from steerkit.trust import refuse_asking
+from steerkit.judging import ask as judging
+from steerkit.judging.ask import metrics_of
+from steerkit.judging.metrics import shares_labels
+from steerkit.recipe.trust import refuse_asking
+from steerkit.settings import PluginSpec
+from steerkit.store.bounded_yaml import load
+from steerkit.store.files import digest, file_digest, write_json
 
 FILE = "generations.jsonl"
 JUDGED = "annotations/judges/generations.jsonl"

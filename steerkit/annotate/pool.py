@@ -9,10 +9,10 @@ from pathlib import Path
 from steerkit.annotate.generations import generation_texts, judged_generations, read_recipe
 from steerkit.annotate.store import ADJUDICATED, HUMAN, annotators, folder_of, labels_of, read_log, spans_of
 from steerkit.annotate.tasks import Place, Task, Text, place_of, tasks_of
-from steerkit.chats import as_text
+from steerkit.data.chats import as_text
+from steerkit.data.trace import Span, Trace, read_rows
 from steerkit.errors import SteerkitError
-from steerkit.files import digest
-from steerkit.trace import Span, Trace, read_rows
+from steerkit.store.files import digest
 
 
 def run_texts(run: Path) -> dict[str, Text]:

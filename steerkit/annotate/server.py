@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from steerkit.annotate.exchange import as_jsonl
 from steerkit.annotate.session import Session
 from steerkit.errors import SteerkitError
-from steerkit.strict_json import loads
+from steerkit.store.strict_json import loads
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"

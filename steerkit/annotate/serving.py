@@ -11,9 +11,9 @@ from steerkit.annotate.server import Server
 from steerkit.annotate.session import OTHER, Session
 from steerkit.annotate.store import ADJUDICATED, Store, labels_of
 from steerkit.annotate.tasks import Task, shuffled
+from steerkit.data.trace import Span, read_rows
 from steerkit.errors import SteerkitError
-from steerkit.taxonomy import load_taxonomy
-from steerkit.trace import Span, read_rows
+from steerkit.judging.taxonomy import load_taxonomy
 
 IN_TERMINAL = {"www-browser", "links", "elinks", "lynx", "w3m", "browsh"}
 

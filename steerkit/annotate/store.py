@@ -12,10 +12,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from steerkit.annotate.tasks import Place, Task
+from steerkit.data.trace import Span, from_json
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.files import append_jsonl, disk_error
-from steerkit.strict_json import loads
-from steerkit.trace import Span, from_json
+from steerkit.store.files import append_jsonl, disk_error
+from steerkit.store.strict_json import loads
 
 ADJUDICATED = "adjudicated"
 HUMAN = "human:"
@@ -26,9 +26,16 @@ Row = dict[str, Any]
 Action = Literal["label", "skip", "undo", "again", "import"]
 
 FIELDS: Mapping[str, type] = {
-    "trace_id": str, "label": str, "judge": str, "start": int, "end": int, "first": int, "last": int,
-    "digest": str, "action": str,
-}  # fmt: skip
+    "trace_id": str,
+    "label": str,
+    "judge": str,
+    "start": int,
+    "end": int,
+    "first": int,
+    "last": int,
+    "digest": str,
+    "action": str,
+}
 """Of a row: those of `Span`, its text's digest, and what the annotator did; an empty label is none."""
 
 
@@ -164,9 +171,17 @@ class Store:
     def _row(self, task: Task, action: Action, label: str) -> Row:
         (trace_id, start, end), (first, last) = task.place, task.tokens
         return {
-            "trace_id": trace_id, "label": label, "judge": self.judge, "start": start, "end": end, "first": first,
-            "last": last, "digest": task.text.digest, "action": action, "at": time.strftime("%FT%TZ", time.gmtime()),
-        }  # fmt: skip
+            "trace_id": trace_id,
+            "label": label,
+            "judge": self.judge,
+            "start": start,
+            "end": end,
+            "first": first,
+            "last": last,
+            "digest": task.text.digest,
+            "action": action,
+            "at": time.strftime("%FT%TZ", time.gmtime()),
+        }
 
     def _take(self, row: Row) -> None:
         place = (row["trace_id"], row["start"], row["end"])

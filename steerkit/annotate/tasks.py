@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steerkit.chats import as_text
+from steerkit.data.chats import as_text
+from steerkit.data.trace import Span, Trace, read_rows
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.files import digest
-from steerkit.trace import Span, Trace, read_rows
+from steerkit.store.files import digest
 
 Place = tuple[str, int, int]
 """A span without its label: trace id, first character, end."""

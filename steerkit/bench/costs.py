@@ -9,11 +9,12 @@ from steerkit.bench.measure import Question, Result, Tick, compare, no_tick, qui
 from steerkit.bench.sizes import Sizes
 from steerkit.bench.sweep_costs import sweep_costs, unequal_costs
 from steerkit.bench.traces import LABELS, random_traces
-from steerkit.extraction import Item, extract
+from steerkit.data.trace import Item
+from steerkit.extraction.extract import extract
+from steerkit.generation.sampling import Sampling
 from steerkit.interfaces import Extractor, Steerer
-from steerkit.limits import check_items
-from steerkit.model import LanguageModel
-from steerkit.sampling import Sampling
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.limits import check_items
 
 
 def padded_forward(lm: LanguageModel, items: Sequence[Item], batch: int) -> Callable[[], int]:
@@ -56,8 +57,11 @@ def extraction_costs(lm: LanguageModel, extractor: Extractor, sizes: Sizes, tick
     offsets = max(last - first + 1 for first, last in extractor.windows())
     question = Question(
         f"{lm.name}: extraction, {lm.depth} layers × {offsets} offsets × {len(LABELS)} labels / padded forward",
-        "extraction", "forward", 1.0, note=f"{len(items)} traces, {tokens} tokens; forward of {best} traces at a time",
-    )  # fmt: skip
+        "extraction",
+        "forward",
+        1.0,
+        note=f"{len(items)} traces, {tokens} tokens; forward of {best} traces at a time",
+    )
     works = {"extraction": extraction, "forward": padded_forward(lm, items, best)}
     return compare(works, [question], sizes.rounds, tick=tick)
 

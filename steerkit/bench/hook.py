@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from steerkit.bench.measure import Question, Result, Tick, no_tick, ratio, result, timed
 from steerkit.bench.sizes import Sizes
 from steerkit.bench.sweep import left_pad, make_sweep
+from steerkit.generation.sampling import GREEDY
 from steerkit.interfaces import Steerer
-from steerkit.model import LanguageModel
-from steerkit.sampling import GREEDY
-from steerkit.steering import Steering
-from steerkit.supported import cache_argument
+from steerkit.interventions.steering import Steering
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.supported import cache_argument
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +27,14 @@ def hook_costs(lm: LanguageModel, steerer: Steerer, sizes: Sizes, tick: Tick = n
 
     size = sizes.batch_sizes[len(sizes.batch_sizes) // 2]
     sweep = make_sweep(
-        lm, steerer, prompts=1, conditions=size, new_tokens=sizes.steps, sampling=GREEDY,
+        lm,
+        steerer,
+        prompts=1,
+        conditions=size,
+        new_tokens=sizes.steps,
+        sampling=GREEDY,
         prompt_tokens=sizes.prompt_tokens,
-    )  # fmt: skip
+    )
     twin = sharing_weights(lm)
     ratios = []
     for _ in range(sizes.rounds + 1):
@@ -37,9 +42,12 @@ def hook_costs(lm: LanguageModel, steerer: Steerer, sizes: Sizes, tick: Tick = n
             ratios.append(_round([row.prompt_ids for row in sweep.rows], lm, twin, sizes.steps))
         tick()
     question = Question(
-        f"{lm.name}: steered decode step / unsteered decode step", "", "", 1.01,
+        f"{lm.name}: steered decode step / unsteered decode step",
+        "",
+        "",
+        1.01,
         note=f"{size} rows; each round the ratio of the medians of {sizes.steps} steps done in turns",
-    )  # fmt: skip
+    )
     return [result(question, ratios[1:])]  # the first warms up
 
 

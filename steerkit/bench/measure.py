@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from steerkit.devices import found_device, name_of, synchronize
+from steerkit.models.devices import found_device, name_of, synchronize
 
 if TYPE_CHECKING:
     import torch
@@ -107,9 +107,17 @@ def result(question: Question, ratios: Sequence[float]) -> Result:
     low, high = median_interval(ratios)
     holds = middle >= question.goal if question.least else middle <= question.goal
     return Result(
-        name=question.name, ratio=middle, low=low, high=high, goal=question.goal, holds=holds, least=question.least,
-        rounds=len(ratios), note=question.note, machine=machine(),
-    )  # fmt: skip
+        name=question.name,
+        ratio=middle,
+        low=low,
+        high=high,
+        goal=question.goal,
+        holds=holds,
+        least=question.least,
+        rounds=len(ratios),
+        note=question.note,
+        machine=machine(),
+    )
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -35,11 +35,28 @@ class Sizes:
 
 
 FULL = Sizes(
-    traces=64, trace_tokens=500, prompts=8, conditions=48, new_tokens=64, batch_sizes=(16, 32, 64, 128, 384),
-    trace_batches=(1, 2, 4, 8, 16, 32), alone=8, steps=64, rounds=7,
-)  # fmt: skip
+    traces=64,
+    trace_tokens=500,
+    prompts=8,
+    conditions=48,
+    new_tokens=64,
+    batch_sizes=(16, 32, 64, 128, 384),
+    trace_batches=(1, 2, 4, 8, 16, 32),
+    alone=8,
+    steps=64,
+    rounds=7,
+)
 SMALLEST = Sizes(
-    traces=3, trace_tokens=80, prompts=3, conditions=4, new_tokens=8, prompt_tokens=6, batch_sizes=(6, 12),
-    trace_batches=(1, 2), alone=1, steps=3, rounds=2,
-)  # fmt: skip
+    traces=3,
+    trace_tokens=80,
+    prompts=3,
+    conditions=4,
+    new_tokens=8,
+    prompt_tokens=6,
+    batch_sizes=(6, 12),
+    trace_batches=(1, 2),
+    alone=1,
+    steps=3,
+    rounds=2,
+)
 SIZES = {"full": FULL, "quick": Sizes(), "smallest": SMALLEST}

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from steerkit.generation import GenerationRow, generate
+from steerkit.generation.sampling import Sampling
+from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interfaces import Steerer
-from steerkit.model import LanguageModel
-from steerkit.noise import key_of
-from steerkit.sampling import Sampling
-from steerkit.steering import Edit
+from steerkit.interventions.steering import Edit
+from steerkit.models.language_model import LanguageModel
+from steerkit.stats.noise import key_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,9 +56,11 @@ class Sweep:
     def part(self, conditions: int, prompts: int | None = None, new_tokens: int | None = None) -> Sweep:
         """The first conditions, prompts and tokens alone."""
         return replace(
-            self, edits=self.edits[:conditions], prompts=self.prompts[:prompts],
+            self,
+            edits=self.edits[:conditions],
+            prompts=self.prompts[:prompts],
             new_tokens=new_tokens or self.new_tokens,
-        )  # fmt: skip
+        )
 
     def by_steerkit(self, batch_size: int | None, *, steered: bool = True) -> int:
         """Generate all rows; number of new tokens."""

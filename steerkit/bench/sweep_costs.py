@@ -10,10 +10,10 @@ from steerkit.bench.measure import Question, Result, Tick, Work, compare, no_tic
 from steerkit.bench.sizes import Sizes
 from steerkit.bench.sweep import Sweep, ending, make_sweep
 from steerkit.errors import SteerkitError
+from steerkit.generation.sampling import GREEDY, Sampling
 from steerkit.interfaces import Steerer
-from steerkit.model import LanguageModel
-from steerkit.sampling import GREEDY, Sampling
-from steerkit.steering import Steering
+from steerkit.interventions.steering import Steering
+from steerkit.models.language_model import LanguageModel
 
 TRIAL_TOKENS = 8  # new tokens in the trial that finds the best batch size
 
@@ -24,9 +24,14 @@ def sweep_costs(
     """A steered sweep against unsteered `model.generate`, rows of equal length, and against one row at a time."""
     with ending(lm, None) as endless:
         sweep = make_sweep(
-            endless, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
-            sampling=sampling, prompt_tokens=sizes.prompt_tokens,
-        )  # fmt: skip
+            endless,
+            steerer,
+            prompts=sizes.prompts,
+            conditions=sizes.conditions,
+            new_tokens=sizes.new_tokens,
+            sampling=sampling,
+            prompt_tokens=sizes.prompt_tokens,
+        )
         check_same_texts(sweep)
         ours, theirs = best_sizes(sweep, sizes)
         works: dict[str, Work] = {
@@ -55,9 +60,14 @@ def unequal_costs(
     with ending(lm, sizes.new_tokens / 2) as open_ended:
         low = max(sizes.prompt_tokens // 2, 1)
         sweep = make_sweep(
-            open_ended, steerer, prompts=sizes.prompts, conditions=sizes.conditions, new_tokens=sizes.new_tokens,
-            sampling=sampling if sampling.temperature else Sampling(temperature=1), prompt_tokens=(low, 4 * low),
-        )  # fmt: skip
+            open_ended,
+            steerer,
+            prompts=sizes.prompts,
+            conditions=sizes.conditions,
+            new_tokens=sizes.new_tokens,
+            sampling=sampling if sampling.temperature else Sampling(temperature=1),
+            prompt_tokens=(low, 4 * low),
+        )
         ours, theirs = best_sizes(sweep, sizes)
         made: dict[str, list[int]] = {"steered": [], "generate": []}
 
@@ -71,8 +81,11 @@ def unequal_costs(
         }
         question = Question(
             f"{lm.name}: steered sweep of rows of unequal length, tokens/s / unsteered model.generate",
-            "steered", "generate", 1.3, True,
-        )  # fmt: skip
+            "steered",
+            "generate",
+            1.3,
+            True,
+        )
         (found,) = compare(works, [question], sizes.rounds, tick=tick)
         lengths = [median(own) / len(sweep.rows) for own in made.values()]
         note = (

@@ -11,8 +11,7 @@ import random
 from collections.abc import Sequence
 from statistics import fmean
 
-from steerkit.extraction import Item
-from steerkit.trace import Span, Trace
+from steerkit.data.trace import Item, Span, Trace
 
 LABELS = ("initializing", "deduction", "adding-knowledge", "example-testing", "uncertainty-estimation", "backtracking")
 SHARES = (6, 40, 25, 10, 12, 7)  # of the spans, %
@@ -51,9 +50,14 @@ def make_item(name: str, length: int, vocabulary: int, labels: Sequence[str], dr
     ids = tuple(draw.randrange(4, vocabulary) for _ in range(length))
     prompt = length // 10
     trace = Trace(
-        id=name, prompt_id=name, prompt="", text="x" * (length - prompt), prompt_ids=ids[:prompt], ids=ids[prompt:],
+        id=name,
+        prompt_id=name,
+        prompt="",
+        text="x" * (length - prompt),
+        prompt_ids=ids[:prompt],
+        ids=ids[prompt:],
         starts=tuple(range(length - prompt)),
-    )  # fmt: skip
+    )
     spans, first = [], prompt
     while first < length:
         last = min(first + draw.randrange(8, 42), length - 1)

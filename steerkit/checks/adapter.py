@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from steerkit.adapter_effect import effect, tried_ids
 from steerkit.checks.outcome import Measured, Skip
 from steerkit.checks.probe import Probe
+from steerkit.models.adapter_effect import effect, tried_ids
 
 
 def has_an_effect(probe: Probe) -> Measured:

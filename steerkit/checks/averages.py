@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from steerkit.block_output import hidden_of
 from steerkit.checks.outcome import Measured
 from steerkit.checks.outside import hidden_states_by_hf
 from steerkit.checks.probe import Probe
-from steerkit.extraction import extract
+from steerkit.data.statistics import WEIGHTINGS
+from steerkit.data.trace import Span, Trace
+from steerkit.extraction.extract import extract
 from steerkit.interfaces import Extractor
-from steerkit.statistics import WEIGHTINGS
-from steerkit.trace import Span, Trace
+from steerkit.models.block_output import hidden_of
 
 if TYPE_CHECKING:
     import numpy as np

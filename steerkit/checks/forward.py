@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from steerkit.model import adapter_state
-from steerkit.steering import Edit, Steering
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.models.adapter_layout import adapter_state
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from steerkit.model import LanguageModel
+    from steerkit.models.language_model import LanguageModel
 
 Side = Literal["left", "right"]
 

@@ -9,7 +9,7 @@ from steerkit.checks.outcome import Measured
 from steerkit.checks.outside import greedy_by_hf, hidden_states_by_hf
 from steerkit.checks.probe import KINDS, Probe, alone
 from steerkit.errors import SteerkitError
-from steerkit.steering import Steering
+from steerkit.interventions.steering import Steering
 
 NEW = 5  # tokens generated where positions are counted
 
@@ -100,7 +100,7 @@ def read_padded(probe: Probe) -> Measured:
 
     Failure: padding leaks into real tokens. Extract with `batch_tokens: 1`, which pads nothing.
     """
-    from steerkit.extraction import read_layer
+    from steerkit.extraction.extract import read_layer
 
     worst = 0.0
     for layer in probe.layers:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit.checks.forward import padded, running
 from steerkit.errors import SteerkitError
-from steerkit.generation import end_ids
+from steerkit.generation.stream import end_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from steerkit.model import LanguageModel
+    from steerkit.models.language_model import LanguageModel
 
 
 def hidden_states_by_hf(lm: LanguageModel, ids: Sequence[int]) -> list[Tensor]:
@@ -53,9 +53,11 @@ def greedy_by_hf(
     ends = [] if to_the_end else end_ids(lm)
     with torch.inference_mode(), only_ends(lm, ends):
         found = lm.model.generate(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=count,
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=count,
             do_sample=False,
-        )[:, longest:].tolist()  # fmt: skip
+        )[:, longest:].tolist()
     return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in found]
 
 

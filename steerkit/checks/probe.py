@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from steerkit.block_output import hidden_of, with_hidden
 from steerkit.checks.forward import distance, logits
-from steerkit.extraction import Item, read_layer
+from steerkit.data.trace import Item, Span, Trace
+from steerkit.extraction.extract import read_layer
 from steerkit.interfaces import EditContext, Steerer
-from steerkit.limits import check_lengths
-from steerkit.quantized import arithmetic_eps
-from steerkit.steering import Edit, Tokens
-from steerkit.trace import Span, Trace
+from steerkit.interventions.steering import Edit, Tokens
+from steerkit.models.block_output import hidden_of, with_hidden
+from steerkit.models.limits import check_lengths
+from steerkit.models.quantized import arithmetic_eps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from steerkit.model import LanguageModel
+    from steerkit.models.language_model import LanguageModel
 
 SHORTEST, LONGEST = 6, 16  # tokens of a prompt
 KINDS: tuple[Tokens, ...] = ("all", "prompt", "generated")
@@ -194,9 +194,14 @@ def make_probe(
 def item_of(name: str, ids: Sequence[int]) -> Item:
     """A trace whose first two tokens are its prompt, with spans at changing places."""
     trace = Trace(
-        id=name, prompt_id=name, prompt="", text="x" * (len(ids) - 2), prompt_ids=tuple(ids[:2]), ids=tuple(ids[2:]),
+        id=name,
+        prompt_id=name,
+        prompt="",
+        text="x" * (len(ids) - 2),
+        prompt_ids=tuple(ids[:2]),
+        ids=tuple(ids[2:]),
         starts=tuple(range(len(ids) - 2)),
-    )  # fmt: skip
+    )
     places = (3, 3 + len(ids) % 3, len(ids) - 1)
     spans = [
         Span(trace_id=name, label="ab"[number % 2], judge="check", start=at - 2, end=at - 1, first=at, last=at)

@@ -11,7 +11,7 @@ from typing import Any
 from steerkit.checks.outcome import Outcome
 from steerkit.checks.probe import Probe
 from steerkit.checks.suite import CHECKS
-from steerkit.devices import name_of
+from steerkit.models.devices import name_of
 from steerkit.provenance import version_of
 
 PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft")

@@ -8,9 +8,9 @@ from typing import Any
 from steerkit.checks.forward import distance, each_alone, logits, own_tokens, padded, running
 from steerkit.checks.outcome import Measured, Skip
 from steerkit.checks.probe import KINDS, Probe
-from steerkit.setup import BATCHES
-from steerkit.steering import Edit, Steering
-from steerkit.supported import cache_argument
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.models.setup import BATCHES
+from steerkit.models.supported import cache_argument
 
 STEPS = 4  # tokens decoded one by one with a cache
 
@@ -79,9 +79,12 @@ def _cached_against_whole(probe: Probe, edits: Sequence[Edit | None]) -> float:
     with running(lm), Steering(lm, edits):
         for first, last in [(0, begin), *((at, at + 1) for at in range(begin, begin + STEPS))]:
             out = lm.model(
-                input_ids=ids[:, first:last], attention_mask=mask[:, :last] if lm.batches == "padded" else None,
-                position_ids=position[:, first:last], use_cache=True, **given,
-            )  # fmt: skip
+                input_ids=ids[:, first:last],
+                attention_mask=mask[:, :last] if lm.batches == "padded" else None,
+                position_ids=position[:, first:last],
+                use_cache=True,
+                **given,
+            )
             parts.append(out.logits)
     lengths = [len(prompt) - STEPS for prompt in prompts]
     expected = logits(lm, prompts, edits, prompt_lengths=lengths)

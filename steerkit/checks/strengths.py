@@ -5,7 +5,7 @@ from __future__ import annotations
 from steerkit.checks.forward import distance, logits, own_tokens, padded, running
 from steerkit.checks.outcome import Measured
 from steerkit.checks.probe import Probe
-from steerkit.steering import Steering
+from steerkit.interventions.steering import Steering
 
 
 def zero_is_unsteered(probe: Probe) -> Measured:
@@ -36,6 +36,7 @@ def plus_then_minus(probe: Probe) -> Measured:
         worst = max(worst, distance(own_tokens(both, inputs["attention_mask"]), plain))
         least = min(least, distance(logits(probe.lm, probe.together, plus), plain))
     return Measured(
-        worst if least > probe.tolerance else float("inf"), probe.tolerance,
+        worst if least > probe.tolerance else float("inf"),
+        probe.tolerance,
         f"{len(probe.layers)} layers; +s alone changes the logits by {least:.2g} or more",
-    )  # fmt: skip
+    )

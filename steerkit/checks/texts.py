@@ -10,9 +10,9 @@ from steerkit.checks.forward import alike
 from steerkit.checks.outcome import Measured
 from steerkit.checks.outside import greedy_by_hf, only_ends
 from steerkit.checks.probe import KINDS, Probe
-from steerkit.generation import Generated, GenerationRow, generate
-from steerkit.noise import key_of
-from steerkit.steering import Steering
+from steerkit.generation.stream import Generated, GenerationRow, generate
+from steerkit.interventions.steering import Steering
+from steerkit.stats.noise import key_of
 
 NEW = 6  # tokens generated
 BATCH = 3  # rows at a time; fewer than there are, so that rows wait

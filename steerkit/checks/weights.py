@@ -8,13 +8,13 @@ import tempfile
 from dataclasses import replace
 from typing import Any
 
-from steerkit.adapter_kinds import refuse_kind
-from steerkit.adapters import merged_model
 from steerkit.checks.forward import distance, logits
 from steerkit.checks.outcome import Measured, Skip
 from steerkit.checks.probe import Probe
 from steerkit.errors import SteerkitError
-from steerkit.model import LanguageModel
+from steerkit.models.adapter_kinds import refuse_kind
+from steerkit.models.adapters import merged_model
+from steerkit.models.language_model import LanguageModel
 
 LARGEST = 600_000_000  # parameters of a model that is copied
 RANK = 4  # of the LoRA that is put on
@@ -203,9 +203,12 @@ def _with_lora(probe: Probe) -> Any:
         torch.manual_seed(probe.seed)
         model = _copied(probe)
         config = LoraConfig(
-            r=RANK, lora_alpha=RANK, target_modules="all-linear", exclude_modules=_unfit(probe, model) or None,
+            r=RANK,
+            lora_alpha=RANK,
+            target_modules="all-linear",
+            exclude_modules=_unfit(probe, model) or None,
             task_type="CAUSAL_LM",
-        )  # fmt: skip
+        )
         model = get_peft_model(model, config).eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():

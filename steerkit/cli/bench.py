@@ -51,16 +51,20 @@ def bench(
     from steerkit.bench.measure import machine, settle, write
     from steerkit.bench.sizes import FULL, Sizes
     from steerkit.bench.table import text_table
-    from steerkit.generation_config import sampling_for
-    from steerkit.loading import load_model
-    from steerkit.recipe import load_recipe
-    from steerkit.threads import fastest_thread_count
+    from steerkit.generation.generation_config import sampling_for
+    from steerkit.models.loading import load_model
+    from steerkit.models.threads import fastest_thread_count
+    from steerkit.recipe.load import load_recipe
 
     args = load_recipe(recipe, trust_remote_code=trust_remote_code)
     lm = load_model(
-        model or args.reasoning or args.base, adapter=None if model else args.adapter, bf16=bf16, device=device,
-        device_map=device_map, trust_remote_code=args.trust_remote_code,
-    )  # fmt: skip
+        model or args.reasoning or args.base,
+        adapter=None if model else args.adapter,
+        bf16=bf16,
+        device=device,
+        device_map=device_map,
+        trust_remote_code=args.trust_remote_code,
+    )
     sampling = sampling_for(args, lm.name, lambda: getattr(lm.model, "generation_config", None))
     sizes = FULL if full else Sizes()
     if rounds:
@@ -74,9 +78,13 @@ def bench(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=ticks(sizes))
         results = run_all(
-            lm, args.extractor.build("extractors"), args.steerer.build("steerers"), sampling, sizes,
+            lm,
+            args.extractor.build("extractors"),
+            args.steerer.build("steerers"),
+            sampling,
+            sizes,
             lambda: bar.advance(task),
-        )  # fmt: skip
+        )
     typer.echo(text_table(results))
     if out:
         write(results, out)

@@ -63,17 +63,23 @@ def check(
     from steerkit.checks.probe import make_probe
     from steerkit.checks.report import as_json, as_text, facts
     from steerkit.checks.suite import CHECKS, run_checks
-    from steerkit.files import atomic
-    from steerkit.loading import load_model
-    from steerkit.supported import refuse
+    from steerkit.models.loading import load_model
+    from steerkit.models.supported import refuse
+    from steerkit.store.files import atomic
 
     hf_logging.set_verbosity_error()  # hints on generation settings that a check sets on purpose
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     load = partial(
-        load_model, model, adapter=adapter, bf16=bf16, device=device, device_map=device_map,
+        load_model,
+        model,
+        adapter=adapter,
+        bf16=bf16,
+        device=device,
+        device_map=device_map,
         trust_remote_code=trust_remote_code,
-        attn_implementation=attn_implementation, torch_compile=torch_compile,
-    )  # fmt: skip
+        attn_implementation=attn_implementation,
+        torch_compile=torch_compile,
+    )
     lm = load()
     refuse(lm)
     probe = make_probe(lm, chosen, prompts=prompts, seed=seed, placed=device_map is not None, again=load)

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from steerkit.parity import Parity
+    from steerkit.generation.parity import Parity
 
 app = typer.Typer(help="Inference engines that generate the texts.", no_args_is_help=True)
 
@@ -57,11 +57,11 @@ def check(
     from rich.console import Console
 
     from steerkit import registry
-    from steerkit.arguments import PluginSpec
-    from steerkit.pair import load_pair
-    from steerkit.parity import PROMPTS, check_rows, compare
-    from steerkit.sampled_parity import compare_sampled
-    from steerkit.sampling import Sampling
+    from steerkit.generation.parity import PROMPTS, check_rows, compare
+    from steerkit.generation.sampled_parity import compare_sampled
+    from steerkit.generation.sampling import Sampling
+    from steerkit.models.pair import load_pair
+    from steerkit.settings import PluginSpec
 
     sampling = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     shares = _numbers(strengths)
@@ -82,10 +82,16 @@ def check(
             name, mixed = next(iter(rows.items()))
             found.append(
                 compare_sampled(
-                    lm, runner, "reasoning", mixed, f"{name}; {sampling}", sampling=sampling,
-                    max_new_tokens=max_new_tokens, tolerance=limit,
+                    lm,
+                    runner,
+                    "reasoning",
+                    mixed,
+                    f"{name}; {sampling}",
+                    sampling=sampling,
+                    max_new_tokens=max_new_tokens,
+                    tolerance=limit,
                 )
-            )  # fmt: skip
+            )
     console.print(f"{engine} against transformers: {model}, block {block}, {'bfloat16' if bf16 else 'float32'}")
     console.print(_table(found))
     failed = [parity.name for parity in found if not parity.passed]

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerkit.chats import Chat
+    from steerkit.data.chats import Chat
 
 
 def generate(
@@ -62,19 +62,19 @@ def generate(
     from rich.text import Text
 
     from steerkit import registry
-    from steerkit.chat_format import ChatFormat, in_words
-    from steerkit.chats import identity
+    from steerkit.data.chat_format import ChatFormat, in_words
+    from steerkit.data.chats import identity
+    from steerkit.data.tokens import decode
+    from steerkit.data.trace import Prompt
     from steerkit.errors import SteerkitError, nearest
-    from steerkit.generation import GenerationRow
-    from steerkit.generation import generate as run
-    from steerkit.generation_config import sampling_of
-    from steerkit.loading import load_model
-    from steerkit.noise import key_of
-    from steerkit.sampling import Sampling
-    from steerkit.steering import Tokens
-    from steerkit.tokens import decode
-    from steerkit.trace import Prompt
-    from steerkit.vector import SteeringVector
+    from steerkit.generation.generation_config import sampling_of
+    from steerkit.generation.sampling import Sampling
+    from steerkit.generation.stream import GenerationRow
+    from steerkit.generation.stream import generate as run
+    from steerkit.interventions.steering import Tokens
+    from steerkit.models.loading import load_model
+    from steerkit.stats.noise import key_of
+    from steerkit.vectors.steering_vector import SteeringVector
 
     if tokens not in get_args(Tokens):
         raise SteerkitError(f"--tokens {tokens}: {nearest(tokens, get_args(Tokens))}")
@@ -117,7 +117,7 @@ def generate(
 
 def _chat(prompt: str, system: str, begin: str) -> Chat:
     """The prompt as it was given, or as a chat. Raises: SteerkitError when one of its texts is empty or no text."""
-    from steerkit.chats import parse_chat
+    from steerkit.data.chats import parse_chat
     from steerkit.errors import SteerkitError
 
     turns = (("system", system), ("user", prompt), ("assistant", begin))
@@ -131,7 +131,7 @@ def _chat(prompt: str, system: str, begin: str) -> Chat:
 def _arguments(assignments: Sequence[str]) -> dict[str, Any]:
     """Values read as in a recipe. Raises: InputError for one that is not NAME=VALUE."""
     from steerkit.errors import InputError, Problem
-    from steerkit.recipe_yaml import Document
+    from steerkit.recipe.document import Document
 
     document = Document()
     for assignment in assignments:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from steerkit.chat_format import ChatFormat
-    from steerkit.importing import ImportedSpans
-    from steerkit.trace import Prompt, Span, Trace
+    from steerkit.data.chat_format import ChatFormat
+    from steerkit.data.importing import ImportedSpans
+    from steerkit.data.trace import Prompt, Span, Trace
 
 app = typer.Typer(help="Import annotations of traces, and compare judges.", no_args_is_help=True)
 
@@ -29,7 +29,8 @@ def import_(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            "--tokenizer", "--model",
+            "--tokenizer",
+            "--model",
             help="Model whose tokenizer places the spans. Without it they are placed when a run reads them.",
         ),
     ] = None,
@@ -45,16 +46,16 @@ def import_(
         str, typer.Option(help="Text that ends the reasoning; spans behind it are left out. '' keeps them.")
     ] = "</think>",
     chat: Annotated[str, typer.Option(help="Prompts through the chat template: auto, yes or no.")] = "auto",
-) -> None:  # fmt: skip
+) -> None:
     """Find an annotator's tagged sections again in the traces; write steerkit's own traces and spans."""
     from rich.console import Console
 
-    from steerkit.chat_format import in_words
+    from steerkit.data.chat_format import in_words
+    from steerkit.data.importing import read_spans, read_traces
+    from steerkit.data.trace import write_rows
     from steerkit.errors import SteerkitError
-    from steerkit.files import write_json
-    from steerkit.importing import read_spans, read_traces
-    from steerkit.taxonomy import DEFAULT, load_taxonomy
-    from steerkit.trace import write_rows
+    from steerkit.judging.taxonomy import DEFAULT, load_taxonomy
+    from steerkit.store.files import write_json
 
     console = Console(markup=False, emoji=False)
     files = [to / n for n in ("traces.jsonl", "spans.jsonl", "spans.notes.json")]
@@ -110,7 +111,7 @@ def compare(
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Level of the intervals.")] = 0.95,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of whole traces.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-) -> None:  # fmt: skip
+) -> None:
     """Precision, recall and F1 by label, Cohen's kappa, Krippendorff's alpha, and confusion tables.
 
     The units are the reference judge's spans. Another judge's label of a unit is the one that covers most of its
@@ -118,10 +119,10 @@ def compare(
     """
     from rich.console import Console
 
-    from steerkit.agreement import agreement
-    from steerkit.agreement_tables import print_agreement, write_agreement
-    from steerkit.comparing import compare_judges
     from steerkit.errors import SteerkitError, nearest
+    from steerkit.judging.agreement_tables import print_agreement, write_agreement
+    from steerkit.judging.comparing import compare_judges
+    from steerkit.stats.agreement import agreement
 
     ways = ("other", "leave-out")
     if uncovered not in ways:
@@ -131,9 +132,14 @@ def compare(
     console = Console(markup=False, emoji=False)
     with console.status("comparing judges"):
         units = compare_judges(
-            files, judge or (), reference=reference, traces=traces, labels=_words(labels) if labels else None, by=by,
+            files,
+            judge or (),
+            reference=reference,
+            traces=traces,
+            labels=_words(labels) if labels else None,
+            by=by,
             uncovered_is_other=uncovered == "other",
-        )  # fmt: skip
+        )
         found = {
             group: agreement(
                 part.judged, part.clusters, labels=part.labels, confidence=confidence, resamples=resamples, seed=seed
@@ -164,9 +170,9 @@ def _chats(tokenizer: str | None, mode: str) -> ChatFormat | None:
     """How the named tokenizer formats prompts. Raises: SteerkitError when there is no such tokenizer or mode."""
     from typing import cast, get_args
 
-    from steerkit.chat_format import ChatFormat, Mode
+    from steerkit.data.chat_format import ChatFormat, Mode
     from steerkit.errors import SteerkitError, nearest
-    from steerkit.loading import load_tokenizer
+    from steerkit.models.loading import load_tokenizer
 
     if mode not in get_args(Mode):
         raise SteerkitError(f"--chat {mode}: {nearest(mode, get_args(Mode))}")
@@ -176,7 +182,7 @@ def _chats(tokenizer: str | None, mode: str) -> ChatFormat | None:
 def _encoder(chats: ChatFormat | None, marker: str) -> Callable[[Prompt, str], Trace]:
     from functools import partial
 
-    from steerkit.tokens import encode_trace, plain_trace
+    from steerkit.data.tokens import encode_trace, plain_trace
 
     if chats is None:
         return partial(plain_trace, marker=marker)

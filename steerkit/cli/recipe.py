@@ -41,7 +41,7 @@ Trust = Annotated[
 @app.command("ls")
 def ls() -> None:
     """List the shipped recipes."""
-    from steerkit.recipe import read_extended, shipped
+    from steerkit.recipe.load import read_extended, shipped
 
     for path in shipped():
         about = " ".join(str(read_extended(str(path))[0].data.get("about", "")).split())
@@ -53,7 +53,7 @@ def show(
     name: Name, changes: Set = None, presets: Preset = None, allow: Allow = None, trust_remote_code: Trust = False
 ) -> None:
     """Print a recipe with every default filled in and every setting explained."""
-    from steerkit.recipe import find_recipe, load_recipe, resolved_yaml
+    from steerkit.recipe.load import find_recipe, load_recipe, resolved_yaml
 
     typer.echo(f"# {find_recipe(name)}")
     recipe = load_recipe(name, changes or (), presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
@@ -67,7 +67,7 @@ def cp(
 ) -> None:
     """Copy a recipe, to make it your own."""
     from steerkit.errors import SteerkitError
-    from steerkit.recipe import find_recipe
+    from steerkit.recipe.load import find_recipe
 
     source = find_recipe(name)
     target = to or Path(source.name)
@@ -87,7 +87,7 @@ def validate(
     name: Name, changes: Set = None, presets: Preset = None, allow: Allow = None, trust_remote_code: Trust = False
 ) -> None:
     """Check a recipe; name all its problems, each with file:line:column."""
-    from steerkit.recipe import find_recipe, load_recipe
+    from steerkit.recipe.load import find_recipe, load_recipe
 
     load_recipe(name, changes or (), presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
     typer.echo(f"{find_recipe(name)}: valid")
@@ -144,7 +144,7 @@ def run(
     from rich.console import Console
 
     from steerkit.errors import SteerkitError
-    from steerkit.recipe import find_recipe, load_recipe
+    from steerkit.recipe.load import find_recipe, load_recipe
     from steerkit.shards import PartsMissing, Shard
 
     console = Console(soft_wrap=True, markup=False, emoji=False)
@@ -155,14 +155,14 @@ def run(
     if gpu and not dry_run:
         raise SteerkitError("--gpu is for the plan: give --dry-run too")
     if dry_run:
-        from steerkit.hardware import find_gpu
-        from steerkit.plan import plan_text
+        from steerkit.planning.hardware import find_gpu
+        from steerkit.planning.plan import plan_text
 
         typer.echo(plan_text(recipe, find_gpu(gpu) if gpu else None))
         return
     from steerkit.callbacks import RichProgress
     from steerkit.report import print_summary
-    from steerkit.trainer import SteeringTrainer
+    from steerkit.run import SteeringTrainer
 
     progress = RichProgress()
     try:

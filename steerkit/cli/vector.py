@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from steerkit.vector import SteeringVector
+    from steerkit.vectors.steering_vector import SteeringVector
 
 app = typer.Typer(help="Look at steering vectors, compare, export, import and share them.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def show(file: File) -> None:
 
     import yaml
 
-    from steerkit.vector import SteeringVector
+    from steerkit.vectors.steering_vector import SteeringVector
 
     vector = SteeringVector.load(file)
     typer.echo(repr(vector))
@@ -39,7 +39,7 @@ def show(file: File) -> None:
 @app.command()
 def compare(first: File, second: File) -> None:
     """Print the cosine of two vectors at every layer they share."""
-    from steerkit.vector import SteeringVector
+    from steerkit.vectors.steering_vector import SteeringVector
 
     a, b = SteeringVector.load(first), SteeringVector.load(second)
     typer.echo(f"a  {a!r}\nb  {b!r}\nlayer  cosine")
@@ -66,9 +66,9 @@ def export(
 ) -> None:
     """Write a vector for llama.cpp, repeng or lm-evaluation-harness."""
     from steerkit.errors import SteerkitError, nearest
-    from steerkit.formats.gguf import export_gguf
-    from steerkit.formats.lm_eval import export_lm_eval
-    from steerkit.vector import SteeringVector
+    from steerkit.vectors.formats.gguf import export_gguf
+    from steerkit.vectors.formats.lm_eval import export_lm_eval
+    from steerkit.vectors.steering_vector import SteeringVector
 
     if to not in ("gguf", "lm-eval"):
         raise SteerkitError(f"--to {to}: {nearest(to, ('gguf', 'lm-eval'))}")
@@ -91,7 +91,7 @@ def import_(
     label: Annotated[str | None, typer.Option(help="What it is a direction of; the file's name when left out.")] = None,
 ) -> None:
     """Read a GGUF control vector into a vector file. Strength 1 adds it as it is in the file."""
-    from steerkit.formats.gguf import import_gguf
+    from steerkit.vectors.formats.gguf import import_gguf
 
     vector = import_gguf(file, label=label, model=model)
     vector.save(out)
@@ -107,7 +107,7 @@ def push(
     message: Annotated[str, typer.Option(help="Of the commit.")] = "Upload steering vector",
 ) -> None:
     """Upload a vector with its model card. The token is the one of `hf auth login`, or HF_TOKEN."""
-    from steerkit.vector import SteeringVector
+    from steerkit.vectors.steering_vector import SteeringVector
 
     loaded = SteeringVector.load(vector)
     url = loaded.push_to_hub(repo_id, private=private or None, branch=branch, commit_message=message)

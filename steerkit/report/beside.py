@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from steerkit.metrics import JUDGED, OTHERS, RunMetric
+from steerkit.judging.metrics import JUDGED, OTHERS, RunMetric
 from steerkit.report import judges, vectors, words
 from steerkit.report.finding import Claim, beside
 from steerkit.report.run import Row, Run, select
@@ -13,10 +13,17 @@ from steerkit.report.run import Row, Run, select
 def beside_of(run: Run) -> list[Claim]:
     """All of it, in the order of the page."""
     return [
-        *_score_against_baselines(run), *_unclaimed(run), *_damage(run), *_sources(run), *_cosine(run),
-        *_windows(run), *_layers(run), *vectors.lens_lines(run), *vectors.projection_lines(run),
+        *_score_against_baselines(run),
+        *_unclaimed(run),
+        *_damage(run),
+        *_sources(run),
+        *_cosine(run),
+        *_windows(run),
+        *_layers(run),
+        *vectors.lens_lines(run),
+        *vectors.projection_lines(run),
         *judges.agreement_lines(run),
-    ]  # fmt: skip
+    ]
 
 
 def _score_against_baselines(run: Run) -> list[Claim]:
@@ -55,9 +62,13 @@ def _damage(run: Run) -> list[Claim]:
 
 def _sources(run: Run) -> list[Claim]:
     rows = select(
-        run.comparisons, experiment="transfer", source="base", target="reasoning", vs_source="reasoning",
+        run.comparisons,
+        experiment="transfer",
+        source="base",
+        target="reasoning",
+        vs_source="reasoning",
         strength=run.strength,
-    )  # fmt: skip
+    )
     return [
         beside(run, row, f"{_title(metric)}, base-derived minus reasoning-derived vector")
         for metric in run.shown

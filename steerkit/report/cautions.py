@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from steerkit.intervals import ENOUGH, ENOUGH_APART, ENOUGH_POOLED
 from steerkit.report import words
 from steerkit.report.finding import Claim
 from steerkit.report.run import Row, Run, select
+from steerkit.stats.intervals import ENOUGH, ENOUGH_APART, ENOUGH_POOLED
 
 GUIDE = "docs/statistics.md"
 
@@ -16,13 +16,18 @@ GUIDE = "docs/statistics.md"
 def cautions(run: Run, claims: Sequence[Claim]) -> list[str]:
     """Broken and collapsed texts, too few prompts or texts, or that differ, constant data; what pairing is worth."""
     return [
-        *_broken(run), *_few(claims), *_few_apart(run), *_few_pooled(run), *_degenerate(run), *_collapsed(run),
+        *_broken(run),
+        *_few(claims),
+        *_few_apart(run),
+        *_few_pooled(run),
+        *_degenerate(run),
+        *_collapsed(run),
         *_pairing(run),
-    ]  # fmt: skip
+    ]
 
 
 def _broken(run: Run) -> list[str]:
-    from steerkit.stages.generations import FILE, breaks
+    from steerkit.steps.generations import FILE, breaks
 
     if all(row["mean"] is not None for row in run.results):  # so that large runs don't read all texts for nothing
         return []
@@ -106,9 +111,16 @@ def _pairing(run: Run) -> list[str]:
 def _main(run: Run) -> list[Row]:
     """The fitted vector against unsteered, at the chosen strength: a row a metric."""
     rows = select(
-        run.comparisons, source="base", target="reasoning", method=run.fitter, layer=run.layer, pool="own",
-        strength=run.strength, vs_method="none", vs_target="reasoning",
-    )  # fmt: skip
+        run.comparisons,
+        source="base",
+        target="reasoning",
+        method=run.fitter,
+        layer=run.layer,
+        pool="own",
+        strength=run.strength,
+        vs_method="none",
+        vs_target="reasoning",
+    )
     return [row for metric in run.metrics for row in select(rows, metric=metric.name)[:1]]
 
 

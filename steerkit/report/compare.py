@@ -8,18 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steerkit.errors import readable
-from steerkit.files import atomic
-from steerkit.metrics import RunMetric
+from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
 from steerkit.report.finding import Claim, claims_of, headline
 from steerkit.report.page import data_uri, environment
 from steerkit.report.run import Row, Run, select
 from steerkit.report.tabulate import Table, estimate, tabulated
+from steerkit.store.files import atomic
 
 FIGURES = ("transfer", "baselines", "offsets", "layers", "lens", "projection", "agreement", "texts")
 KEY = (
-    "experiment", "source", "target", "method", "layer", "window_start", "window_end", "pool", "strength", "metric",
-)  # fmt: skip
+    "experiment",
+    "source",
+    "target",
+    "method",
+    "layer",
+    "window_start",
+    "window_end",
+    "pool",
+    "strength",
+    "metric",
+)
 IGNORED = ("made_with", "output_dir", "name", "about")
 
 
@@ -47,15 +56,19 @@ def write_comparison(first: Path, second: Path, out: Path) -> None:
             Side(letter, str(run.folder), run.recipe.get("name", ""), run.recipe.get("about", ""), headline(run, own))
             for letter, run, own in zip("AB", runs, claims, strict=True)
         ]
-        html = environment().get_template("compare.html.j2").render(
-            sides=sides,
-            claims=claim_table(claims),
-            settings=setting_table(runs),
-            conditions=condition_table(runs),
-            level=runs[0].level,
-            same_prompts=_test_prompts(runs[0]) == _test_prompts(runs[1]),
-            figures=list(_figures(runs)),
-        )  # fmt: skip
+        html = (
+            environment()
+            .get_template("compare.html.j2")
+            .render(
+                sides=sides,
+                claims=claim_table(claims),
+                settings=setting_table(runs),
+                conditions=condition_table(runs),
+                level=runs[0].level,
+                same_prompts=_test_prompts(runs[0]) == _test_prompts(runs[1]),
+                figures=list(_figures(runs)),
+            )
+        )
         with atomic(out) as temporary:
             temporary.write_text(html, encoding="utf-8", errors="replace")
 
@@ -111,13 +124,21 @@ def condition_table(runs: Sequence[Run]) -> Table:
             metric = alike[ours["metric"]]
             vector = "none" if ours["source"] == "none" else f"{ours['source']}-derived"
             layer = "" if ours["layer"] is None else f"block {words.short(ours['layer'])}"
-            rows.append((
-                str(ours["experiment"]), words.method(ours["method"], runs[0].fitter), vector,
-                str(ours["target"]), layer, words.window(ours["window_start"], ours["window_end"]),
-                f"{metric.title}, {words.unit(metric)}", words.short(ours["strength"]), estimate(ours, metric),
-                estimate(theirs, metric),
-                f"{words.value(delta, metric, signed=True)} {words.interval(low, high, metric, signed=True)}",
-            ))  # fmt: skip
+            rows.append(
+                (
+                    str(ours["experiment"]),
+                    words.method(ours["method"], runs[0].fitter),
+                    vector,
+                    str(ours["target"]),
+                    layer,
+                    words.window(ours["window_start"], ours["window_end"]),
+                    f"{metric.title}, {words.unit(metric)}",
+                    words.short(ours["strength"]),
+                    estimate(ours, metric),
+                    estimate(theirs, metric),
+                    f"{words.value(delta, metric, signed=True)} {words.interval(low, high, metric, signed=True)}",
+                )
+            )
     headings = ("experiment", "method", "vector", "target", "block", "window", "metric", "strength", "A", "B", "B − A")
     return Table(headings, rows, 7)
 

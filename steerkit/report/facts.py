@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from steerkit.chat_format import in_words
+from steerkit.data.chat_format import in_words
+from steerkit.models.setup import in_words as setup_in_words
 from steerkit.report import words
 from steerkit.report.run import Run
 from steerkit.report.tabulate import Table
-from steerkit.setup import in_words as setup_in_words
 
 NOTES = {
     "annotated_traces": "annotated traces",

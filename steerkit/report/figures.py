@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from steerkit.metrics import OTHERS
+from steerkit.judging.metrics import OTHERS
 from steerkit.report import judges, style, sweeps, textgrid, vectors, words
 from steerkit.report.run import Row, Run, select
 from steerkit.report.style import Look
@@ -93,8 +93,10 @@ def texts(run: Run, shown: Shown) -> None:
         boxed = "" if shown.texts[0].marked is None else f"boxed: counted in {run.score.title}; "
         made.suptitle(
             f"filled: judged {run.label}; {boxed}underlined: tokens {window} before such a sentence",
-            fontsize=9, x=0.01, ha="left",
-        )  # fmt: skip
+            fontsize=9,
+            x=0.01,
+            ha="left",
+        )
         textgrid.fit(made, list(axes), columns)
 
 

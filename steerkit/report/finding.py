@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from steerkit.metrics import JUDGED, RunMetric
+from steerkit.judging.metrics import JUDGED, RunMetric
 from steerkit.report import words
 from steerkit.report.run import Row, Run, select
 
@@ -66,9 +66,15 @@ def claim_of(run: Run, row: Row, text: str, **more: Any) -> Claim:
     """A Claim of a row of comparisons.csv."""
     values: dict[str, Any] = {"holds": row["holds"] is True, **more}
     return Claim(
-        text=text, delta=row["delta"], low=row["ci_low"], high=row["ci_high"], n=int(row["n_prompts"]),
-        degenerate=row["degenerate"] is True, metric=run.metric(row["metric"]), **values,
-    )  # fmt: skip
+        text=text,
+        delta=row["delta"],
+        low=row["ci_low"],
+        high=row["ci_high"],
+        n=int(row["n_prompts"]),
+        degenerate=row["degenerate"] is True,
+        metric=run.metric(row["metric"]),
+        **values,
+    )
 
 
 def beside(run: Run, row: Row, text: str, detail: str = "") -> Claim:
@@ -77,9 +83,13 @@ def beside(run: Run, row: Row, text: str, detail: str = "") -> Claim:
     p, tested = row["p_holm"], sum(not words.missing(other["p"]) for other in family)
     adjusted = "" if words.missing(p) else f"p {words.p_value(p)} after Holm over {tested}"
     return claim_of(
-        run, row, text, kind="beside", clear=not words.missing(p) and p < run.alpha,
+        run,
+        row,
+        text,
+        kind="beside",
+        clear=not words.missing(p) and p < run.alpha,
         detail="; ".join(part for part in (detail, adjusted) if part),
-    )  # fmt: skip
+    )
 
 
 def claims_of(run: Run) -> list[Claim]:
@@ -157,18 +167,31 @@ def _unsteered_has_some(run: Run) -> list[Claim]:
     above = row["ci_low"] is not None and row["ci_low"] > 0 and row["degenerate"] is not True
     return [
         Claim(
-            text=f"The unsteered reasoning model has {_what(run, metric)} above 0", delta=row["mean"],
-            low=row["ci_low"], high=row["ci_high"], n=int(row["n_prompts"]), holds=above,
-            degenerate=row["degenerate"] is True, metric=metric,
+            text=f"The unsteered reasoning model has {_what(run, metric)} above 0",
+            delta=row["mean"],
+            low=row["ci_low"],
+            high=row["ci_high"],
+            n=int(row["n_prompts"]),
+            holds=above,
+            degenerate=row["degenerate"] is True,
+            metric=metric,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _over_unsteered(run: Run, metric: RunMetric, text: str) -> list[Claim]:
     rows = select(
-        run.comparisons, source="base", target="reasoning", method=run.fitter, layer=run.layer, pool="own",
-        strength=run.strength, metric=metric.name, vs_method="none", vs_target="reasoning",
-    )  # fmt: skip
+        run.comparisons,
+        source="base",
+        target="reasoning",
+        method=run.fitter,
+        layer=run.layer,
+        pool="own",
+        strength=run.strength,
+        metric=metric.name,
+        vs_method="none",
+        vs_target="reasoning",
+    )
     return [claim_of(run, rows[0], text)] if rows else []
 
 

@@ -50,9 +50,17 @@ def agreement_table(run: Run) -> Table:
         made.append((words.short(strength), *shares, *rest, sentences, *counts))
     names = (_name(rows, "reference"), _name(rows, "judge"))
     headings = (
-        "strength", "precision, %", "recall, %", "F1, %", "Cohen's κ", "Krippendorff's α", "sentences",
-        f"{run.label} by {names[0]}", f"by {names[1]}", "by both",
-    )  # fmt: skip
+        "strength",
+        "precision, %",
+        "recall, %",
+        "F1, %",
+        "Cohen's κ",
+        "Krippendorff's α",
+        "sentences",
+        f"{run.label} by {names[0]}",
+        f"by {names[1]}",
+        "by both",
+    )
     return Table(headings, made, 1)
 
 

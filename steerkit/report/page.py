@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerkit.errors import UNSAFE
-from steerkit.files import atomic
-from steerkit.metrics import RunMetric
+from steerkit.judging.metrics import RunMetric
 from steerkit.report import facts, judges, tabulate, vectors, words
 from steerkit.report.beside import beside_of
 from steerkit.report.cautions import cautions
 from steerkit.report.finding import claims_of, headline
 from steerkit.report.run import Run
 from steerkit.report.texts import Shown
+from steerkit.store.files import atomic
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -90,9 +90,13 @@ def environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_harmless,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
 
 
 def _harmless(value: object) -> object:
@@ -109,8 +113,10 @@ def _section(run: Run, figure: str) -> Section:
     name = Path(figure).stem
     title, caption = _words(run)[name]
     table = {
-        "lens": vectors.lens_table, "projection": vectors.detection_table, "agreement": judges.agreement_table,
-    }.get(name)  # fmt: skip
+        "lens": vectors.lens_table,
+        "projection": vectors.detection_table,
+        "agreement": judges.agreement_table,
+    }.get(name)
     made = table(run) if table else None if name == "texts" else tabulate.experiment_table(run, name)
     return Section(title, caption, data_uri(run.folder / figure), made)
 

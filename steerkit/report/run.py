@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerkit.bounded_yaml import load
 from steerkit.errors import SteerkitError, readable
-from steerkit.files import digest, read_whole_lines
+from steerkit.judging.metrics import FILE as METRICS
+from steerkit.judging.metrics import JUDGED, RunMetric, read_metrics
 from steerkit.methods import method_names
-from steerkit.metrics import FILE as METRICS
-from steerkit.metrics import JUDGED, RunMetric, read_metrics
+from steerkit.store.bounded_yaml import load
+from steerkit.store.files import digest, read_whole_lines
 
 if TYPE_CHECKING:
     from steerkit.conditions import VectorKey
-    from steerkit.vector import SteeringVector
+    from steerkit.vectors.steering_vector import SteeringVector
 
 Row = dict[str, Any]
 TABLES = {"results.csv": ("n_apart", "degenerate"), "comparisons.csv": ("n_apart", "degenerate", "p", "p_holm")}
@@ -156,7 +156,7 @@ class Run:
 
     def vector(self, source: str) -> SteeringVector | None:
         """That vector; None when its file is not in the folder."""
-        from steerkit.vector import SteeringVector
+        from steerkit.vectors.steering_vector import SteeringVector
 
         path = self.folder / "vectors" / self.vector_key(source).file
         return SteeringVector.load(path) if path.is_file() else None

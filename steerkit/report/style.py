@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from steerkit.files import atomic
 from steerkit.interfaces import Metric
 from steerkit.report.run import Row, Run
 from steerkit.report.words import cut, factor, missing, unit
+from steerkit.store.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,13 +20,29 @@ KINDS = ("png", "svg")
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY = "#000000", "#6b6b6b"
 RC: dict[Any, Any] = {
-    "font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.labelsize": 9,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
-    "axes.axisbelow": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.6, "axes.linewidth": 0.8,
-    "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.frameon": False, "legend.fontsize": 8.5,
-    "lines.linewidth": 1.4, "lines.markersize": 5, "text.parse_math": False, "figure.facecolor": "white",
-    "savefig.dpi": 180, "svg.hashsalt": "steerkit",
-}  # fmt: skip
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "axes.linewidth": 0.8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "text.parse_math": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 180,
+    "svg.hashsalt": "steerkit",
+}
 
 
 @dataclass(frozen=True)
@@ -89,10 +105,16 @@ def series(
     at = [x for x, _ in found]
     face = "white" if look.hollow else look.color
     ax.plot(
-        at, [scale * r["mean"] for _, r in found], color=look.color, marker=look.marker, linestyle=look.line,
-        markerfacecolor=face, label=cut(label), zorder=3,
+        at,
+        [scale * r["mean"] for _, r in found],
+        color=look.color,
+        marker=look.marker,
+        linestyle=look.line,
+        markerfacecolor=face,
+        label=cut(label),
+        zorder=3,
         clip_on=not at,  # markers at 0 are whole; an empty line has no extent to lay out
-    )  # fmt: skip
+    )
     ends = [(x, scale * r["ci_low"], scale * r["ci_high"]) for x, r in found if not missing(r["ci_low"])]
     # Not error bars: an interval is not of the same length on both sides of the mean.
     if ends:

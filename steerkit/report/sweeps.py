@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from steerkit.metrics import RunMetric
+from steerkit.judging.metrics import RunMetric
 from steerkit.report import style, words
 from steerkit.report.run import Row, Run, select
 
@@ -31,19 +31,32 @@ class Sweep:
 
 def offsets(run: Run) -> None:
     """Vectors of other windows on the reasoning model."""
-    draw(run, Sweep(
-        "offsets", lambda r: float(r["window_start"]), float(run.window[0]),
-        lambda r: words.window(r["window_start"], r["window_end"]),
-        "window, tokens from the sentence's first token", f"Window that the vector is fitted to, block {run.layer}",
-    ))  # fmt: skip
+    draw(
+        run,
+        Sweep(
+            "offsets",
+            lambda r: float(r["window_start"]),
+            float(run.window[0]),
+            lambda r: words.window(r["window_start"], r["window_end"]),
+            "window, tokens from the sentence's first token",
+            f"Window that the vector is fitted to, block {run.layer}",
+        ),
+    )
 
 
 def layers(run: Run) -> None:
     """The vector of each block, added at that block's output."""
-    draw(run, Sweep(
-        "layers", lambda r: float(r["layer"]), float(run.layer), lambda r: words.short(r["layer"]),
-        "block whose output is steered (0-based)", f"Block, window {words.window(*run.window)}",
-    ))  # fmt: skip
+    draw(
+        run,
+        Sweep(
+            "layers",
+            lambda r: float(r["layer"]),
+            float(run.layer),
+            lambda r: words.short(r["layer"]),
+            "block whose output is steered (0-based)",
+            f"Block, window {words.window(*run.window)}",
+        ),
+    )
 
 
 def draw(run: Run, sweep: Sweep) -> None:

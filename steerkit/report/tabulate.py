@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steerkit.interfaces import Metric
-from steerkit.metrics import ACCURACY, OTHERS, RunMetric
+from steerkit.judging.metrics import ACCURACY, OTHERS, RunMetric
 from steerkit.report import words
 from steerkit.report.run import Row, Run, select
 
@@ -27,9 +27,11 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
     """An experiment's conditions; those at the chosen strength of the fitted vector are strong."""
     rows = select(run.results, experiment=experiment, split=split)
     names = {
-        "transfer": ("vector", "target"), "baselines": ("method",), "offsets": ("vector", "window"),
+        "transfer": ("vector", "target"),
+        "baselines": ("method",),
+        "offsets": ("vector", "window"),
         "layers": ("vector", "block"),
-    }[experiment]  # fmt: skip
+    }[experiment]
     by_condition: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
         key = tuple(row[c] for c in ("source", "target", "method", "layer", "window_start", "strength"))
@@ -42,10 +44,14 @@ def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
         any_row = next(iter(found.values()))
         if _is_main(run, any_row):
             strong.add(index)
-        made.append((
-            *_names(run, experiment, any_row), words.short(any_row["strength"]),
-            *(estimate(found.get(metric.name), metric) for metric in shown), *_quality(any_row)[: len(quality)],
-        ))  # fmt: skip
+        made.append(
+            (
+                *_names(run, experiment, any_row),
+                words.short(any_row["strength"]),
+                *(estimate(found.get(metric.name), metric) for metric in shown),
+                *_quality(any_row)[: len(quality)],
+            )
+        )
     return Table((*names, "strength", *metrics, *quality), made, len(names), frozenset(strong))
 
 
@@ -57,9 +63,18 @@ def tabulated(run: Run) -> list[RunMetric]:
 def comparison_table(run: Run) -> Table:
     """All paired differences at the chosen strength, each in its metric's unit."""
     headings = (
-        "experiment", "vector", "target", "minus", "metric", "unit", "difference", f"{run.level} interval", "p, Holm",
-        "narrower by pairing, %", "n",
-    )  # fmt: skip
+        "experiment",
+        "vector",
+        "target",
+        "minus",
+        "metric",
+        "unit",
+        "difference",
+        f"{run.level} interval",
+        "p, Holm",
+        "narrower by pairing, %",
+        "n",
+    )
     rows = [_difference(run, row) for row in run.comparisons if row["strength"] == run.strength]
     return Table(headings, rows, 6)
 
@@ -110,9 +125,13 @@ def _names(run: Run, experiment: str, row: Row) -> Sequence[str]:
 
 def _quality(row: Row) -> tuple[str, ...]:
     return (
-        words.number(row["n_nonempty"]), words.number(row["n_collapsed"]), words.number(row["mean_words"], 1),
-        words.number(row["longest_repeat"]), words.number(row["distinct_2"], 2), words.number(row.get("perplexity"), 2),
-    )  # fmt: skip
+        words.number(row["n_nonempty"]),
+        words.number(row["n_collapsed"]),
+        words.number(row["mean_words"], 1),
+        words.number(row["longest_repeat"]),
+        words.number(row["distinct_2"], 2),
+        words.number(row.get("perplexity"), 2),
+    )
 
 
 def _other(row: Row) -> str:

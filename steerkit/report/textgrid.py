@@ -96,9 +96,14 @@ def draw(ax: Axes, lines: Sequence[Sequence[Cell]], columns: int) -> None:
             if piece.marked:
                 ax.add_patch(Rectangle((column, top + 0.1 * HEIGHT), length, 0.8 * HEIGHT, fill=False, lw=0.9))
             ax.text(
-                column, top + HEIGHT / 2, characters, family=FONT, va="center",
-                weight="bold" if piece.marked else "normal", in_layout=False,
-            )  # fmt: skip
+                column,
+                top + HEIGHT / 2,
+                characters,
+                family=FONT,
+                va="center",
+                weight="bold" if piece.marked else "normal",
+                in_layout=False,
+            )
             column += length
 
 

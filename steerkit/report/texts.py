@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
-from steerkit.chats import parse_chat
 from steerkit.conditions import Condition
+from steerkit.data.chats import parse_chat
+from steerkit.data.tokens import split_answer
+from steerkit.data.trace import first_token
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Judge
-from steerkit.quality import collapsed
+from steerkit.judging.quality import collapsed
 from steerkit.report.run import Row, Run, select
-from steerkit.tokens import split_answer
-from steerkit.trace import first_token
 
 MOST = 16  # prompts shown
 UNSTEERED = "unsteered"
@@ -24,7 +24,7 @@ SHADES = 4
 
 Span = tuple[int, int]
 Tokens = tuple[Sequence[int], Sequence[int]]
-"""Where a text's tokens start, and which of them continue a character (see `steerkit.tokens.Decoded`)."""
+"""Where a text's tokens start, and which of them continue a character (see `steerkit.data.tokens.Decoded`)."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,17 @@ def browse(run: Run) -> tuple[list[Shown], str]:
     for prompt in prompts:
         keys = [(prompt["id"], ids) for ids in named if (prompt["id"], ids) in split]
         own = [
-            _text(run, named[key[1]], *split[key], spans[key], marks[key],
-                  (rows[key].get("starts", ()), rows[key].get("continues", ())),
-                  shades.get(f"{key[0]}-0", ()) if named[key[1]] == UNSTEERED else ())
+            _text(
+                run,
+                named[key[1]],
+                *split[key],
+                spans[key],
+                marks[key],
+                (rows[key].get("starts", ()), rows[key].get("continues", ())),
+                shades.get(f"{key[0]}-0", ()) if named[key[1]] == UNSTEERED else (),
+            )
             for key in keys
-        ]  # fmt: skip
+        ]
         if own:
             shown.append(Shown(_messages(prompt["prompt"]), own))
     return shown, note
@@ -114,9 +120,15 @@ def _conditions(run: Run, generations: Sequence[Row]) -> list[tuple[str, str | N
     if vector is not None:
         # By id: a sweep's vector of the same window has the same columns.
         own = Condition(
-            target="reasoning", method=run.fitter, source="base", layer=run.layer, window=run.window,
-            strength=run.strength, added_norm=run.strength * vector.norm(run.layer), vector=run.vector_key("base"),
-        ).id  # fmt: skip
+            target="reasoning",
+            method=run.fitter,
+            source="base",
+            layer=run.layer,
+            window=run.window,
+            strength=run.strength,
+            added_norm=run.strength * vector.norm(run.layer),
+            vector=run.vector_key("base"),
+        ).id
         found.append((f"base-derived vector, strength {run.strength:g}", own if own in ids else None))
     baseline = strongest_baseline(run)
     if baseline:
@@ -134,7 +146,7 @@ def strongest_baseline(run: Run) -> str:
 
 def _judge(run: Run, texts: Sequence[str]) -> tuple[list[list[tuple[int, int, str]] | None], str]:
     """Labelled sentences of each text by the run's own judge, where it can be had here."""
-    from steerkit.arguments import PluginSpec
+    from steerkit.settings import PluginSpec
 
     try:
         judge: Any = PluginSpec(**run.recipe["span_judge"]).build("judges")
@@ -176,22 +188,32 @@ def windows_before(judged: Sequence[Span], tokens: Tokens, window: tuple[int, in
 
 
 def _text(
-    run: Run, name: str, text: str, answer: str, spans: list[tuple[int, int, str]] | None, marks: list[Span] | None,
-    tokens: Tokens, shades: Sequence[tuple[int, int, int]],
-) -> Text:  # fmt: skip
+    run: Run,
+    name: str,
+    text: str,
+    answer: str,
+    spans: list[tuple[int, int, str]] | None,
+    marks: list[Span] | None,
+    tokens: Tokens,
+    shades: Sequence[tuple[int, int, int]],
+) -> Text:
     judged = [(start, end) for start, end, label in spans or () if label == run.label]
     windows = windows_before(judged, tokens, run.window, len(text))
     return Text(
-        name=name, pieces=pieces(text, judged, marks or (), windows, shades), answer=answer,
-        marked=None if marks is None else len(marks), judged=None if spans is None else len(judged),
-        sentences=len(spans or ()), collapsed=collapsed(text),
+        name=name,
+        pieces=pieces(text, judged, marks or (), windows, shades),
+        answer=answer,
+        marked=None if marks is None else len(marks),
+        judged=None if spans is None else len(judged),
+        sentences=len(spans or ()),
+        collapsed=collapsed(text),
         empty=not text.strip(),
-    )  # fmt: skip
+    )
 
 
 def marks_of(run: Run, texts: Sequence[str]) -> list[list[Span] | None]:
     """What the run's score judge counts in each text; None where it has no such places, or can't be had here."""
-    from steerkit.arguments import PluginSpec
+    from steerkit.settings import PluginSpec
 
     try:
         judge: Judge = PluginSpec(**run.recipe["score_judge"]).build("judges")
@@ -201,9 +223,12 @@ def marks_of(run: Run, texts: Sequence[str]) -> list[list[Span] | None]:
 
 
 def pieces(
-    text: str, judged: Sequence[Span], marked: Sequence[Span], windows: Sequence[Span] = (),
+    text: str,
+    judged: Sequence[Span],
+    marked: Sequence[Span],
+    windows: Sequence[Span] = (),
     shades: Sequence[tuple[int, int, int]] = (),
-) -> list[Piece]:  # fmt: skip
+) -> list[Piece]:
     """Cut a text wherever a mark begins or ends."""
     marks = [*judged, *marked, *windows, *((start, end) for start, end, _ in shades)]
     cuts = sorted({0, len(text), *(place for span in marks for place in span)})

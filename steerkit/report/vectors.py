@@ -30,9 +30,14 @@ def draw_lens(run: Run) -> None:
         left, right = made.subplots(1, 2, width_ratios=(3, 2))
         own = select(rows, source="base", unembedding="base")
         left.fill_between(
-            [r["layer"] for r in own], [r["random_low"] for r in own], [r["random_high"] for r in own],
-            color=style.GREY, alpha=0.15, lw=0, label="95 % of random directions (base unembedding)",
-        )  # fmt: skip
+            [r["layer"] for r in own],
+            [r["random_low"] for r in own],
+            [r["random_high"] for r in own],
+            color=style.GREY,
+            alpha=0.15,
+            lw=0,
+            label="95 % of random directions (base unembedding)",
+        )
         left.axhline(0, color=style.GREY, lw=0.8)
         for (source, unembedding), look in LOOKS.items():
             found = select(rows, source=source, unembedding=unembedding)
@@ -53,9 +58,14 @@ def draw_lens(run: Run) -> None:
 def _line(ax: Axes, rows: Sequence[Row], column: str, look: Look, label: str) -> None:
     face = "white" if look.hollow else look.color
     ax.plot(
-        [r["layer"] for r in rows], [r[column] for r in rows], color=look.color, marker=look.marker,
-        linestyle=look.line, markerfacecolor=face, label=label,
-    )  # fmt: skip
+        [r["layer"] for r in rows],
+        [r[column] for r in rows],
+        color=look.color,
+        marker=look.marker,
+        linestyle=look.line,
+        markerfacecolor=face,
+        label=label,
+    )
 
 
 def lens_table(run: Run) -> Table:
@@ -64,12 +74,15 @@ def lens_table(run: Run) -> Table:
     tokens = {_place(row): row["tokens"] for row in run.jsonl("lens.tokens.jsonl")}
     made = [
         (
-            f"{row['source']}-derived", str(row["unembedding"]), words.short(row["layer"]),
-            " ".join(repr(token) for token, _ in tokens.get(_place(row), ())), words.signed(row["score"]),
+            f"{row['source']}-derived",
+            str(row["unembedding"]),
+            words.short(row["layer"]),
+            " ".join(repr(token) for token, _ in tokens.get(_place(row), ())),
+            words.signed(row["score"]),
             f"{words.signed(row['random_low'])} to {words.signed(row['random_high'])}",
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     strong = frozenset(i for i, row in enumerate(rows) if row["layer"] == run.layer)
     return Table(("vector", "unembedding", "block", "top tokens", "s(v)", "95 % of random"), made, 4, strong)
 
@@ -116,8 +129,14 @@ def draw_projection(run: Run) -> None:
         ax.axhline(0.5, color=style.GREY, lw=1, ls=(0, (4, 2)))
         ax.set_xticks(at, [words.short(r["within"]) for r in known])
         if not known:
-            ax.text(0.5, 0.5, "no value: no token is followed by such a sentence, or every text is empty",
-                    transform=ax.transAxes, ha="center", color=style.GREY)  # fmt: skip
+            ax.text(
+                0.5,
+                0.5,
+                "no value: no token is followed by such a sentence, or every text is empty",
+                transform=ax.transAxes,
+                ha="center",
+                color=style.GREY,
+            )
         ax.set_ylim(min([0.3, *(low for _, low, _ in ends)]), max([0.8, *(high for _, _, high in ends)]))
         ax.set_xlabel("n: a sentence with the label begins within n tokens")
         ax.set_ylabel("AUROC")
@@ -130,12 +149,15 @@ def detection_table(run: Run) -> Table:
     """AUROC by tokens ahead."""
     made = [
         (
-            words.short(row["within"]), words.number(row["auroc"], 3),
-            f"[{words.number(row['ci_low'], 3)}, {words.number(row['ci_high'], 3)}]", words.number(row["n_hits"]),
-            words.number(row["n_tokens"]), words.number(row["n_traces"]),
+            words.short(row["within"]),
+            words.number(row["auroc"], 3),
+            f"[{words.number(row['ci_low'], 3)}, {words.number(row['ci_high'], 3)}]",
+            words.number(row["n_hits"]),
+            words.number(row["n_tokens"]),
+            words.number(row["n_traces"]),
         )
         for row in run.csv("detection.csv")
-    ]  # fmt: skip
+    ]
     return Table(("within n tokens", "AUROC", f"{run.level} interval", "tokens before it", "tokens", "texts"), made, 0)
 
 

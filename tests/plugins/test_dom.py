@@ -6,8 +6,8 @@ import pytest
 import torch
 from steerkit_plugins.fitters.dom import DifferenceOfMeans
 
+from steerkit.data.statistics import WindowStatistics, groups_of
 from steerkit.errors import SteerkitError
-from steerkit.statistics import WindowStatistics, groups_of
 
 LABELS = ("b",)
 GROUPS = groups_of(LABELS)
@@ -18,9 +18,17 @@ def statistics(sums: dict[str, tuple[float, float]], counts: dict[str, tuple[int
     table = torch.tensor([[sums.get(g, (0, 0))[w] for g in GROUPS] for w in (0, 1)], dtype=torch.float64)
     number = torch.tensor([[counts.get(g, (0, 0))[w] for g in GROUPS] for w in (0, 1)], dtype=torch.float64)
     return WindowStatistics(
-        range=(-1, -1), window=(-1, -1), layers=(3,), labels=LABELS, sums=table[:, :, None, None, None], counts=number,
-        dropped={}, tokens=torch.tensor([[9.0]], dtype=torch.float64), norms=torch.ones(1), traces=3,
-    )  # fmt: skip
+        range=(-1, -1),
+        window=(-1, -1),
+        layers=(3,),
+        labels=LABELS,
+        sums=table[:, :, None, None, None],
+        counts=number,
+        dropped={},
+        tokens=torch.tensor([[9.0]], dtype=torch.float64),
+        norms=torch.ones(1),
+        traces=3,
+    )
 
 
 # Trace 1: b at 1, other at 2 and 6. Trace 2: b at 5. Trace 3: other at 8.

@@ -139,9 +139,11 @@ def test_keyword_sentences() -> None:
     text = "So it is 4. Wait, no. The waiter left. Hmm!"
     found = KeywordJudge().annotate([text, ""])
     assert [(text[a:b], label) for a, b, label in found[0]] == [
-        ("So it is 4.", "other"), ("Wait, no.", "backtracking"),
-        ("The waiter left.", "other"), ("Hmm!", "backtracking"),
-    ]  # fmt: skip
+        ("So it is 4.", "other"),
+        ("Wait, no.", "backtracking"),
+        ("The waiter left.", "other"),
+        ("Hmm!", "backtracking"),
+    ]
     assert found[1] == []
     assert [label for *_, label in KeywordJudge(substring=True, label="kw").annotate([text])[0]][2] == "kw"
     with pytest.raises(ValidationError, match="at least 1 item"):
@@ -157,9 +159,11 @@ def test_rules_take_the_first_label_that_fits() -> None:
     text = "So wait. Wait, so it is. It is actually so. Nothing here."
     labels = [(text[a:b], label) for a, b, label in RULES.annotate([text])[0]]
     assert labels == [
-        ("So wait.", "deduction"), ("Wait, so it is.", "backtracking"), ("It is actually so.", "backtracking"),
+        ("So wait.", "deduction"),
+        ("Wait, so it is.", "backtracking"),
+        ("It is actually so.", "backtracking"),
         ("Nothing here.", "other"),
-    ]  # fmt: skip
+    ]
     assert RULES.labels() == ("backtracking", "deduction", "x")
 
 

@@ -13,7 +13,7 @@ from steerkit_plugins.judges.keyword_rate import KeywordRate, keyword_rate
 from steerkit_plugins.judges.keywords import Keywords
 
 from steerkit.errors import InputError, SteerkitError
-from steerkit.recipe import load_recipe
+from steerkit.recipe.load import load_recipe
 
 
 def matches(text: str, *keywords: str, substring: bool = False) -> list[str]:

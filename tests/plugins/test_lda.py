@@ -10,7 +10,7 @@ from steerkit_plugins.fitters.dom import DifferenceOfMeans
 from steerkit_plugins.fitters.lda import DiagonalLDA
 from tiny import LABELS
 
-from steerkit.extraction import extract
+from steerkit.extraction.extract import extract
 
 WINDOW = (-6, -2)
 

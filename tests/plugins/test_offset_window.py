@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 
-from steerkit.trace import Span, Trace
+from steerkit.data.trace import Span, Trace
 
 TRACE = Trace(id="t", prompt_id="t", prompt="", text="", prompt_ids=tuple(range(5)), ids=tuple(range(15)))  # 20 tokens
 

@@ -11,9 +11,9 @@ from steerkit_plugins.pocket.source import PocketPrompts
 from steerkit_plugins.prompts.dataset import DatasetPrompts
 from steerkit_plugins.prompts.jsonl import JsonlPrompts
 
-from steerkit.chats import to_json
+from steerkit.data.chats import to_json
+from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, SteerkitError
-from steerkit.trace import Prompt
 
 COUNTS = {"extract": 2, "choose": 1, "test": 1}
 ROWS = [{"id": f"q{i}", "prompt": f"question {i}?", "answer": str(i), "level": "easy"} for i in range(6)]

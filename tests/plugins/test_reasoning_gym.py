@@ -14,9 +14,9 @@ from steerkit_plugins.prompts.final_answer import final_answer
 from steerkit_plugins.prompts.reasoning_gym import CATEGORIES, ReasoningGymPrompts
 
 from steerkit import load_recipe
+from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, SteerkitError
 from steerkit.sources import check_splits
-from steerkit.trace import Prompt
 
 pytest.importorskip("reasoning_gym", reason="generated prompts need: pip install reasoning-gym")
 
@@ -115,9 +115,7 @@ def test_without_the_package_the_command_is_named() -> None:
         "try: get('prompts', 'reasoning-gym')().read({'test': 1}, 0)\nexcept SteerkitError as e: print(e)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == (
-        "the prompt source reasoning-gym needs a package: pip install 'reasoning-gym>=0.1.24'\n"
-    )  # fmt: skip
+    assert done.stdout == ("the prompt source reasoning-gym needs a package: pip install 'reasoning-gym>=0.1.24'\n")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import torch
 from tiny import tiny
 
 from steerkit import registry
-from steerkit.noise import key_of
-from steerkit.steering import Edit, Steering
+from steerkit.interventions.steering import Edit, Steering
+from steerkit.stats.noise import key_of
 
 NAMES = ("residual-add", "overall-mean", "gaussian-noise", "self-amplify")
 IDS = torch.tensor([[5, 9, 12, 33, 7, 21], [8, 9, 10, 11, 12, 13]])
@@ -46,9 +46,7 @@ def test_equal_norms_are_added(name: str, strength: float, direction: torch.Tens
 
 @pytest.mark.parametrize("name", ["residual-add", "overall-mean"])
 def test_directions_are_added_as_they_are(name: str, direction: torch.Tensor) -> None:
-    torch.testing.assert_close(
-        added(name, direction), (4.0 * direction).expand(2, 6, 16), rtol=1e-4, atol=1e-4
-    )  # fmt: skip
+    torch.testing.assert_close(added(name, direction), (4.0 * direction).expand(2, 6, 16), rtol=1e-4, atol=1e-4)
     assert registry.get("steerers", name).direction == {"residual-add": "vector", "overall-mean": "mean"}[name]
 
 

@@ -24,11 +24,20 @@ RESULTS = Path(__file__).parent / "results_bounds.json"
 PAGE = ROOT / "docs/supply.md"
 MARK = "<!-- tests/trials/bounds.py writes what follows -->\n"
 SMOKE = (
-    "test_imports.py", "test_recipe.py", "test_vector.py", "test_steering.py", "test_peft.py", "test_sources.py",
-    "test_tokens.py", "test_quality.py", "test_dispatch.py", "test_intervals.py",
-    "test_judge_llm.py::test_spans_are_exact", "test_report.py::test_writes_all_its_files_and_the_same_ones_again",
+    "test_imports.py",
+    "test_recipe.py",
+    "test_vector.py",
+    "test_steering.py",
+    "test_peft.py",
+    "test_sources.py",
+    "test_tokens.py",
+    "test_quality.py",
+    "test_dispatch.py",
+    "test_intervals.py",
+    "test_judge_llm.py::test_spans_are_exact",
+    "test_report.py::test_writes_all_its_files_and_the_same_ones_again",
     "test_cli.py::test_every_command_argument_and_option_has_help",
-)  # fmt: skip
+)
 QUIET = ("-p", "no:cacheprovider", "-W", "default", "-k", "not trial")
 """Warnings of old libraries about each other are theirs; simulations tell nothing of versions."""
 
@@ -52,9 +61,19 @@ def attempt(which: str, torch: str, python: str, folder: Path) -> dict[str, Any]
     override = folder / "override.txt"
     override.write_text(f"torch=={torch}\n" if torch else "", encoding="utf-8")
     run(
-        *UV, "pip", "install", "--quiet", "--python", home / "bin/python", "--resolution", RESOLUTION[which],
-        "--override", override, ".", "pytest>=8.4",
-    )  # fmt: skip
+        *UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        home / "bin/python",
+        "--resolution",
+        RESOLUTION[which],
+        "--override",
+        override,
+        ".",
+        "pytest>=8.4",
+    )
     tests = [f"tests/{name}" for name in SMOKE]
     done = run(home / "bin/python", "-P", "-m", "pytest", "-q", *QUIET, *tests, check=False)
     listed = json.loads(run(*UV, "pip", "list", "--python", home / "bin/python", "--format", "json").stdout)
@@ -65,11 +84,14 @@ def attempt(which: str, torch: str, python: str, folder: Path) -> dict[str, Any]
         sys.exit(done.stderr[-4000:])
     print(done.stdout[-3000:])
     return {
-        "what": which, "tried": {name: versions[name] for name in names}, "torch_replaced": bool(torch),
+        "what": which,
+        "tried": {name: versions[name] for name in names},
+        "torch_replaced": bool(torch),
         "python": run(home / "bin/python", "-c", "import platform; print(platform.python_version())").stdout.strip(),
-        "tests": done.stdout.strip().splitlines()[-1].strip("= "), "lost": done.returncode,
+        "tests": done.stdout.strip().splitlines()[-1].strip("= "),
+        "lost": done.returncode,
         "seconds": round(time.monotonic() - begun),
-    }  # fmt: skip
+    }
 
 
 def show(rows: list[dict[str, Any]]) -> str:

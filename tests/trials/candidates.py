@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from steerkit.intervals import mean_bounds
+from steerkit.stats.intervals import mean_bounds
 
 Bounds = tuple[np.ndarray, np.ndarray]
 TAIL = 0.025

@@ -42,13 +42,22 @@ def cells(population: Population, prompts: int, runs: int, resamples: int, seed:
     for name, (low, high) in together.items():
         above, below = low > population.mean, high < population.mean
         share = 1 - float(np.mean(above | below))
-        rows.append({
-            "what": population.name, "named": population.named, "n": prompts, "method": name, "tried": len(low),
-            "coverage": round(share, 5), "error": round(float(np.sqrt(share * (1 - share) / len(low))), 5),
-            "too_low": round(float(below.mean()), 5), "too_high": round(float(above.mean()), 5),
-            "width": round(float(np.mean(high - low)), 8),
-            "width_by_t": round(float(np.mean(high - low)) / reference, 3), "seconds": round(seconds, 2),
-        })  # fmt: skip
+        rows.append(
+            {
+                "what": population.name,
+                "named": population.named,
+                "n": prompts,
+                "method": name,
+                "tried": len(low),
+                "coverage": round(share, 5),
+                "error": round(float(np.sqrt(share * (1 - share) / len(low))), 5),
+                "too_low": round(float(below.mean()), 5),
+                "too_high": round(float(above.mean()), 5),
+                "width": round(float(np.mean(high - low)), 8),
+                "width_by_t": round(float(np.mean(high - low)) / reference, 3),
+                "seconds": round(seconds, 2),
+            }
+        )
     return rows
 
 

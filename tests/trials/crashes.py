@@ -72,9 +72,13 @@ class Failures(list[str]):
 
 
 def crash(
-    options: argparse.Namespace, kinds: list[str], folder: Path, disk: Path, seconds: dict[str, float],
+    options: argparse.Namespace,
+    kinds: list[str],
+    folder: Path,
+    disk: Path,
+    seconds: dict[str, float],
     failures: list[str],
-) -> list[Record]:  # fmt: skip
+) -> list[Record]:
     """Hit runs until there are `points`; a record a kind and stage."""
     chance = random.Random(options.seed)
     operations = count_operations(folder / "counted") if "kill-operation" in kinds else 0

@@ -18,8 +18,12 @@ from records import Record
 from same import differences
 
 Failures = list[str]
-GROWING = {"traces": "parts/traces.*.partial", "choose": "parts/choose.*.partial", "test": "parts/test.*.partial",
-           "perplexity": "likelihoods.jsonl"}  # fmt: skip
+GROWING = {
+    "traces": "parts/traces.*.partial",
+    "choose": "parts/choose.*.partial",
+    "test": "parts/test.*.partial",
+    "perplexity": "likelihoods.jsonl",
+}
 
 
 def flips(whole: Path, folder: Path, chance: random.Random, few: bool, failures: Failures) -> list[Record]:

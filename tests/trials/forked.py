@@ -15,16 +15,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SETTINGS = (
-    "prompts.extract=6", "prompts.choose=1", "prompts.test=2", "max_new_tokens=16", "per_device_batch_size=3",
-    "save_rows=3", "resamples=100", "threads=1", "batch_tokens=120", "fitter.label=initializing",
-    "extractor.windows=[[-4, -1]]", "extractor.sweep=null", "fitter.window=[-4, -1]", "strengths=[30]",
-    "baselines=[]", "baseline_labels=[]", "offsets=null", "layers=null", "lens={}", "projection={}",
-    "perplexity=true", "agreement={name: keyword, keywords: [first], label: initializing}",
-)  # fmt: skip
+    "prompts.extract=6",
+    "prompts.choose=1",
+    "prompts.test=2",
+    "max_new_tokens=16",
+    "per_device_batch_size=3",
+    "save_rows=3",
+    "resamples=100",
+    "threads=1",
+    "batch_tokens=120",
+    "fitter.label=initializing",
+    "extractor.windows=[[-4, -1]]",
+    "extractor.sweep=null",
+    "fitter.window=[-4, -1]",
+    "strengths=[30]",
+    "baselines=[]",
+    "baseline_labels=[]",
+    "offsets=null",
+    "layers=null",
+    "lens={}",
+    "projection={}",
+    "perplexity=true",
+    "agreement={name: keyword, keywords: [first], label: initializing}",
+)
 STAGES = (
-    "start", "prompts", "traces", "spans", "extract base", "extract reasoning", "vectors", "lens", "choose", "test",
-    "projection", "perplexity", "agreement", "results", "report",
-)  # fmt: skip
+    "start",
+    "prompts",
+    "traces",
+    "spans",
+    "extract base",
+    "extract reasoning",
+    "vectors",
+    "lens",
+    "choose",
+    "test",
+    "projection",
+    "perplexity",
+    "agreement",
+    "results",
+    "report",
+)
 HUNG = 600.0  # seconds after which a run counts as hung
 
 

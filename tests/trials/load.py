@@ -65,16 +65,26 @@ def rows(count: int, folder: Path) -> tuple[list[Record], list[str]]:
     """A whole run with about `count` steered rows; what was seen, and what is wrong with it."""
     from tiny import build
 
-    from steerkit.arguments import SteeringArguments
-    from steerkit.trainer import SteeringTrainer
+    from steerkit.run import SteeringTrainer
+    from steerkit.settings import SteeringArguments
 
     strengths = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     args = SteeringArguments(
-        output_dir=str(folder), max_new_tokens=12, temperature=1.0, per_device_batch_size=64, save_rows=CHUNK,
-        threads=1, span_judge="keyword", score_judge="keyword",
-        extractor={"name": "offset-window", "windows": [[-2, -1]]}, fitter={"name": "dom", "window": [-2, -1]},
-        steerer="residual-add", layer=1, strengths=strengths, resamples=100,
-    )  # fmt: skip
+        output_dir=str(folder),
+        max_new_tokens=12,
+        temperature=1.0,
+        per_device_batch_size=64,
+        save_rows=CHUNK,
+        threads=1,
+        span_judge="keyword",
+        score_judge="keyword",
+        extractor={"name": "offset-window", "windows": [[-2, -1]]},
+        fitter={"name": "dom", "window": [-2, -1]},
+        steerer="residual-add",
+        layer=1,
+        strengths=strengths,
+        resamples=100,
+    )
     texts = 1 + len(strengths) * 4  # of a prompt, about: both models, both sources
     prompts = {"extract": 64, "choose": 2, "test": max(count // texts, 10)}
     words = random.Random(0)

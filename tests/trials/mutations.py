@@ -11,22 +11,61 @@ import yaml
 from hypothesis import strategies as st
 
 WORDS = (
-    "../../x", "/etc/passwd", "a\0b", "\ud800", "\u202e", "\x1b[2J", "<script>", "1e999", "-1", "²", "9" * 5000, "",
-    "!!python/object/apply:os.system [id]", "name", "null", "x" * 3000, "\u2028", "human:../x", "[" * 2000, "{}",
-)  # fmt: skip
+    "../../x",
+    "/etc/passwd",
+    "a\0b",
+    "\ud800",
+    "\u202e",
+    "\x1b[2J",
+    "<script>",
+    "1e999",
+    "-1",
+    "²",
+    "9" * 5000,
+    "",
+    "!!python/object/apply:os.system [id]",
+    "name",
+    "null",
+    "x" * 3000,
+    "\u2028",
+    "human:../x",
+    "[" * 2000,
+    "{}",
+)
 TOKENS = [
-    *(word.encode("utf-8", "surrogatepass") for word in WORDS), b"\xff\xfe", b"&a [*a]", b"*a", b"<<: ", b"- ", b": ",
-    b"!!binary ", b"!!set {a}", b"\r", b"\t", b"\n", b'"', b"'", b"\\ud800", b"[[[[", b"}}", b"\0" * 64,
-]  # fmt: skip
+    *(word.encode("utf-8", "surrogatepass") for word in WORDS),
+    b"\xff\xfe",
+    b"&a [*a]",
+    b"*a",
+    b"<<: ",
+    b"- ",
+    b": ",
+    b"!!binary ",
+    b"!!set {a}",
+    b"\r",
+    b"\t",
+    b"\n",
+    b'"',
+    b"'",
+    b"\\ud800",
+    b"[[[[",
+    b"}}",
+    b"\0" * 64,
+]
 SIZES = [
     struct.pack(code, value)
     for code in ("<I", "<Q")
     for value in (0, 1, 2, 8, 9, 0x7FFFFFFF, 0xFFFFFFFF, *((2**31 + 1, 2**40, 2**63, 2**64 - 1) if "Q" in code else ()))
 ]
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.sampled_from([2**31, -(2**63), 10**30, 10**400]), st.floats(),
-    st.sampled_from(WORDS), st.text(max_size=12),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, -(2**63), 10**30, 10**400]),
+    st.floats(),
+    st.sampled_from(WORDS),
+    st.text(max_size=12),
+)
 values = st.recursive(
     scalars,
     lambda inner: (

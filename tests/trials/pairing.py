@@ -20,17 +20,23 @@ from typing import Any
 import numpy as np
 import yaml
 
-from steerkit.arguments import PluginSpec
-from steerkit.files import read_whole_lines
+from steerkit.data.tokens import split_answer
 from steerkit.interfaces import label_shares
-from steerkit.judging import annotate, metrics_of, score
-from steerkit.tokens import split_answer
+from steerkit.judging.ask import annotate, metrics_of, score
+from steerkit.settings import PluginSpec
+from steerkit.store.files import read_whole_lines
 
 RESULTS = Path(__file__).parent / "results_pairing.json"
 SETTINGS = (
-    "samples=4", "strengths=[30, 45, 60]", "prompts.choose=4", "baselines=[]", "baseline_labels=[]", "offsets=null",
-    "layers=null", "extractor.sweep=null",
-)  # fmt: skip
+    "samples=4",
+    "strengths=[30, 45, 60]",
+    "prompts.choose=4",
+    "baselines=[]",
+    "baseline_labels=[]",
+    "offsets=null",
+    "layers=null",
+    "extractor.sweep=null",
+)
 METRICS = ("b", "judged sentences")
 
 
@@ -100,10 +106,14 @@ def measure(folder: Path, resamples: int) -> list[dict[str, Any]]:
             prompts, numbers = narrower(steered, unsteered)
             found = np.column_stack([(prompts, numbers, numbers - prompts), *resampled(steered, unsteered, resamples)])
             names = ("same_prompts", "same_random_numbers", "random_numbers_alone")
-            rows.append({
-                "what": f"{metric}, strength {strength:g} minus unsteered", "prompts": unsteered.shape[0],
-                "samples": unsteered.shape[1], **dict(zip(names, found.round(4).tolist(), strict=True)),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "what": f"{metric}, strength {strength:g} minus unsteered",
+                    "prompts": unsteered.shape[0],
+                    "samples": unsteered.shape[1],
+                    **dict(zip(names, found.round(4).tolist(), strict=True)),
+                }
+            )
     return rows
 
 

@@ -1,8 +1,8 @@
 """How often 95 % intervals of pooled figures hold the truth: `python tests/trials/pooled.py [--runs 4000] [--show]`.
 
-Precision and kappa of two judges (`steerkit.intervals.cluster_intervals`) and the AUROC of token scores
-(`steerkit.detection.auroc`), over traces that differ. Writes tests/trials/results_pooled.json and prints the table
-of docs/statistics.md (`--show`: of the file as it is).
+Precision and kappa of two judges (`steerkit.stats.intervals.cluster_intervals`) and the AUROC of token scores
+(`steerkit.stats.detection.auroc`), over traces that differ. Writes tests/trials/results_pooled.json and prints the
+table of docs/statistics.md (`--show`: of the file as it is).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from steerkit.agreement import pair_figures
-from steerkit.detection import auroc
-from steerkit.intervals import cluster_intervals
+from steerkit.stats.agreement import pair_figures
+from steerkit.stats.detection import auroc
+from steerkit.stats.intervals import cluster_intervals
 
 RESULTS = Path(__file__).parent / "results_pooled.json"
 TRACES = (10, 32, 100)
@@ -42,9 +42,12 @@ def judged(figure: int) -> tuple[float, Callable[[np.random.Generator, int], Bou
 
     def interval(rng: np.random.Generator, traces: int) -> Bounds:
         _, low, high = cluster_intervals(
-            confusions(rng, traces), lambda sums: pair_figures(sums)[:, figure : figure + 1], confidence=0.95,
-            resamples=RESAMPLES, seed=int(rng.integers(2**31)),
-        )  # fmt: skip
+            confusions(rng, traces),
+            lambda sums: pair_figures(sums)[:, figure : figure + 1],
+            confidence=0.95,
+            resamples=RESAMPLES,
+            seed=int(rng.integers(2**31)),
+        )
         return float(low[0]), float(high[0])
 
     return float(pair_figures(total[None])[0, figure]), interval
@@ -92,10 +95,14 @@ def measure(
     bounds = np.array([interval(rng, n) for _ in range(runs)])
     share = float(np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])))
     return {
-        "what": what, "n": n, "tried": runs, "coverage": share, "error": round((share * (1 - share) / runs) ** 0.5, 4),
+        "what": what,
+        "n": n,
+        "tried": runs,
+        "coverage": share,
+        "error": round((share * (1 - share) / runs) ** 0.5, 4),
         "width": round(float(np.nanmean(bounds[:, 1] - bounds[:, 0])), 4),
         "seconds": round(time.process_time() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

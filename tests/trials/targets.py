@@ -40,25 +40,25 @@ class Target:
 
 
 def recipe(path: Path) -> None:
-    from steerkit.recipe import load_recipe, resolved_yaml
+    from steerkit.recipe.load import load_recipe, resolved_yaml
 
     resolved_yaml(load_recipe(str(path)), documented=True)
 
 
 def override(path: Path) -> None:
-    from steerkit.recipe import load_recipe
+    from steerkit.recipe.load import load_recipe
 
     load_recipe("backtracking", [path.read_bytes().decode("utf-8", "surrogateescape")])
 
 
 def preset(path: Path) -> None:
-    from steerkit.recipe import load_recipe
+    from steerkit.recipe.load import load_recipe
 
     load_recipe("backtracking", presets=[str(path)])
 
 
 def taxonomy(path: Path) -> None:
-    from steerkit.taxonomy import load_taxonomy
+    from steerkit.judging.taxonomy import load_taxonomy
 
     load_taxonomy(str(path))
 
@@ -82,8 +82,8 @@ def json_table(path: Path) -> None:
 
 
 def _prompts_of(read: Callable[[Any], Any]) -> None:
+    from steerkit.data.rows import prompts_of
     from steerkit.errors import InputError, Problem
-    from steerkit.rows import prompts_of
 
     problems: list[Problem] = []
     prompts_of(read(problems), problems)
@@ -92,8 +92,8 @@ def _prompts_of(read: Callable[[Any], Any]) -> None:
 
 
 def traces(path: Path) -> None:
-    from steerkit.importing import read_traces
-    from steerkit.trace import Prompt, Trace, write_rows
+    from steerkit.data.importing import read_traces
+    from steerkit.data.trace import Prompt, Trace, write_rows
 
     def encode(prompt: Prompt, text: str) -> Trace:
         return Trace(id=prompt.id, prompt_id=prompt.id, prompt=prompt.prompt, text=text)
@@ -105,8 +105,8 @@ def traces(path: Path) -> None:
 
 
 def spans(path: Path) -> None:
-    from steerkit.importing import read_spans
-    from steerkit.trace import write_rows
+    from steerkit.data.importing import read_spans
+    from steerkit.data.trace import write_rows
 
     found = read_spans(path, [_trace()], ["backtracking", "deduction"])
     write_rows(path.with_suffix(".copy"), found.spans)
@@ -130,8 +130,8 @@ def answer(path: Path) -> None:
     from steerkit_plugins.llm.completion import read_answer
     from steerkit_plugins.prompts.llm import prompts_of
 
-    from steerkit.annotation import align, parse_tagged
-    from steerkit.drafts import after_draft
+    from steerkit.data.annotation import align, parse_tagged
+    from steerkit.data.drafts import after_draft
 
     text = path.read_bytes().decode("utf-8", "replace")
     prompts_of(after_draft(text) or "")
@@ -152,8 +152,8 @@ def answers(path: Path) -> None:
 
 
 def state(path: Path) -> None:
-    from steerkit.files import write_sealed
-    from steerkit.folder import STATE, RunFolder
+    from steerkit.store.files import write_sealed
+    from steerkit.store.folder import STATE, RunFolder
 
     file = path.parent / STATE
     file.write_bytes(path.read_bytes())
@@ -171,14 +171,14 @@ def run_recipe(path: Path) -> None:
 
 
 def vector(path: Path) -> None:
-    from steerkit.card import card_of
-    from steerkit.vector import SteeringVector
+    from steerkit.vectors.card import card_of
+    from steerkit.vectors.steering_vector import SteeringVector
 
     card_of(SteeringVector.load(path))
 
 
 def statistics(path: Path) -> None:
-    from steerkit.statistics import ActivationStatistics
+    from steerkit.data.statistics import ActivationStatistics
 
     found = ActivationStatistics.load(path)
     for window in found.windows.values():
@@ -188,13 +188,13 @@ def statistics(path: Path) -> None:
 
 
 def gguf(path: Path) -> None:
-    from steerkit.formats.gguf import import_gguf
+    from steerkit.vectors.formats.gguf import import_gguf
 
     import_gguf(path)
 
 
 def _trace() -> Any:
-    from steerkit.trace import Trace
+    from steerkit.data.trace import Trace
 
     return Trace(id="t0", prompt_id="t0", prompt="2 + 2?", text=TEXT)
 
@@ -205,25 +205,43 @@ def _lines(*rows: Any) -> bytes:
 
 SPAN = {"trace_id": "t0", "label": "backtracking", "judge": "human:ada", "start": 9, "end": 25, "first": -1, "last": -1}
 OWN = {
-    "id": "t0", "prompt_id": "t0", "prompt": "2 + 2?", "text": TEXT, "answer_text": "4", "prompt_ids": [1, 2],
-    "ids": [3, 4], "starts": [0, 5], "finished": True,
-}  # fmt: skip
+    "id": "t0",
+    "prompt_id": "t0",
+    "prompt": "2 + 2?",
+    "text": TEXT,
+    "answer_text": "4",
+    "prompt_ids": [1, 2],
+    "ids": [3, 4],
+    "starts": [0, 5],
+    "finished": True,
+}
 KEPT = {
-    "content": "yes", "refusal": "", "finish": "stop", "model": "m", "system_fingerprint": "", "input_tokens": 1,
+    "content": "yes",
+    "refusal": "",
+    "finish": "stop",
+    "model": "m",
+    "system_fingerprint": "",
+    "input_tokens": 1,
     "output_tokens": None,
-}  # fmt: skip
+}
 TAGGED = '["deduction"] It is 4. ["end-section"] ["backtracking"] Wait, is that 4? ["end-section"]'
 
 
 def _recipes() -> list[bytes]:
-    from steerkit.recipe import shipped
+    from steerkit.recipe.load import shipped
 
     own = b"extends: backtracking\nname: mine\nstrengths: [1, 2]\nfitter: {name: dom, window: [-13, -8]}\n"
     more = (
-        b"plugins: [./x.py]\n", b"output_dir: ../x\n", b"about: &a [*a]\n", b"about: !!python/name:os.system\n",
-        b"score_judge: {name: llm, base_url: 'http://x.example/v1'}\n", b"offsets: {starts: [0], width: 3}\n",
-        b"id_map: {1: 2}\n", b"baselines: [{name: overall-mean}]\n", b"trust_remote_code: true\n",
-    )  # fmt: skip
+        b"plugins: [./x.py]\n",
+        b"output_dir: ../x\n",
+        b"about: &a [*a]\n",
+        b"about: !!python/name:os.system\n",
+        b"score_judge: {name: llm, base_url: 'http://x.example/v1'}\n",
+        b"offsets: {starts: [0], width: 3}\n",
+        b"id_map: {1: 2}\n",
+        b"baselines: [{name: overall-mean}]\n",
+        b"trust_remote_code: true\n",
+    )
     return [own, *(own + line for line in more), *(path.read_bytes() for path in shipped()[:4])]
 
 
@@ -232,17 +250,26 @@ def _binary() -> dict[str, bytes]:
     """Bytes of a vector, a GGUF control vector and statistics with raw windows, as steerkit writes them."""
     import torch
 
-    from steerkit.formats.gguf import export_gguf
-    from steerkit.statistics import ActivationStatistics, WindowStatistics, groups_of
-    from steerkit.vector import SteeringVector, VectorInfo
+    from steerkit.data.statistics import ActivationStatistics, WindowStatistics, groups_of
+    from steerkit.vectors.formats.gguf import export_gguf
+    from steerkit.vectors.info import VectorInfo
+    from steerkit.vectors.steering_vector import SteeringVector
 
     info = VectorInfo(method="dom", label="backtracking", window=(-2, -1), depth=4, provenance={"seed": 0})
     made = SteeringVector({1: torch.ones(4), 2: torch.ones(4)}, info, means={1: torch.ones(4)}, norms={1: (1.0, 2.0)})
     sums = torch.ones(2, len(groups_of(["a"])), 2, 2, 4, dtype=torch.float64)
     window = WindowStatistics(
-        range=(-2, -1), window=(-2, -1), layers=(0, 1), labels=("a",), sums=sums, counts=sums[:, :, 0, 0, 0],
-        dropped={"a": 0}, tokens=sums[0, 0, :, 0], norms=sums[0, 0, :, 0, 0], traces=1,
-    )  # fmt: skip
+        range=(-2, -1),
+        window=(-2, -1),
+        layers=(0, 1),
+        labels=("a",),
+        sums=sums,
+        counts=sums[:, :, 0, 0, 0],
+        dropped={"a": 0},
+        tokens=sums[0, 0, :, 0],
+        norms=sums[0, 0, :, 0, 0],
+        traces=1,
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made.save(folder / "v")
@@ -303,10 +330,19 @@ TARGETS: dict[str, Target] = {
 
 # --- what a reader may not do --------------------------------------------------------------------------------------
 
-FORBIDDEN = frozenset({
-    "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "socket.getaddrinfo",
-    "pickle.find_class", "webbrowser.open",
-})  # fmt: skip
+FORBIDDEN = frozenset(
+    {
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.fork",
+        "subprocess.Popen",
+        "socket.connect",
+        "socket.getaddrinfo",
+        "pickle.find_class",
+        "webbrowser.open",
+    }
+)
 _watched: list[tuple[str, list[str]]] = []  # the folder that may be written to, and what was done elsewhere
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from steerkit.capacity import best_batch_size
-from steerkit.engine import Engine
-from steerkit.generation import Generated, GenerationRow, generate
+from steerkit.generation.capacity import best_batch_size
+from steerkit.generation.engine import Engine
+from steerkit.generation.stream import Generated, GenerationRow, generate
 
 if TYPE_CHECKING:
-    from steerkit.pair import ModelPair
-    from steerkit.sampling import Sampling
+    from steerkit.generation.sampling import Sampling
+    from steerkit.models.pair import ModelPair
 
 
 class HFEngine(Engine):
@@ -34,6 +34,10 @@ class HFEngine(Engine):
         progress: Callable[[int], None],
     ) -> list[Generated]:
         return generate(
-            self.pair[role], rows, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress,
+            self.pair[role],
+            rows,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            progress=progress,
             **sampling.model_dump(),
-        )  # fmt: skip
+        )

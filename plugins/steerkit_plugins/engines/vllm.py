@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from steerkit.adapters import merged_model
-from steerkit.engine import Engine, Greedy
 from steerkit.errors import SteerkitError
-from steerkit.extras import need
-from steerkit.generation import Generated, GenerationRow, end_ids
+from steerkit.generation.engine import Engine, Greedy
+from steerkit.generation.sampling import GREEDY, Sampling
+from steerkit.generation.stream import Generated, GenerationRow, end_ids
 from steerkit.interfaces import Config, Steerer
-from steerkit.sampling import GREEDY, Sampling
+from steerkit.models.adapters import merged_model
+from steerkit.models.extras import need
 
 if TYPE_CHECKING:
-    from steerkit.model import LanguageModel
-    from steerkit.pair import ModelPair
-    from steerkit.steering import Edit
+    from steerkit.interventions.steering import Edit
+    from steerkit.models.language_model import LanguageModel
+    from steerkit.models.pair import ModelPair
 
 PACKAGE = "steerkit-hf[vllm]"
 EXTENSION = "steerkit_plugins.engines.vllm_worker.SteeringExtension"
@@ -109,9 +109,15 @@ class VLLMEngine(Engine):
             self._folder = None
 
     def _run(
-        self, role: str, rows: Sequence[GenerationRow], max_new_tokens: int, sampling: Sampling,
-        progress: Callable[[int], None], *, log_probs: bool = False,
-    ) -> tuple[list[Any], int]:  # fmt: skip
+        self,
+        role: str,
+        rows: Sequence[GenerationRow],
+        max_new_tokens: int,
+        sampling: Sampling,
+        progress: Callable[[int], None],
+        *,
+        log_probs: bool = False,
+    ) -> tuple[list[Any], int]:
         """vLLM's outputs in the rows' order, and how many positions were steered."""
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
@@ -139,9 +145,14 @@ class VLLMEngine(Engine):
                 if row.edit is not None and row.edit.norm:
                     extra[EDIT], salt, place = place, self._salt(row.edit), place + 1
                 params = SamplingParams(
-                    temperature=0, max_tokens=max_new_tokens, stop_token_ids=ends, ignore_eos=True, detokenize=False,
-                    extra_args=extra, logprobs=0 if log_probs else None,
-                )  # fmt: skip
+                    temperature=0,
+                    max_tokens=max_new_tokens,
+                    stop_token_ids=ends,
+                    ignore_eos=True,
+                    detokenize=False,
+                    extra_args=extra,
+                    logprobs=0 if log_probs else None,
+                )
                 with self._explained():
                     engine.add_request(str(number), tokens_input(list(row.prompt_ids), cache_salt=salt), params)
                 open_rows[str(number)] = row
@@ -175,16 +186,24 @@ class VLLMEngine(Engine):
             sizes["max_num_seqs"] = config.max_num_seqs
         try:
             self._llm = LLM(
-                model=self._weights(lm), skip_tokenizer_init=True, generation_config="vllm", enforce_eager=True,
+                model=self._weights(lm),
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                enforce_eager=True,
                 dtype="bfloat16" if self.options.get("bf16") else "float32",
-                trust_remote_code=bool(self.options.get("trust_remote_code")), worker_extension_cls=EXTENSION,
-                logits_processors=[SAMPLING], enable_prefix_caching=config.prefix_caching,
+                trust_remote_code=bool(self.options.get("trust_remote_code")),
+                worker_extension_cls=EXTENSION,
+                logits_processors=[SAMPLING],
+                enable_prefix_caching=config.prefix_caching,
                 async_scheduling=False,  # a step's edits and counts are read when the step before is known
-                gpu_memory_utilization=config.gpu_memory_utilization, max_model_len=config.max_model_len,
+                gpu_memory_utilization=config.gpu_memory_utilization,
+                max_model_len=config.max_model_len,
                 tensor_parallel_size=config.tensor_parallel_size,
-                pipeline_parallel_size=config.pipeline_parallel_size, disable_log_stats=True, use_tqdm_on_load=False,
+                pipeline_parallel_size=config.pipeline_parallel_size,
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
                 **sizes,
-            )  # fmt: skip
+            )
         except (RuntimeError, ValueError, OSError) as error:
             self.close()
             first = str(error).strip().splitlines()[0]

@@ -9,7 +9,7 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from steerkit.sampling import Sampler, Sampling
+from steerkit.generation.sampling import Sampler, Sampling
 
 NOISE = "steerkit_noise"  # a request's entry in SamplingParams.extra_args: (row key, settings of its sampling)
 

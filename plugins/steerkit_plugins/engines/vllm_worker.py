@@ -16,8 +16,8 @@ import torch
 
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import EditContext
-from steerkit.model import BLOCK_NAMES
-from steerkit.steering import Edit
+from steerkit.interventions.steering import Edit
+from steerkit.models.language_model import BLOCK_NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

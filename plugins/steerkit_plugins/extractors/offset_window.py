@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from pydantic import model_validator
 
+from steerkit.data.trace import Span, Trace
 from steerkit.interfaces import OWN_TOKENS, Config, Extractor, Window
-from steerkit.trace import Span, Trace
 
 
 class OffsetWindowConfig(Config):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
+from steerkit.data.statistics import Weighting, WindowStatistics
 from steerkit.interfaces import FitterConfig, VectorFitter
-from steerkit.statistics import Weighting, WindowStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from steerkit.data.statistics import WindowStatistics
 from steerkit.interfaces import FitterConfig, VectorFitter
-from steerkit.statistics import WindowStatistics
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from steerkit.annotate.store import ADJUDICATED, HUMAN, labels_of, read_log
+from steerkit.data.trace import Span, Trace, read_jsonl, read_rows
 from steerkit.errors import SteerkitError
-from steerkit.files import digest
 from steerkit.interfaces import Config, Judge
-from steerkit.trace import Span, Trace, read_jsonl, read_rows
+from steerkit.store.files import digest
 
 Labels = dict[tuple[int, int], dict[str, str]]
 """(start, end) → judge → label."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from steerkit.data.words import with_a_word
 from steerkit.interfaces import Config, Judge, Metric
-from steerkit.words import with_a_word
 from steerkit_plugins.judges.keywords import Keywords
 from steerkit_plugins.judges.sentences import sentences
 

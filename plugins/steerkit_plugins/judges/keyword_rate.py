@@ -13,8 +13,8 @@ from steerkit_plugins.judges.keywords import Keywords
 class KeywordRate(evaluate.Metric):
     """b = (1/N) Σ_word 1[word ∈ B]: the share of a text's words that are keywords; a phrase counts once.
 
-    What a word is says `steerkit.words` (in English, what stands between whitespace); how keywords are matched says
-    `Keywords`. N counts every word, those of signs alone too.
+    What a word is says `steerkit.data.words` (in English, what stands between whitespace); how keywords are matched
+    says `Keywords`. N counts every word, those of signs alone too.
     """
 
     def _info(self) -> evaluate.MetricInfo:

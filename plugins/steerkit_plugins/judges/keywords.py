@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from steerkit.data.words import Word, split_words, with_a_word
 from steerkit.errors import SteerkitError
-from steerkit.words import Word, split_words, with_a_word
 
 
 class Keywords:
     """The keywords B of Eq. 1 (arXiv 2507.12638).
 
-    A keyword is read as a text is: as its words (`steerkit.words`), so that case, signs around words, apostrophes and
-    widths don't matter. It is found wherever its words follow on each other, with nothing but whitespace and signs
+    A keyword is read as a text is: as its words (`steerkit.data.words`), so that case, signs around words, apostrophes
+    and widths don't matter. It is found wherever its words follow on each other, with nothing but whitespace and signs
     between them; letters of a script without spaces must stand as close together as in the keyword. Matches don't
     overlap: from left to right, the keyword with the most words at each place counts, once.
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from steerkit.errors import SteerkitError
-from steerkit.files import append_jsonl, disk_error, read_whole_lines
+from steerkit.store.files import append_jsonl, disk_error, read_whole_lines
 from steerkit_plugins.llm.completion import Answer
 
 FILE = "answers.jsonl"

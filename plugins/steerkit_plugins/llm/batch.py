@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from steerkit.files import append_jsonl, read_whole_lines
+from steerkit.store.files import append_jsonl, read_whole_lines
 from steerkit_plugins.llm.completion import read_answer
 from steerkit_plugins.llm.failures import Failure, failure_of, words_of
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from steerkit.drafts import after_draft
+from steerkit.data.drafts import after_draft
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,18 @@ class LLMConfig(Config):
 
     how: ClassVar[frozenset[str]] = frozenset(
         {
-            "api_key_env", "max_concurrency", "max_retries", "timeout", "max_cost", "input_price", "output_price",
-            "batch", "poll_seconds", "cache",
+            "api_key_env",
+            "max_concurrency",
+            "max_retries",
+            "timeout",
+            "max_cost",
+            "input_price",
+            "output_price",
+            "batch",
+            "poll_seconds",
+            "cache",
         }
-    )  # fmt: skip
+    )
     writes: ClassVar[frozenset[str]] = frozenset({"cache"})
     outward: ClassVar[frozenset[str]] = frozenset({"base_url", "api_key_env"})
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError, nearest
 from steerkit.sources import ModelSource, PromptSource
-from steerkit.trace import Prompt
 
 MODELS = ("base", "reasoning")
 

@@ -9,11 +9,11 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from steerkit.data.rows import prompts_of
+from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.interfaces import Config
-from steerkit.rows import prompts_of
 from steerkit.sources import PromptSource, assign_splits
-from steerkit.trace import Prompt
 from steerkit_plugins.prompts.written import Rows, csv_rows, json_rows
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")

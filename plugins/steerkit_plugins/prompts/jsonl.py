@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from steerkit.data.rows import prompts_of
+from steerkit.data.trace import Prompt, read_jsonl
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.interfaces import Config
-from steerkit.rows import prompts_of
 from steerkit.sources import PromptSource, assign_splits
-from steerkit.trace import Prompt, read_jsonl
 
 
 class JsonlConfig(Config):

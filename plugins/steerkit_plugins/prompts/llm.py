@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import Field
 
+from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
 from steerkit.sources import PromptSource, assign_splits
-from steerkit.trace import Prompt
 from steerkit_plugins.llm.answers import Answers, default_folder
 from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.completion import Answer
@@ -36,12 +36,19 @@ ITEM = re.compile(r"(?:\d+[.):]|[-*•])\s+(\S.*)")
 class LLMPromptsConfig(LLMConfig):
     categories: tuple[str, ...] = Field(
         default=(
-            "mathematical logic", "spatial reasoning", "verbal logic", "pattern recognition", "lateral thinking",
-            "causal reasoning", "probabilistic reasoning", "systems thinking", "creative problem solving",
+            "mathematical logic",
+            "spatial reasoning",
+            "verbal logic",
+            "pattern recognition",
+            "lateral thinking",
+            "causal reasoning",
+            "probabilistic reasoning",
+            "systems thinking",
+            "creative problem solving",
             "scientific reasoning",
         ),
         min_length=1,
-    )  # fmt: skip
+    )
     """Kinds of question, in words; the paper's ten when left out."""
     per_category: int = Field(default=30, ge=1)
     """Prompts of each category."""

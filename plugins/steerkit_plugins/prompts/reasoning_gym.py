@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import Field
 
+from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.extras import need
 from steerkit.interfaces import Config
-from steerkit.noise import key_of
+from steerkit.models.extras import need
 from steerkit.sources import SPLITS, PromptSource
-from steerkit.trace import Prompt
+from steerkit.stats.noise import key_of
 from steerkit_plugins.prompts.final_answer import final_answer
 
 PACKAGE = "reasoning-gym>=0.1.24"

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from steerkit.data.trace import read_jsonl
 from steerkit.errors import Problem, SteerkitError
-from steerkit.strict_json import loads
-from steerkit.text_files import LONGEST, lines_of, open_text
-from steerkit.trace import read_jsonl
+from steerkit.store.strict_json import loads
+from steerkit.store.text_files import LONGEST, lines_of, open_text
 
 LARGEST = 2**30  # bytes of a file with one JSON list
 

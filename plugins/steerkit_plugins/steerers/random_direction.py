@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from steerkit.interfaces import Config, EditContext, Steerer
-from steerkit.noise import key_of, normal
+from steerkit.stats.noise import key_of, normal
 
 if TYPE_CHECKING:
     from torch import Tensor

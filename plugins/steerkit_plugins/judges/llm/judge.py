@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from steerkit.annotation import Aligned, align
+from steerkit.data.annotation import Aligned, align
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Judge
-from steerkit.taxonomy import DEFAULT, find_taxonomy, load_taxonomy
+from steerkit.judging.taxonomy import DEFAULT, find_taxonomy, load_taxonomy
 from steerkit_plugins.judges.llm.asking import Asking, Reply
 from steerkit_plugins.llm.answers import Answers, default_folder
 from steerkit_plugins.llm.client import Client

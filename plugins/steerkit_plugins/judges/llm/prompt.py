@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from steerkit.annotation import parse_tagged
-from steerkit.drafts import draft_marks
+from steerkit.data.annotation import parse_tagged
+from steerkit.data.drafts import draft_marks
 from steerkit_plugins.llm.completion import writable
 
 TASK = """\

@@ -1,0 +1,1 @@
+"""The source of plugins: loaded from local files, followed through imports, digested for keys."""

@@ -1,0 +1,1 @@
+"""Prompts as chats, traces, spans; tokens and characters; importing and aligning annotations."""

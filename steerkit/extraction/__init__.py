@@ -1,0 +1,1 @@
+"""Forwards that read: batches, positions, additive sums."""

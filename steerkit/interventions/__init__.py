@@ -1,0 +1,1 @@
+"""What changes a forward pass and comes off again: hooks, masks, counting."""

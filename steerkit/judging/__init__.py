@@ -1,0 +1,1 @@
+"""What judges say: asked, checked, counted, compared on common units."""

@@ -1,0 +1,1 @@
+"""A transformers model opened up: loading and its checks, blocks, adapters, families, fingerprints, devices."""

@@ -1,0 +1,1 @@
+"""Numbers from numbers: intervals, agreement, AUROC, counter-based noise. Knows no file and no torch at import."""

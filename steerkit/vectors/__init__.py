@@ -1,0 +1,1 @@
+"""SteeringVector, fitting, lens, exchange formats, model card."""
