@@ -11,6 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "steerkit.artifacts": ["Condition", "Fit", "Generation", "Pair", "PluginSpec", "Score", "VectorKey"],
+    "steerkit.context": ["Run"],
+    "steerkit.findings": [
+        "Bars",
+        "Claim",
+        "Figure",
+        "Findings",
+        "Graph",
+        "Heatmap",
+        "Lines",
+        "Marked",
+        "Series",
+        "Table",
+    ],
     "steerkit.settings": ["Recipe", "SteeringArguments"],
     "steerkit.callbacks": ["SteeringCallback"],
     "steerkit.data.chats": ["Message"],
@@ -21,17 +35,20 @@ _HOMES = {
     "steerkit.interfaces": [
         "Config",
         "EditContext",
+        "Executor",
+        "Experiment",
         "Extractor",
         "FitterConfig",
         "Judge",
         "Metric",
+        "Step",
         "Steerer",
         "VectorFitter",
     ],
     "steerkit.models.loading": ["load_model"],
     "steerkit.models.language_model": ["LanguageModel"],
-    "steerkit.models.pair": ["ModelPair", "load_pair"],
-    "steerkit.recipe.load": ["load_recipe"],
+    "steerkit.models.models": ["Models", "load_models"],
+    "steerkit.recipe.load": ["load_arguments", "load_recipe"],
     "steerkit.registry": ["get", "register"],
     "steerkit.data.statistics": ["ActivationStatistics", "WindowStatistics"],
     "steerkit.data.trace": ["Item", "Prompt", "Span", "Trace", "read_rows", "write_rows"],
@@ -44,7 +61,15 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_WHERE)]
 
 if TYPE_CHECKING:  # `as` makes them public to type checkers
+    from steerkit.artifacts import Condition as Condition
+    from steerkit.artifacts import Fit as Fit
+    from steerkit.artifacts import Generation as Generation
+    from steerkit.artifacts import Pair as Pair
+    from steerkit.artifacts import PluginSpec as PluginSpec
+    from steerkit.artifacts import Score as Score
+    from steerkit.artifacts import VectorKey as VectorKey
     from steerkit.callbacks import SteeringCallback as SteeringCallback
+    from steerkit.context import Run as Run
     from steerkit.data.chats import Message as Message
     from steerkit.data.statistics import ActivationStatistics as ActivationStatistics
     from steerkit.data.statistics import WindowStatistics as WindowStatistics
@@ -57,20 +82,34 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.errors import InputError as InputError
     from steerkit.errors import SteerkitError as SteerkitError
     from steerkit.extraction.extract import extract as extract
+    from steerkit.findings import Bars as Bars
+    from steerkit.findings import Claim as Claim
+    from steerkit.findings import Figure as Figure
+    from steerkit.findings import Findings as Findings
+    from steerkit.findings import Graph as Graph
+    from steerkit.findings import Heatmap as Heatmap
+    from steerkit.findings import Lines as Lines
+    from steerkit.findings import Marked as Marked
+    from steerkit.findings import Series as Series
+    from steerkit.findings import Table as Table
     from steerkit.generation.stream import GenerationRow as GenerationRow
     from steerkit.generation.stream import generate as generate
     from steerkit.interfaces import Config as Config
     from steerkit.interfaces import EditContext as EditContext
+    from steerkit.interfaces import Executor as Executor
+    from steerkit.interfaces import Experiment as Experiment
     from steerkit.interfaces import Extractor as Extractor
     from steerkit.interfaces import FitterConfig as FitterConfig
     from steerkit.interfaces import Judge as Judge
     from steerkit.interfaces import Metric as Metric
     from steerkit.interfaces import Steerer as Steerer
+    from steerkit.interfaces import Step as Step
     from steerkit.interfaces import VectorFitter as VectorFitter
     from steerkit.models.language_model import LanguageModel as LanguageModel
     from steerkit.models.loading import load_model as load_model
-    from steerkit.models.pair import ModelPair as ModelPair
-    from steerkit.models.pair import load_pair as load_pair
+    from steerkit.models.models import Models as Models
+    from steerkit.models.models import load_models as load_models
+    from steerkit.recipe.load import load_arguments as load_arguments
     from steerkit.recipe.load import load_recipe as load_recipe
     from steerkit.registry import get as get
     from steerkit.registry import register as register

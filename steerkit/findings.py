@@ -5,8 +5,8 @@ All of it is JSON, so that a run's page can be built again from its folder, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -270,6 +270,7 @@ class Findings:
         cautions: what a reader has to know before leaning on the figures, a line each.
         notes: how it was made, a line each; folded on the page.
         value: what other steps take from it, JSON.
+        data: name of a ``.csv`` or ``.jsonl`` file in the run folder → its rows, written when the findings are.
     """
 
     title: str
@@ -282,10 +283,11 @@ class Findings:
     cautions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     value: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def to_json(self) -> Any:
-        """JSON of it."""
-        return _FINDINGS.dump_python(self, mode="json")
+        """JSON of it, `data` left out."""
+        return _FINDINGS.dump_python(replace(self, data={}), mode="json")
 
     @classmethod
     def from_json(cls, value: Any) -> Findings:

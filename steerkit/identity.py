@@ -1,46 +1,15 @@
-"""What results depend on besides the settings of a run: plugins' code, files' contents, models' weights.
-
-An `Identity` is part of a stage's key, so that a stage is done again when one changes, and it is kept with what the
-stage made, so that a later run can say which one did.
-"""
+"""The identity of a plugin with its options: its code, all options, and the files that these name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
-from steerkit.interfaces import Plugin
+from steerkit import registry
+from steerkit.artifacts import PluginSpec, specs_in
+from steerkit.code.notebook_code import notebook_code
+from steerkit.interfaces import Config, Plugin
 from steerkit.store.files import file_digest, input_digest
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Something that results depend on.
-
-    Attributes:
-        title: what it is, as the recipe calls it: ``steerer reflect``.
-        settings: JSON of what was asked of it: a plugin's name and options, defaults included.
-        code: file or distribution that it is made of → digest or version; ``""`` is the one that `name` names.
-        files: data file that it reads → digest.
-        name: its file or distribution.
-    """
-
-    title: str
-    settings: Any = None
-    code: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    name: str = ""
-
-    def key(self) -> Any:
-        """JSON that differs when results may. Data files count by their contents, which `settings` holds."""
-        return [_in_order(self.settings), dict(self.code)]
-
-    def versions(self) -> dict[str, str]:
-        """Digest or version of everything that it is made of, for `changes`."""
-        return {**self.code, **self.files}
+from steerkit.store.identity import Identity, plain
 
 
 def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
@@ -50,8 +19,6 @@ def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
     files that its options name (`Config.reads`). Code that it imports by a computed name, versions of libraries, and
     data files that it opens without an option of their own are not known.
     """
-    from steerkit.code.notebook_code import notebook_code
-
     code = plugin.code or notebook_code(type(plugin))
     options = options_of(plugin)
     files: dict[str, str] = {}
@@ -79,62 +46,40 @@ def options_of(plugin: Plugin) -> dict[str, Any]:
     return {name: plain(getattr(config, name)) for name in type(config).model_fields if name not in config.how}
 
 
-def plain(value: Any) -> Any:
-    """JSON of a setting's value; what has no order of its own (a set) is sorted."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted((plain(item) for item in value), key=repr)
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(type(value), "model_fields"):
-        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
-    return to_jsonable_python(value)
+def spec_settings(kind: str, spec: PluginSpec) -> dict[str, Any]:
+    """Name and all options, defaults filled in, without those that change no result (`Config.how`)."""
+    return {"name": spec.name, **options_of(registry.build(kind, spec))}
 
 
-def _in_order(value: Any) -> Any:
-    """JSON in which the order of a mapping counts: patterns, say, may be tried one after the other."""
-    if isinstance(value, Mapping):
-        return [[name, _in_order(item)] for name, item in value.items()]
-    return [_in_order(item) for item in value] if isinstance(value, list) else value
+def spec_identity(kind: str, spec: PluginSpec, title: str = "") -> Identity:
+    """What the results of the plugin that a spec names depend on."""
+    return plugin_identity(kind, registry.build(kind, spec), title)
 
 
-def changes(before: Mapping[str, str], now: Identity) -> list[str]:
-    """What of it is not as it was, in words; nothing where files only have other names."""
-    versions = now.versions()
-    if sorted(before.values()) == sorted(versions.values()):
-        return []
-    found = []
-    for file in dict.fromkeys((*versions, *before)):
-        was, is_ = before.get(file), versions.get(file)
-        if was != is_:
-            name = f"{file or now.name} ({now.title})"
-            told = was and is_ and "sha256:" not in was + is_
-            found.append(f"{name} is {is_} and was {was}" if told else f"{name} changed")
+def config_inputs(config: Config, key: str = "") -> dict[str, Any]:
+    """What results depend on of a group of settings: their values, and the identities of the plugins that they name.
+
+    Args:
+        key: what stands before a field's name in the recipe, to name plugins by.
+    """
+    found: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        if name not in config.how:
+            found[name] = plain(getattr(config, name))
+    for path, kind, spec in specs_in(config):
+        place: Any = found
+        for part in path[:-1]:
+            place = place[part]
+        title = ".".join([*([key] if key else []), *map(str, path)])
+        place[path[-1]] = spec_identity(kind, spec, f"{title} {spec.name}")
+    for name, paths in config.reads().items():
+        files = {path.as_posix(): f"sha256:{file_digest(path)}" for path in paths if path.is_file()}
+        if files:  # the contents count, whatever the files are called
+            found[name] = Identity(f"{key}.{name}".strip("."), list(files.values()), {}, files)
     return found
 
 
-def keyed(value: Any) -> Any:
-    """JSON of a stage's inputs, in which each `Identity` is its key."""
-    if isinstance(value, Identity):
-        return value.key()
-    if isinstance(value, Mapping):
-        return {name: keyed(item) for name, item in value.items()}
-    return [keyed(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def within(value: Any) -> Iterator[Identity]:
-    """Every `Identity` in a stage's inputs."""
-    if isinstance(value, Identity):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from within(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from within(item)
-
-
-def made_of(identities: Iterable[Identity]) -> dict[str, dict[str, str]]:
-    """What `changes` needs to know of identities later: title → versions."""
-    return {each.title: each.versions() for each in identities}
+def code_identity(kind: str, plugin: Plugin, title: str) -> Identity:
+    """A plugin's code alone."""
+    code = plugin.code or notebook_code(type(plugin))
+    return Identity(f"{title} ({kind[:-1]})", [kind, plugin.name], code.versions, {}, code.name)

@@ -1,4 +1,7 @@
-"""The whole contract between the core and its plugins: Extractor, VectorFitter, Steerer, Judge.
+"""The contract between the core and its plugins, kind by kind.
+
+Steps and experiments are what a recipe runs; the other kinds are what they are made of. The contract of engines, which
+speaks of token ids and sampling, stands in `steerkit.generation.engine`.
 
 Shapes: B batch rows, T tokens, H hidden width, S spans, O offsets of a window.
 A `layer` is a 0-based decoder block, output side: its activations are HF's ``hidden_states[layer + 1]``
@@ -7,23 +10,27 @@ A `layer` is a 0-based decoder block, output side: its activations are HF's ``hi
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from steerkit.errors import SteerkitError
+from steerkit.artifacts import Condition, Pair
+from steerkit.errors import Problem, SteerkitError
+from steerkit.findings import Findings
+from steerkit.store.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from steerkit.data.statistics import WindowStatistics
-    from steerkit.data.trace import Span, Trace
+    from steerkit.data.trace import Prompt, Span, Trace
 
 Need = Literal["means", "squares", "raw"]
 """What a fitter asks of the extraction: sums, sums of squares, or each span's window mean (kept on disk)."""
@@ -43,7 +50,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     how: ClassVar[frozenset[str]] = frozenset()
-    """Fields that change how a result is come by and not what it is (retries, prices): a run may go on with others."""
+    """Options that don't affect results (retries, prices); changing them keeps what a run has made."""
     writes: ClassVar[frozenset[str]] = frozenset()
     """Fields that name a folder which the plugin writes to: a recipe's must lie below the current folder."""
     outward: ClassVar[frozenset[str]] = frozenset()
@@ -250,3 +257,217 @@ def label_shares(spans: Sequence[tuple[int, int, str]], labels: Sequence[str]) -
     """The share of spans that each label has, and ``other``; empty where there are no spans."""
     found = [label for _, _, label in spans]
     return {name: found.count(name) / len(found) for name in (*labels, OTHER)} if found else {}
+
+
+class ModelSource(Plugin):
+    """Gives `prefix:name` a meaning wherever a model may be named."""
+
+    @abstractmethod
+    def path(self, name: str) -> Path:
+        """Folder of a transformers model. Raises SteerkitError when there is no such model."""
+
+
+class PromptSource(Plugin):
+    """Where prompts come from."""
+
+    @abstractmethod
+    def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
+        """`counts[split]` prompts a split, `Prompt.split` set. `assign_splits` does it for a finite list."""
+
+    def correct(self, prompt: Prompt, answer: str) -> float | None:
+        """How right an answer to one of this source's prompts is.
+
+        Args:
+            prompt: as `read` gave it, maybe in another process.
+            answer: what the model wrote after the end of its reasoning, marker left out; empty when it got no further.
+
+        Returns:
+            From 0 (wrong) to 1 (right); None when this source can't tell, as here.
+        """
+        return None
+
+
+def checks_answers(source: PromptSource | type[PromptSource] | None) -> bool:
+    """Whether a prompt source can say that an answer is right."""
+    cls = source if isinstance(source, type) or source is None else type(source)
+    return cls is not None and cls.correct is not PromptSource.correct
+
+
+class Step(Plugin):
+    """Makes one artifact of a run out of others. The core decides when, keys it, seals its files and resumes.
+
+    A run is the experiments of its recipe and the steps that they need, found by name through `needs`. A name may have
+    a part behind a dot, ``statistics.base``: the step `statistics`, with `of` set to ``base``.
+
+    What a step's result depends on is found by the core: the plugin's code and options, the settings in `uses`, the
+    artifacts in `needs`, the weights of `models`, and what `depends` adds. A step is done again when one changes.
+
+    Small steps define `make`. Large ones define `pieces`, `work` and `join` instead: they resume at pieces, and
+    an executor may spread them over many machines.
+    """
+
+    of: str = ""
+    """The part of the name behind the dot; set by the core."""
+    uses: ClassVar[tuple[type[Config], ...]] = ()
+    """Groups of shared settings that it may ask for with ``run.use(Group)``."""
+    sealed: ClassVar[bool] = True
+    """Whether its files must stay as they are; those that are not may be made again at any time."""
+
+    def needs(self, run: Any) -> Sequence[str]:
+        """Names of the steps and experiments whose artifacts it is given, in this order."""
+        return ()
+
+    def models(self, run: Any) -> Sequence[str]:
+        """Names of the models whose weights its result depends on."""
+        return ()
+
+    def depends(self, run: Any) -> Any:
+        """JSON of anything else that the result depends on; `Identity` objects may stand in it."""
+        return None
+
+    def check(self, run: Any) -> Iterator[Problem]:
+        """Problems with the settings that can be found before anything runs; `where` is a key of the recipe."""
+        return iter(())
+
+    def make(self, run: Any, *needs: Any, **_: Any) -> Any:
+        """The artifact.
+
+        Args:
+            run: a `steerkit.context.Run`: models, settings, the folder, the log.
+            needs: the artifacts that `needs` names.
+        """
+        raise NotImplementedError(f"step {self.name!r} defines neither make() nor pieces(), work() and join()")
+
+    def pieces(self, run: Any, *needs: Any, **_: Any) -> Sequence[Any] | None:
+        """The work in pieces, fixed by the recipe and the data alone; None for a step without. Pieces are picklable."""
+        return None
+
+    def work(self, models: Any, piece: Any) -> Any:
+        """The result of a piece: pure and picklable, in this process or on another machine.
+
+        Args:
+            models: a `steerkit.models.models.Models`.
+        """
+        raise NotImplementedError(f"step {self.name!r} has pieces() and no work()")
+
+    def join(self, run: Any, results: Iterable[Any], *needs: Any, **_: Any) -> Any:
+        """The artifact, from the results of all pieces in their order."""
+        return list(results)
+
+    def size(self, piece: Any) -> int:
+        """How much work a piece is, in the units of the progress bar."""
+        return len(piece) if hasattr(piece, "__len__") else 1
+
+    def keep(self, path: Path, result: Any) -> None:
+        """Write a piece's result to a file, whole or not at all. JSON, unless a subclass knows better."""
+        write_json(path, result)
+
+    def kept(self, path: Path) -> Any:
+        """What `keep` wrote."""
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def save(self, run: Any, value: Any) -> Sequence[str]:
+        """Write the artifact; returns its files, relative to the run folder. JSON, unless a subclass knows better."""
+        write_json(run.folder / self._file, value)
+        return [self._file]
+
+    def load(self, run: Any) -> Any:
+        """The artifact that `save` wrote."""
+        return json.loads((run.folder / self._file).read_text(encoding="utf-8"))
+
+    @property
+    def title(self) -> str:
+        """Its name in the run: ``statistics.base``."""
+        return f"{self.name}.{self.of}" if self.of else self.name
+
+    @property
+    def _file(self) -> str:
+        return f"steps/{self.title}.json"
+
+
+class Experiment(Plugin):
+    """A question, and what was found. In one file: settings, conditions, comparisons, tables, figures, words.
+
+    The core generates each distinct condition of all experiments once, scores the texts, compares the pairs, and puts
+    the findings on the page.
+    """
+
+    split: ClassVar[str] = "test"
+    """Prompts that its texts are written on."""
+    rows: ClassVar[str | None] = ""
+    """What its rows are called in the tables' column `experiment`: the plugin's name when empty. None: it has none
+    there, as it reads texts that other experiments ask for."""
+    uses: ClassVar[tuple[type[Config], ...]] = ()
+    """As of a step."""
+
+    def needs(self, run: Any) -> Sequence[str]:
+        """Names of the steps and experiments whose artifacts it is given, in this order."""
+        return ()
+
+    def afterwards(self, run: Any) -> Sequence[str]:
+        """Names of what `findings` is given besides, behind `needs`: it may read the same texts."""
+        return ()
+
+    def models(self, run: Any) -> Sequence[str]:
+        """Names of the models whose weights it reads itself; those that generate its texts needn't be named."""
+        return ()
+
+    def check(self, run: Any) -> Iterator[Problem]:
+        """As of a step."""
+        return iter(())
+
+    def vectors(self, run: Any) -> Sequence[Any]:
+        """Keys (`VectorKey`) of vectors that must have been fitted, beside those of its conditions."""
+        return ()
+
+    def conditions(self, run: Any, *needs: Any, **_: Any) -> Sequence[Condition]:
+        """The conditions whose texts it reads. Loads no weights: a plan asks too."""
+        return ()
+
+    def pairs(self, run: Any, conditions: Sequence[Condition]) -> Sequence[Pair]:
+        """The comparisons: paired by prompt, corrected over all of the experiment's (Holm, metric by metric)."""
+        return ()
+
+    def findings(self, run: Any, results: Any, *needs: Any, **_: Any) -> Findings:
+        """What was found.
+
+        Args:
+            results: a `steerkit.steps.results.Results`: the experiment's conditions, texts, scores and comparisons.
+            needs: the artifacts that `needs` and `afterwards` name.
+        """
+        raise NotImplementedError(f"experiment {self.name!r} defines no findings()")
+
+    def chosen(self, condition: Condition, findings: Findings, *needs: Any) -> bool:
+        """Whether a condition is the one that claims are about: a column of the tables."""
+        return False
+
+    def planned(self, run: Any) -> Any:
+        """What stands for its findings where a run is only planned."""
+        return None
+
+
+class Executor(Plugin):
+    """Where pieces of work are done. It never changes a result."""
+
+    def check(self, models: Any) -> None:
+        """Called before a run begins. Raises: SteerkitError when these models can't be used there."""
+
+    @abstractmethod
+    def map(
+        self,
+        work: Callable[[Any, Any], Any],
+        pieces: Sequence[tuple[int, Any]],
+        models: Any,
+        progress: Callable[[int, int], None],
+    ) -> Iterator[tuple[int, Any]]:
+        """(number, result) of each numbered piece, as they come.
+
+        Args:
+            progress: takes (number of a piece, units of it that are done), where that can be seen.
+
+        Raises:
+            SteerkitError: a piece fails, or is lost too often; it is named.
+        """
+
+    def close(self) -> None:
+        """Called when a run ends, also by an exception."""

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import platform
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from itertools import combinations
+from typing import Any
 
 from steerkit import registry
+from steerkit.artifacts import PluginSpec, specs_in
+from steerkit.context import Run
 from steerkit.data.chats import to_json
+from steerkit.identity import spec_settings
+from steerkit.interfaces import Config, Step
 from steerkit.recipe.document import dump
-from steerkit.settings import PluginSpec, SteeringArguments, plugin_fields
 from steerkit.store.files import atomic, digest
-
-if TYPE_CHECKING:
-    from steerkit.run import SteeringTrainer
+from steerkit.store.identity import plain
 
 PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "scipy")
-NOT_PART = (
-    "output_dir",
-    "report_to",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private_repo",
-    "threads",
-    "device",
-)  # they change no result
+NOT_PART = frozenset(
+    {
+        "output_dir",
+        "report_to",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_private_repo",
+        "threads",
+        "device",
+        "executor",
+    }
+)
+"""Settings that change no result."""
 
 
 def version_of(package: str) -> str:
@@ -36,57 +42,63 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
-def settings_of(trainer: SteeringTrainer) -> dict[str, Any]:
-    """All settings that results depend on, defaults filled in."""
-    base, reasoning, adapter, id_map = trainer.models
-    settings = {k: v for k, v in json.loads(trainer.args.model_dump_json()).items() if k not in NOT_PART}
-    for (name, *_), kind in plugin_fields(SteeringArguments).items():
-        named = getattr(trainer.args, str(name))
-        if isinstance(named, tuple):
-            settings[str(name)] = [spec.settings(kind) for spec in named]
-        elif named is not None:
-            settings[str(name)] = named.settings(kind)
-    return {
-        "name": trainer.name,
-        "about": trainer.about,
-        "base": _model_name(base),
-        "reasoning": _model_name(reasoning),
-        "adapter": adapter,
-        "id_map": {str(k): v for k, v in sorted(id_map.items())},
-        "prompts": prompt_settings(trainer),
-        **settings,
+def values_of(config: Config) -> dict[str, Any]:
+    """JSON of a config, defaults filled in, those of the plugins that it names too."""
+    found = {name: plain(getattr(config, name)) for name in type(config).model_fields}
+    for path, kind, spec in specs_in(config):
+        place: Any = found
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = spec_settings(kind, spec)
+    return found
+
+
+def settings_of(run: Run, steps: Mapping[str, Step]) -> dict[str, Any]:
+    """All settings that the run's results depend on, in the form of a recipe."""
+    args = run.args
+    own = {name: plain(getattr(args, name)) for name in type(args).model_fields if name not in NOT_PART}
+    own |= {
+        "name": run.name,
+        "about": run.about,
+        "models": {
+            name: spec.model_dump(mode="json", exclude_defaults=True) for name, spec in run.models.specs.items()
+        },
+        "writer": run.models.writer,
+        "experiments": [spec.name for spec in args.experiments],
     }
+    own.pop("plugins", None)
+    parts = [*steps.values(), *run.experiments.values()]
+    for group in dict.fromkeys(group for part in parts for group in part.uses):
+        own |= values_of(run.settings.group(group))
+    for part in parts:
+        if values := values_of(part.config):
+            own[part.name] = values
+    if run.given is not None:
+        own["prompts"] |= {
+            "given": digest([[p.id, to_json(p.prompt), p.category, p.split, p.answer] for p in run.given])
+        }
+    first = ("name", "about", "models", "writer", "experiments")
+    return {name: own[name] for name in (*first, *(name for name in own if name not in first))}
 
 
-def prompt_settings(trainer: SteeringTrainer) -> dict[str, Any]:
-    """The prompt source with its counts, or a digest of the prompts themselves."""
-    given = trainer.prompts
-    if isinstance(given, PluginSpec):
-        return {"source": given.settings("prompts"), **trainer.counts}
+def provenance(run: Run) -> dict[str, Any]:
+    """What made an artifact: the run, seed and versions."""
     return {
-        "given": digest([[p.id, to_json(p.prompt), p.category, p.split, p.answer] for p in given]),
-        **trainer.counts,
-    }
-
-
-def provenance(trainer: SteeringTrainer) -> dict[str, Any]:
-    """What made an artifact: recipe hash, versions, plugins, seed."""
-    args = trainer.args
-    named = [
-        ("judges", args.span_judge),
-        ("judges", args.score_judge),
-        ("extractors", args.extractor),
-        ("fitters", args.fitter),
-        ("steerers", args.steerer),
-        *(("steerers", b) for b in args.baselines),
-    ]
-    return {
-        "run": trainer.name,
-        "recipe": digest(settings_of(trainer)),
-        "seed": args.seed,
+        "run": run.name,
+        "seed": run.seed,
         "versions": {name: version_of(name) for name in PACKAGES},
-        "plugins": {f"{kind}/{spec.name}": _version_of(kind, spec) for kind, spec in named},
     }
+
+
+def _plugins(run: Run, steps: Mapping[str, Step]) -> Iterator[tuple[str, PluginSpec]]:
+    parts = [*steps.values(), *run.experiments.values()]
+    groups = dict.fromkeys(group for part in parts for group in part.uses)
+    configs = [*(run.settings.group(group) for group in groups), *(part.config for part in parts)]
+    for config in configs:
+        for _, kind, spec in specs_in(config):
+            yield kind, spec
+    for name in run.experiments:
+        yield "experiments", PluginSpec(name=name)
 
 
 def _version_of(kind: str, spec: PluginSpec) -> str:
@@ -95,25 +107,23 @@ def _version_of(kind: str, spec: PluginSpec) -> str:
     return f"{version} {code.name} {digest(code.versions)}" if version == registry.LOCAL and code else version
 
 
-def write_recipe(trainer: SteeringTrainer) -> None:
+def write_recipe(run: Run, steps: Mapping[str, Step]) -> None:
     """``recipe.yaml``: the recipe as it was run, with versions, seed and model fingerprints."""
-    base, reasoning = trainer.pair.base, trainer.pair.reasoning
+    settings, models = settings_of(run, steps), run.models
+    facts = {name: models[name] for name in models}
     made = {
-        **provenance(trainer),
+        **provenance(run),
+        "recipe": digest(settings),
+        "plugins": {f"{kind}/{spec.name}": _version_of(kind, spec) for kind, spec in _plugins(run, steps)},
         "python": platform.python_version(),
-        "sampling": trainer.sampling.model_dump(exclude_none=True),
-        "base": {"model": base.name, "fingerprint": base.fingerprint, "blocks": base.depth, "width": base.width},
-        "reasoning": {
-            "model": reasoning.name,
-            "fingerprint": reasoning.fingerprint,
-            "same_model": trainer.pair.same,
+        "models": {
+            name: {"model": lm.name, "fingerprint": lm.fingerprint, "blocks": lm.depth, "width": lm.width}
+            for name, lm in facts.items()
         },
     }
-    text = dump({**settings_of(trainer), "made_with": made}, width=110)
-    with atomic(trainer.folder / "recipe.yaml") as temporary:
+    prints = {name: made["models"][name]["fingerprint"] for name in facts}
+    made["same_models"] = [[a, b] for a, b in combinations(facts, 2) if prints[a] == prints[b]]
+    text = dump({**settings, "made_with": made}, width=110)
+    with atomic(run.folder / "recipe.yaml") as temporary:
         about = "# The recipe as it was run: every default filled in, and what it was run with.\n"
         temporary.write_text(about + text, encoding="utf-8")
-
-
-def _model_name(model: Any) -> str | None:
-    return model if isinstance(model, str) or model is None else str(getattr(model, "name", type(model).__name__))

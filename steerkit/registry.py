@@ -10,9 +10,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from steerkit.errors import SteerkitError, nearest
+from steerkit.artifacts import PluginSpec
+from steerkit.errors import InputError, Problem, SteerkitError, nearest
 
-KINDS = ("extractors", "fitters", "steerers", "judges", "engines", "models", "prompts")
+KINDS = (
+    "steps",
+    "experiments",
+    "extractors",
+    "fitters",
+    "steerers",
+    "judges",
+    "engines",
+    "executors",
+    "models",
+    "prompts",
+)
 GROUP = "steerkit.{kind}"
 LOCAL = "(local)"  # in place of a distribution
 
@@ -163,6 +175,22 @@ def get(kind: str, name: str) -> type[Any]:
 
         cls.code = installed_code(cls, rows[0].distribution, rows[0].version)
     return cls
+
+
+def build(kind: str, spec: PluginSpec) -> Any:
+    """The plugin that a spec names, built from its options.
+
+    Raises:
+        SteerkitError: no such plugin, or options that don't fit it.
+    """
+    from pydantic import ValidationError
+
+    cls = get(kind, spec.name)
+    try:
+        return cls(**spec.options)
+    except ValidationError as error:
+        problems = [Problem(".".join(map(str, e["loc"])) or spec.name, e["msg"]) for e in error.errors()]
+        raise InputError(f"options of {kind[:-1]} {spec.name!r}", problems) from error
 
 
 def failures(kind: str) -> list[str]:

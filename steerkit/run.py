@@ -1,352 +1,213 @@
-"""SteeringTrainer: the object behind a recipe. Built from a pair, arguments and prompts; one verb, `run`."""
+"""SteeringTrainer: the object behind a recipe. It sorts the steps, keys them, runs them, seals and resumes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing, suppress
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from steerkit import steps as stages
-from steerkit.callbacks import CallbackList, JsonlLog, SteeringCallback, Trackers
-from steerkit.data.chat_format import ChatFormat
+from steerkit import __version__, registry
+from steerkit.callbacks import Events, JsonlLog, SteeringCallback, Trackers
+from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
-from steerkit.data.trace import Prompt
-from steerkit.errors import SteerkitError
-from steerkit.generation.engine import Engine
-from steerkit.generation.generation_config import sampling_for
-from steerkit.generation.sampling import Sampling
-from steerkit.generation.stream import end_ids
-from steerkit.identity import Identity, keyed, made_of, within
-from steerkit.interfaces import Judge
-from steerkit.judging.metrics import run_metrics
-from steerkit.merging import take_over
-from steerkit.methods import Methods
-from steerkit.models.hub import repo_for
-from steerkit.models.pair import ModelPair, load_pair
-from steerkit.models.threads import fastest_thread_count
+from steerkit.errors import InputError
+from steerkit.graph import needs_of, problems_of, steps_of, with_experiments
+from steerkit.identity import code_identity, config_inputs
+from steerkit.interfaces import Executor, Step
+from steerkit.models.models import Loading, Models
 from steerkit.provenance import settings_of, write_recipe
-from steerkit.settings import PluginSpec, Recipe, SteeringArguments
-from steerkit.shards import Parts, PartsMissing, Shard
-from steerkit.sources import PromptSource, checks_answers
+from steerkit.settings import Recipe, SteeringArguments
 from steerkit.store.files import digest
 from steerkit.store.folder import RunFolder
+from steerkit.store.identity import Identity, keyed, made_of, within
+from steerkit.store.pieces import Pieces
 
-T = TypeVar("T")
+RELEASE = ".".join(__version__.split(".")[:2])
+"""Part of every key: a release that changes results has another first or second number; the third changes none."""
 
 
 class SteeringTrainer:
-    """Runs prompts → traces → spans → statistics → vectors → steered generations → results → report.
+    """Runs experiments and the steps that they need: prompts → traces → spans → vectors → steered texts → findings.
 
-    Every stage writes its artifact to the run folder the moment it exists; `run` again goes on where it stopped.
+    Every step writes its artifact to the run folder the moment it exists; `run` again resumes where it stopped.
 
     Args:
-        base: model before reasoning training: a name, or a LanguageModel.
-        reasoning: the reasoning model; None with `adapter`.
+        models: name → a name to load, a LanguageModel, or a mapping of weights, adapter and id_map (`Models`).
         args: how it is done; `SteeringArguments.from_recipe("backtracking")` is a start.
-        prompts: texts, chats (lists of messages), mappings, Prompts or a data set (dealt to the splits by the seed), or
-            a PluginSpec that names a prompt source.
-        counts: prompts a split (extract, choose, test); a third of a list each when left out.
-        adapter: PEFT adapter that makes the base the reasoning model.
-        id_map: see `ModelPair`.
+        prompts: texts, chats (lists of messages), mappings, Prompts or a data set, dealt to the splits by the seed;
+            those of the settings (`prompts.source`) when left out.
+        counts: prompts a split (extract, choose, test); a third of `prompts` each when left out.
         callbacks: SteeringCallbacks.
         name: of the run; names the default folder.
         about: the question, in a sentence; opens the report.
-        update: let changed arguments take over a folder; stages whose inputs are the same are kept.
-        shard: this process's share of the run, where several make it together; as torchrun or accelerate launch
-            say when left out, else all of it.
+        update: let changed settings take over a folder; steps whose inputs are the same are kept.
 
     Raises:
-        SteerkitError: a plugin is unknown or its options don't fit, or the judges' labels or metrics don't.
+        InputError: settings that are wrong, all of them.
+        SteerkitError: a plugin is unknown, or models don't fit.
     """
 
     def __init__(
         self,
-        base: Any,
-        reasoning: Any = None,
+        models: Mapping[str, Any],
         *,
         args: SteeringArguments,
-        prompts: Any,
+        prompts: Any = None,
         counts: Mapping[str, int] | None = None,
-        adapter: str | None = None,
-        id_map: Mapping[int, int] | None = None,
         callbacks: Sequence[SteeringCallback] = (),
         name: str = "steering",
         about: str = "",
         update: bool = False,
-        shard: Shard | None = None,
     ) -> None:
-        self.args, self.name, self.about = args, name, about
-        self.methods = Methods.of(args)
-        self.models = (base, reasoning, adapter, dict(id_map or {}))
-        self.prompts = prompts if isinstance(prompts, PluginSpec) else as_prompts(prompts)
-        self.source: PromptSource | None = None
-        self.given: Sequence[Prompt] = ()  # prompts that came without a source
-        if isinstance(self.prompts, PluginSpec):
-            self.source = self.prompts.build("prompts")
-        else:
-            self.given = self.prompts
-        self.counts = dict(counts or _default_counts(self.prompts))
-        self.shard = shard or Shard.of()
-        self.folder = RunFolder(Path(args.output_dir or f"runs/{name}"), self.shard)
-        if args.report_to and self.shard.count > 1:
-            raise SteerkitError(
-                "report_to: trackers follow a run by one process; leave it out (log.jsonl in the run folder has all "
-                "figures, of every shard)"
-            )
+        loading = Loading(**{field: getattr(args, field) for field in Loading.__dataclass_fields__})
         trackers = [Trackers(args.report_to)] if args.report_to else []
-        self.events = CallbackList([JsonlLog(), *trackers, *callbacks])
-        self.span_judge = self.judge(args.span_judge)
-        self.score_judge = self.judge(args.score_judge)
-        self.extractor = args.extractor.build("extractors")
-        self.fitter = args.fitter.build("fitters")
-        self.metrics = run_metrics(
-            args, self.span_judge, self.score_judge, label=self.fitter.config.label, answers=checks_answers(self.source)
+        given, shared = None, args.shared
+        if prompts is not None:
+            given = as_prompts(prompts)
+            third = len(given) // 3
+            dealt = {"extract": len(given) - 2 * third, "choose": third, "test": third}
+            own = {name: n for name, n in (shared.get("prompts") or {}).items() if name != "source"} if counts else {}
+            shared = {**shared, "prompts": {**own, **(counts or dealt), "source": None}}
+        run = Run(
+            name=name,
+            about=about,
+            args=args,
+            settings=Settings(shared),
+            models=Models(models, args.writer, loading),
+            folder=RunFolder(Path(args.output_dir or f"runs/{name}")),
+            given=given,
+            events=Events([JsonlLog(), *trackers, *callbacks]),
         )
-        self._engine: Engine = args.engine.build("engines")
-        self.baseline_fitter = (args.baseline_fitter or args.fitter).build("fitters")
-        self.needs = self.fitter.needs | self.baseline_fitter.needs
-        self.keys: dict[str, str] = {}  # stage → digest of everything its result depends on
-        self._stage = ""
-        self._told = "", 0.0  # what is waited for, and when it was said
-        self._update = update
+        self.executor: Executor = registry.build("executors", args.executor)
+        self.context = with_experiments(replace(run, executor=self.executor))
+        self.steps = steps_of(self.context)
+        if problems := list(problems_of(self.context, self.steps)):
+            raise InputError("arguments", problems)
+        self.update = update
+        self._keys: dict[str, str] = {}
+        self._artifacts: dict[str, Callable[[], Any]] = {}
+        self._identities: dict[str, tuple[Identity, Identity]] = {}
 
     @classmethod
     def from_recipe(
-        cls,
-        recipe: Recipe,
-        *,
-        callbacks: Sequence[SteeringCallback] = (),
-        update: bool = False,
-        shard: Shard | None = None,
+        cls, recipe: Recipe, *, callbacks: Sequence[SteeringCallback] = (), update: bool = False
     ) -> SteeringTrainer:
         """The trainer that a recipe describes."""
-        return cls(
-            recipe.base,
-            recipe.reasoning,
-            args=recipe.arguments(),
-            prompts=recipe.prompts.source,
-            counts=recipe.prompts.counts(),
-            adapter=recipe.adapter,
-            id_map=recipe.id_map,
-            callbacks=callbacks,
-            name=recipe.name,
-            about=recipe.about,
-            update=update,
-            shard=shard,
-        )
+        return cls(recipe.models, args=recipe, callbacks=callbacks, name=recipe.name, about=recipe.about, update=update)
 
-    @cached_property
-    def pair(self) -> ModelPair:
-        """Both models, loaded when first needed."""
-        base, reasoning, adapter, id_map = self.models
-        self.shard.take_devices(self.args.device_map, self.args.device)
-        return load_pair(
-            base,
-            reasoning,
-            adapter=adapter,
-            id_map=id_map,
-            bf16=self.args.bf16,
-            device=self.args.device,
-            device_map=self.args.device_map,
-            trust_remote_code=self.args.trust_remote_code,
-            attn_implementation=self.args.attn_implementation,
-            torch_compile=self.args.torch_compile,
-        )
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return self.context.folder
 
-    @cached_property
-    def identities(self) -> dict[str, Identity]:
-        """What results depend on besides the arguments, as it is when a run begins: plugins' code, files, models."""
-        return stages.identities(self)
-
-    @cached_property
-    def engine(self) -> Engine:
-        """What generates, started when first needed."""
-        args = self.args
-        loaded = {"bf16": args.bf16, "device_map": args.device_map, "trust_remote_code": args.trust_remote_code}
-        self._engine.start(self.pair, loaded)
-        return self._engine
-
-    @cached_property
-    def sampling(self) -> Sampling:
-        """How texts are sampled: as the arguments say, or as the reasoning model's generation_config does.
-
-        Raises:
-            SteerkitError: the model's own is asked for, and it has none, or one that can't be followed.
-        """
-        lm = self.pair.reasoning
-        return sampling_for(self.args, lm.name, lambda: getattr(lm.model, "generation_config", None))
-
-    def decoding(self, *roles: str) -> list[Any]:
-        """JSON of how these models' texts are drawn, and of the token ids that end them: part of a stage's key."""
-        return [self.sampling.model_dump(), *(end_ids(self.pair[role]) for role in roles)]
-
-    @cached_property
-    def chats(self) -> ChatFormat:
-        """How prompts become ids, by the reasoning model's tokenizer."""
-        args = self.args
-        return ChatFormat(self.pair.reasoning.tokenizer, args.chat, args.chat_template_kwargs, args.chat_date)
-
-    def run(self, merge: Sequence[Path] = ()) -> Path:
+    def run(self) -> Path:
         """Do what is not done yet.
-
-        Args:
-            merge: folders in which other shards of this run worked; what they have done is taken over first.
 
         Returns:
             The run folder.
 
         Raises:
-            PartsMissing: this shard has done what it can, and doesn't wait for the others.
             SteerkitError: something is wrong with the input, in words; what is done stays on disk.
         """
-        with self.folder, closing(self._engine):
-            self._check_layers()
-            self.identities = stages.identities(self)  # files may have changed since an earlier run of this object
-            sampling = self.sampling
-            self.chats.settings()  # a wrong template argument is found before anything is written or paid for
-            with self.folder.held():
-                self.folder.claim(settings_of(self), self._update, made_of=self.identities.values())
-                for other in merge:
-                    take_over(self.folder, other)
-                write_recipe(self)
-            self.events.on_run_begin(self)
-            if self.args.sampling == "model":
-                self.log(sampling=sampling.model_dump(exclude_none=True), sampling_of=self.pair.reasoning.name)
-            prompts = stages.prompts(self)
-            stages.chats(self, prompts)
-            traces = stages.traces(self, [p for p in prompts if p.split == "extract"])
-            spans = stages.spans(self, traces)
-            vectors = stages.vectors(self, traces, spans)
-            stages.lens(self, vectors)
-            chosen, choosing = stages.choose(self, prompts, vectors)
-            testing = stages.test(self, prompts, vectors, chosen)
-            stages.projection(self, prompts, vectors)
-            stages.perplexity(self, prompts)
-            stages.agreement(self, vectors)
-            stages.results(self, prompts, vectors, chosen, [*choosing, *testing])
-            stages.report(self)
-            if self.args.push_to_hub:
-                with self.folder.held():  # the second shard finds the same files there
-                    for key, vector in vectors.items():
-                        name = repo_for(str(self.args.hub_model_id), key.file)
-                        vector.push_to_hub(name, private=self.args.hub_private_repo)
-            with suppress(OSError):
-                (self.folder / "parts").rmdir()
-            self.events.on_run_end(self)
-        return self.folder.path
+        run = self.context
+        self._keys, self._artifacts, self._identities = {}, {}, {}  # files may have changed since an earlier run
+        with ExitStack() as stack:
+            stack.callback(run.models.close)
+            stack.callback(self.executor.close)
+            self.executor.check(run.models)
+            stack.enter_context(run.folder)
+            known = {title: list(self._inputs(title, step)) for title, step in self.steps.items()}
+            everything = [each for inputs in known.values() for each in within(inputs)]
+            run.folder.claim(settings_of(run, self.steps), self.update, made_of=everything)
+            write_recipe(run, self.steps)
+            run.events.tell("run_begin", run)
+            for title, step in self.steps.items():
+                self._do(title, step, known[title])
+            run.events.tell("run_end", run)
+        return run.folder.path
 
-    def stage(
-        self,
-        name: str,
-        inputs: Any,
-        make: Callable[[str], tuple[T, list[str]]],
-        read: Callable[[], T],
-        *,
-        part: Callable[[], None] | None = None,
-        sealed: bool | Collection[str] = True,
-    ) -> T:
-        """Run a stage, or read what it left when it was done before for the same inputs.
+    def _inputs(self, title: str, step: Step) -> Iterator[Any]:
+        """What a step's result depends on, but for other steps: JSON and `Identity`."""
+        run = self.context
+        yield Identity("steerkit", None, {"": RELEASE}, {}, "steerkit-hf")
+        parts: list[tuple[str, str, Any]] = [("steps", title, step)]
+        parts += [("experiments", name, run.experiments[name]) for name in [step.of] if name in run.experiments]
+        for kind, name, part in parts:
+            yield code_identity(kind, part, name)
+            yield config_inputs(part.config, name.partition(".")[0])
+            for group in part.uses:
+                yield {group.__name__: config_inputs(run.settings.group(group))}
+            for model in part.models(run.of(part, name)):
+                yield list(self._model(model))
+        yield run.seed
 
-        One process does a stage while the other shards wait, except for its parts, which they make at the same time.
+    def _model(self, name: str) -> tuple[Identity, Identity]:
+        if name not in self._identities:
+            self._identities[name] = self.context.models.identities(name)
+        return self._identities[name]
 
-        Args:
-            inputs: all that the result depends on, JSON and `Identity`; its digest is the stage's key.
-            make: key → (value, names of the files it wrote); finds all `parts` there.
-            read: the value of files that are there already.
-            part: fills this process's part, `parts(name).growing`, and goes on with what is there.
-            sealed: whether a file that was changed afterwards is an error; or the names of the files of which it is.
-        """
-        inputs = [self.identities["steerkit"], inputs]
-        key = self.keys[name] = digest(keyed(inputs))
+    def _do(self, title: str, step: Step, inputs: list[Any]) -> None:
+        """Do a step, or find what it left when it was done before for the same inputs."""
+        run, folder = self.context.of(step, title), self.context.folder
+        names = needs_of(self.context, step)
+        depends = None
+        if type(step).depends is not Step.depends:
+            depends = step.depends(run, *(self._artifacts[name]() for name in names))
+        inputs = [*inputs, [self._keys[name] for name in names], depends]
+        key = self._keys[title] = digest(keyed(inputs))
         used = list(within(inputs))
-        parts = self.parts(name)
-        began = 0.0
-        while True:
-            with self.folder.held(lambda: self._tell(name, "another shard, which does what is done once for all")):
-                if self.folder.is_done(name, key):
-                    parts.remove()
-                    value = read()
-                    self.events.on_stage_end(self, name, True)
-                    return value
-                if not began:
-                    began = time.monotonic()
-                    self._stage = name
-                    if changed := self.folder.changed(name, used):
-                        self.log(stage=name, again=f"{', '.join(changed)} since this run")
-                    self.events.on_stage_begin(self, name)
-                missing = parts.missing() if part else []
-                if not missing:
-                    value, files = make(key)
-                    seconds = time.monotonic() - began
-                    self.folder.finish(name, key, files, seconds, sealed=sealed, made_of=made_of(used))
-                    parts.remove()
-                    self.events.on_stage_end(self, name, False)
-                    return value
-            if part and self.shard.index in missing:
-                part()
-                parts.growing.replace(parts.own)
-            else:
-                self._wait_for(name, missing)
-
-    def parts(self, stage: str) -> Parts:
-        """The parts that shards make of a stage whose inputs are known."""
-        return Parts(self.folder.path, stage, self.keys[stage], self.shard)
-
-    def _wait_for(self, stage: str, missing: Sequence[int]) -> None:
-        """Wait a moment for the parts of other shards. Raises: PartsMissing when this one doesn't wait."""
-        names = [f"{index}/{self.shard.count}" for index in missing]
-        if not self.shard.wait:
-            raise PartsMissing(
-                f"shard {self.shard} has done its part of {stage!r}; not there yet: shard {', '.join(names)}. The same "
-                "command goes on when they are (--wait waits for them; --merge FOLDER takes parts from another folder)"
-            )
-        self._tell(stage, f"the part of shard {', '.join(names)}", names)
-        time.sleep(1)
-
-    def _tell(self, stage: str, what: str, names: Sequence[str] = ()) -> None:
-        """Say what is waited for: when it changes, and every minute."""
-        if self._told[0] == what and time.monotonic() < self._told[1] + 60:
+        pieces = Pieces(folder.path, title, key)
+        if folder.is_done(title, key):
+            pieces.remove()
+            self._artifacts[title] = _once(lambda: step.load(run))
+            run.events.tell("step_end", run, title, True)
             return
-        running = self.folder.running() if names else {}
-        idle = [name for name in names if name not in running]
-        self._told = what, time.monotonic()
-        self.events.on_wait(self, stage, what + (f" ({', '.join(idle)} is not running now)" if idle else ""))
+        if changed := folder.changed(title, used):
+            run.log(step=title, again=f"{', '.join(changed)} since this run")
+        run.events.tell("step_begin", run, title)
+        began = time.monotonic()
+        needs = [self._artifacts[name]() for name in names]
+        value = self._made(run, step, pieces, needs)
+        files = step.save(run, value)
+        folder.finish(title, key, files, time.monotonic() - began, sealed=step.sealed, made_of=made_of(used))
+        pieces.remove()
+        self._artifacts[title] = lambda: value
+        run.events.tell("step_end", run, title, False)
 
-    def log(self, **values: Any) -> None:
-        """Send figures to the log, and to whoever listens."""
-        self.events.on_log(self, values)
+    def _made(self, run: Run, step: Step, store: Pieces, needs: list[Any]) -> Any:
+        """A step's artifact: whole, or joined of its pieces, of which those that are there are not made again."""
+        pieces = step.pieces(replace(run, scratch=store.path), *needs)
+        if pieces is None:
+            return step.make(run, *needs)
+        store.path.mkdir(parents=True, exist_ok=True)
+        sizes = [step.size(piece) for piece in pieces]
+        done, under_way, total = store.done(), dict.fromkeys(range(len(pieces)), 0), sum(sizes)
+        todo = [(number, piece) for number, piece in enumerate(pieces) if number not in done]
+        saved = total - sum(sizes[number] for number, _ in todo)
 
-    def progress(self, done: int, total: int) -> None:
-        """Tell whoever listens how far the stage is that is under way."""
-        self.events.on_progress(self, self._stage, done, total)
+        def progress(number: int, count: int) -> None:
+            under_way[number] = count
+            run.events.tell("progress", run, run.title, saved + sum(under_way.values()), total)
 
-    def log_estimate(self, judge: Judge, texts: Sequence[str]) -> None:
-        """Log what a judge will take for these texts, before it is asked."""
-        if estimate := judge.estimate(texts):
-            self.log(judge=judge.name, estimate=estimate)
-
-    def thread_count(self) -> int:
-        """CPU threads to generate with: as told, else measured."""
-        lm, rows = self.pair.reasoning, self.args.per_device_batch_size
-        return self.args.threads or fastest_thread_count(lm.width, 64 if rows == "auto" else rows, lm.device)
-
-    def judge(self, spec: PluginSpec) -> Judge:
-        """A judge that keeps what it must in the run folder."""
-        judge: Judge = spec.build("judges")
-        judge.open(self.folder / f"judges/{spec.name}", self.progress)
-        return judge
-
-    def _check_layers(self) -> None:
-        self.pair.reasoning.check_layer(self.args.layer)
-        for layer in (self.args.layers.layers or ()) if self.args.layers else ():
-            self.pair.reasoning.check_layer(layer, "layers.layers")
+        if done:
+            progress(0, 0)
+        for number, result in self.executor.map(step.work, todo, run.models, progress):
+            step.keep(store.file(number), result)
+            under_way[number], saved = 0, saved + sizes[number]
+            run.events.tell("batch_end", run, run.title, saved, total)
+        return step.join(run, (step.kept(store.file(number)) for number in range(len(pieces))), *needs)
 
 
-def _default_counts(prompts: Any) -> dict[str, int]:
-    if isinstance(prompts, PluginSpec):
-        return {"extract": 300, "choose": 32, "test": 64}
-    third = len(prompts) // 3
-    return {"extract": len(prompts) - 2 * third, "choose": third, "test": third}
+def _once(load: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that loads when first called."""
+    found: list[Any] = []
+
+    def value() -> Any:
+        if not found:
+            found.append(load())
+        return found[0]
+
+    return value

@@ -23,7 +23,7 @@ from steerkit.data.tokens import decode, encode_trace, plain_trace
 from steerkit.data.trace import Prompt, Trace, read_rows, write_rows
 from steerkit.errors import InputError
 from steerkit.run import SteeringTrainer
-from steerkit.settings import PluginSpec
+from steerkit.artifacts import PluginSpec
 from steerkit.steps.scoring import accuracies
 
 SYSTEM = {"role": "system", "content": "Think <b>first</b> & answer."}

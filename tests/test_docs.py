@@ -17,7 +17,8 @@ from test_scripts import ROOT, RUN_ELSEWHERE, RUN_HERE
 
 from steerkit.cli import app
 from steerkit.generation.parity import PROMPTS, random_direction
-from steerkit.recipe.load import find_recipe, load_recipe
+from steerkit.recipe.find import find_recipe
+from steerkit.recipe.load import load_recipe
 from steerkit.vectors.info import VectorInfo
 from steerkit.vectors.steering_vector import SteeringVector
 

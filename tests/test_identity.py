@@ -13,10 +13,11 @@ from steerkit_plugins.engines.vllm import _pickled
 
 from steerkit import registry
 from steerkit.errors import SteerkitError
-from steerkit.identity import changes, made_of, plugin_identity
+from steerkit.store.identity import changes, made_of
+from steerkit.identity import plugin_identity
 from steerkit.interventions.steering import Edit
 from steerkit.recipe.load import load_recipe
-from steerkit.settings import PluginSpec
+from steerkit.artifacts import PluginSpec
 from steerkit.store.folder import differences
 
 STEERER = """

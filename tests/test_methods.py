@@ -22,7 +22,8 @@ from steerkit.methods import Methods, method_names, told_apart
 from steerkit.report.compare import condition_table
 from steerkit.report.run import Run
 from steerkit.run import SteeringTrainer
-from steerkit.settings import PluginSpec, Recipe, SteeringArguments
+from steerkit.artifacts import PluginSpec
+from steerkit.settings import Recipe, SteeringArguments
 from steerkit.steps.generations import steering_jobs
 from steerkit.store.files import read_whole_lines
 from steerkit.tables import read_csv, write_csv

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from steerkit.errors import InputError, SteerkitError
-from steerkit.recipe.load import find_recipe, load_recipe, resolved_yaml, shipped
+from steerkit.recipe.find import find_recipe, shipped
+from steerkit.recipe.show import resolved_yaml
+from steerkit.recipe.load import load_recipe
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda p: p.stem)

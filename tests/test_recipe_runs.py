@@ -12,7 +12,8 @@ from llm_server import KEY, serving
 from test_scripts import made_up
 from tiny_gguf import write_gguf
 
-from steerkit.recipe.load import load_recipe, shipped
+from steerkit.recipe.find import shipped
+from steerkit.recipe.load import load_recipe
 from steerkit.run import SteeringTrainer
 
 SMALLEST = (

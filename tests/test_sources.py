@@ -7,7 +7,7 @@ import pytest
 from steerkit.data.rows import as_prompts
 from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
-from steerkit.sources import SPLITS, assign_splits, check_splits
+from steerkit.data.splits import SPLITS, assign_splits, check_splits
 
 COUNTS = {"extract": 6, "choose": 2, "test": 3}
 

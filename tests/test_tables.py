@@ -11,7 +11,7 @@ from steerkit import load_recipe
 from steerkit.errors import SteerkitError
 from steerkit.judging.agreement_tables import COLUMNS as AGREEMENT
 from steerkit.recipe.document import dump, read_yaml
-from steerkit.recipe.load import resolved_yaml
+from steerkit.recipe.show import resolved_yaml
 from steerkit.steps.lens import COLUMNS as LENS
 from steerkit.steps.projection import COLUMNS as DETECTION
 from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, TEXT_COLUMNS, read_csv, write_csv

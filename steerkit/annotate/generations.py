@@ -9,17 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from steerkit import registry
 from steerkit.annotate.tasks import Task, Text, tasks_of
+from steerkit.artifacts import PluginSpec
 from steerkit.data.chats import as_text
 from steerkit.data.tokens import split_answer
 from steerkit.data.trace import Prompt, Span, generation_id, read_jsonl, read_rows, write_rows
 from steerkit.errors import InputError, Problem, SteerkitError
+from steerkit.identity import spec_identity
 from steerkit.interfaces import OTHER, Judge
 from steerkit.judging import ask as judging
 from steerkit.judging.ask import metrics_of
 from steerkit.judging.metrics import shares_labels
 from steerkit.recipe.trust import refuse_asking
-from steerkit.settings import PluginSpec
 from steerkit.store.bounded_yaml import load
 from steerkit.store.files import digest, file_digest, write_json
 
@@ -79,7 +81,7 @@ def judged_generations(run: Path, recipe: dict[str, Any]) -> list[Span]:
     """Every sentence of every generation, once by each of the run's judges. Token numbers are -1: not known here."""
     texts = generation_texts(run, recipe)
     judges = [PluginSpec.model_validate(recipe[name]) for name in ("span_judge", "score_judge")]
-    known = [judge.identity("judges").key() for judge in judges]
+    known = [spec_identity("judges", judge).key() for judge in judges]
     key = digest([file_digest(run / FILE), known, recipe["fitter"]["label"]])
     notes, path = run / NOTES, run / JUDGED
     if notes.is_file() and path.is_file() and key in notes.read_text(encoding="utf-8"):
@@ -128,7 +130,7 @@ def _labelled(judge: Judge, chunk: Sequence[tuple[str, Text]], name: str) -> lis
 
 def _judges(recipe: dict[str, Any]) -> list[Judge]:
     """The span judge and the score judge."""
-    return [PluginSpec.model_validate(recipe[name]).build("judges") for name in ("span_judge", "score_judge")]
+    return [registry.build("judges", PluginSpec.model_validate(recipe[name])) for name in ("span_judge", "score_judge")]
 
 
 def _check_flags(judge: Judge) -> None:

@@ -57,34 +57,34 @@ def check(
     from rich.console import Console
 
     from steerkit import registry
+    from steerkit.artifacts import PluginSpec
     from steerkit.generation.parity import PROMPTS, check_rows, compare
     from steerkit.generation.sampled_parity import compare_sampled
     from steerkit.generation.sampling import Sampling
-    from steerkit.models.pair import load_pair
-    from steerkit.settings import PluginSpec
+    from steerkit.models.models import load_models
 
     sampling = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     shares = _numbers(strengths)
-    runner = PluginSpec(name=engine, **_options(option or [])).build("engines")
-    pair = load_pair(model, model, bf16=bf16, trust_remote_code=trust_remote_code)
-    lm = pair.reasoning
+    runner = registry.build("engines", PluginSpec(name=engine, **_options(option or [])))
+    models = load_models({"model": model}, bf16=bf16, trust_remote_code=trust_remote_code)
+    lm = models["model"]
     block = lm.depth // 3 if layer is None else layer
     lm.check_layer(block, "--layer")
     limit = (0.25 if bf16 else 1e-3) if tolerance is None else tolerance
     names = ("residual-add", "gaussian-noise", "self-amplify")
     console = Console(markup=False, emoji=False)
     with closing(runner), console.status(f"{engine} starts with {model}, then both steer block {block}"):
-        runner.start(pair, {"bf16": bf16, "device_map": None, "trust_remote_code": trust_remote_code})
+        runner.start(models, {"bf16": bf16, "device_map": None, "trust_remote_code": trust_remote_code})
         steerers = {name: registry.get("steerers", name)() for name in names}
         rows = check_rows(lm, PROMPTS, shares, block, steerers)
-        found = compare(lm, runner, "reasoning", rows, max_new_tokens=max_new_tokens, tolerance=limit)
+        found = compare(lm, runner, "model", rows, max_new_tokens=max_new_tokens, tolerance=limit)
         if sampling.temperature:
             name, mixed = next(iter(rows.items()))
             found.append(
                 compare_sampled(
                     lm,
                     runner,
-                    "reasoning",
+                    "model",
                     mixed,
                     f"{name}; {sampling}",
                     sampling=sampling,

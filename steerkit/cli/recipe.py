@@ -41,7 +41,8 @@ Trust = Annotated[
 @app.command("ls")
 def ls() -> None:
     """List the shipped recipes."""
-    from steerkit.recipe.load import read_extended, shipped
+    from steerkit.recipe.find import shipped
+    from steerkit.recipe.load import read_extended
 
     for path in shipped():
         about = " ".join(str(read_extended(str(path))[0].data.get("about", "")).split())
@@ -53,7 +54,9 @@ def show(
     name: Name, changes: Set = None, presets: Preset = None, allow: Allow = None, trust_remote_code: Trust = False
 ) -> None:
     """Print a recipe with every default filled in and every setting explained."""
-    from steerkit.recipe.load import find_recipe, load_recipe, resolved_yaml
+    from steerkit.recipe.find import find_recipe
+    from steerkit.recipe.load import load_recipe
+    from steerkit.recipe.show import resolved_yaml
 
     typer.echo(f"# {find_recipe(name)}")
     recipe = load_recipe(name, changes or (), presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
@@ -67,7 +70,7 @@ def cp(
 ) -> None:
     """Copy a recipe, to make it your own."""
     from steerkit.errors import SteerkitError
-    from steerkit.recipe.load import find_recipe
+    from steerkit.recipe.find import find_recipe
 
     source = find_recipe(name)
     target = to or Path(source.name)
@@ -87,7 +90,8 @@ def validate(
     name: Name, changes: Set = None, presets: Preset = None, allow: Allow = None, trust_remote_code: Trust = False
 ) -> None:
     """Check a recipe; name all its problems, each with file:line:column."""
-    from steerkit.recipe.load import find_recipe, load_recipe
+    from steerkit.recipe.find import find_recipe
+    from steerkit.recipe.load import load_recipe
 
     load_recipe(name, changes or (), presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
     typer.echo(f"{find_recipe(name)}: valid")
@@ -115,42 +119,28 @@ def run(
             help="Redo in this folder what changed settings, plugin code, data files or models touch; keep the rest.",
         ),
     ] = False,
-    shard: Annotated[
+    executor: Annotated[
         str | None,
         typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="Do share I (from 0) of N; N processes make one run. SLURM arrays: "
-            "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT. Left out under torchrun or accelerate launch, whose ranks "
-            "are shards, each on its GPU; with device_map, a shard spreads its models over the GPUs it sees.",
-        ),
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="With --shard: wait for the others' parts in place of ending without them.")
-    ] = False,
-    merge: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--merge",
-            metavar="FOLDER",
-            help="First take over what other shards of this run did in a folder of their own (a copy of it). "
-            "Repeatable.",
+            help="Where large steps do their work: `local`, in this process, or `ray`, on a cluster's machines (on "
+            "this one alone where no cluster is named). Options in braces: '{name: ray, workers: 4}'.",
         ),
     ] = None,
     allow: Allow = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Run a recipe. The same command goes on where a stopped run was, and does nothing when it is done."""
+    """Run a recipe. The same command resumes an interrupted run, and does nothing when it is done."""
     from rich.console import Console
 
     from steerkit.errors import SteerkitError
-    from steerkit.recipe.load import find_recipe, load_recipe
-    from steerkit.shards import PartsMissing, Shard
+    from steerkit.recipe.find import find_recipe
+    from steerkit.recipe.load import load_recipe
 
     console = Console(soft_wrap=True, markup=False, emoji=False)
-    share = Shard.of(shard, wait=wait)
     console.print(f"recipe {find_recipe(name)}", style="dim", highlight=False)
-    settings = [*(changes or ()), *([f"output_dir={json.dumps(str(out))}"] if out else [])]
+    settings = [*(changes or ())]
+    settings += [f"output_dir={json.dumps(str(out))}"] if out else []
+    settings += [f"executor={executor}"] if executor else []
     recipe = load_recipe(name, settings, presets or (), allow=allow or (), trust_remote_code=trust_remote_code)
     if gpu and not dry_run:
         raise SteerkitError("--gpu is for the plan: give --dry-run too")
@@ -160,19 +150,14 @@ def run(
 
         typer.echo(plan_text(recipe, find_gpu(gpu) if gpu else None))
         return
-    from steerkit.callbacks import RichProgress
+    from steerkit.cli.progress import RichProgress
     from steerkit.report import print_summary
     from steerkit.run import SteeringTrainer
 
     progress = RichProgress()
     try:
-        folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update, shard=share).run(merge or ())
-    except PartsMissing as reason:
-        progress.close()
-        console.print(str(reason), highlight=False)
-        return
+        folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update).run()
     finally:
         progress.close()
-    if share.local_index == 0:
-        print_summary(folder, console)
-        console.print(f"report {folder / 'report.html'}", highlight=False)
+    print_summary(folder, console)
+    console.print(f"report {folder / 'report.html'}", highlight=False)

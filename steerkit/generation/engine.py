@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from steerkit import registry
+from steerkit.artifacts import PluginSpec
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Plugin
 
 if TYPE_CHECKING:
     from steerkit.generation.sampling import Sampling
     from steerkit.generation.stream import Generated, GenerationRow
-    from steerkit.models.pair import ModelPair
+    from steerkit.models.models import Models
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Engine(Plugin):
     """Generates rows, each with its own edit; extraction is the core's own. `engine: NAME` in a recipe."""
 
     @abstractmethod
-    def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
-        """Take over the pair before the first `generate`.
+    def start(self, models: Models, options: Mapping[str, Any]) -> None:
+        """Take over the models before the first `generate`.
 
         Args:
             options: how the models were loaded (`bf16`, `device_map`, `trust_remote_code`).
         """
 
-    def batch_size(self, role: str, prompt_ids: Sequence[int], max_new_tokens: int, rows: int) -> int:
+    def batch_size(self, model: str, prompt_ids: Sequence[int], max_new_tokens: int, rows: int) -> int:
         """Rows at a time, where the recipe leaves it open; all of them for an engine that fills its own batches.
 
         Args:
@@ -54,7 +56,7 @@ class Engine(Plugin):
     @abstractmethod
     def generate(
         self,
-        role: str,
+        model: str,
         rows: Sequence[GenerationRow],
         *,
         max_new_tokens: int,
@@ -65,7 +67,7 @@ class Engine(Plugin):
         """One text a row, in the rows' order.
 
         Args:
-            role: `base` or `reasoning`: which model of the pair generates.
+            model: name of the model that generates.
             sampling: how tokens are drawn. Rows with one key share their noise
                 (`steerkit.generation.sampling.Sampler`).
             batch_size: rows at a time; an engine that fills its batches itself may take more.
@@ -75,7 +77,7 @@ class Engine(Plugin):
             SteerkitError: rows have edits, and no position was steered.
         """
 
-    def greedy(self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
+    def greedy(self, model: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
         """Texts at temperature 0, all rows in one batch, with what can be compared with another engine.
 
         Raises:
@@ -85,3 +87,20 @@ class Engine(Plugin):
 
     def close(self) -> None:
         """Called when a run ends, also by an exception."""
+
+
+def engine_of(models: Models, spec: PluginSpec) -> Engine:
+    """The engine on these models, started when first asked for; `Models.close` closes it."""
+    name = f"engine {spec.given}"
+    if name not in models.services:
+        engine: Engine = registry.build("engines", spec)
+        loading = models.loading
+        options = {
+            "bf16": loading.bf16,
+            "device_map": loading.device_map,
+            "trust_remote_code": loading.trust_remote_code,
+        }
+        engine.start(models, options)
+        models.services[name] = engine
+    found: Engine = models.services[name]
+    return found

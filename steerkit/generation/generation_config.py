@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from steerkit.errors import InputError, SteerkitError
 from steerkit.generation.sampling import Sampling
 
-if TYPE_CHECKING:
-    from steerkit.settings import SteeringArguments
+
+class Wanted(Protocol):
+    """How sampling is asked for: settings, or the word that the model's own are taken."""
+
+    @property
+    def sampling(self) -> str: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_k(self) -> int | None: ...
+    @property
+    def top_p(self) -> float | None: ...
+    @property
+    def min_p(self) -> float | None: ...
+
 
 TAKEN = ("temperature", "top_k", "top_p", "min_p")
 NOT_APPLIED: dict[str, tuple[Any, ...]] = {
@@ -45,7 +58,7 @@ NOT_APPLIED: dict[str, tuple[Any, ...]] = {
 """Settings that change which texts a model writes and that steerkit does not apply → values that change nothing."""
 
 
-def sampling_for(args: SteeringArguments, name: str, config: Callable[[], Any]) -> Sampling:
+def sampling_for(args: Wanted, name: str, config: Callable[[], Any]) -> Sampling:
     """How a run's texts are sampled.
 
     Args:

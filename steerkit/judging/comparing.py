@@ -8,11 +8,12 @@ from pathlib import Path
 
 import yaml
 
+from steerkit import registry
+from steerkit.artifacts import PluginSpec
 from steerkit.data.trace import Trace
 from steerkit.errors import SteerkitError, nearest
 from steerkit.interfaces import OTHER, Judge
 from steerkit.judging.units import Source, labels_by, labels_on, read_labelled, read_texts
-from steerkit.settings import PluginSpec
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def parse_judge(text: str) -> Judge:
         raise SteerkitError(f"--judge {text}: its options are not YAML ({error})") from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise SteerkitError(f"--judge {text}: options are given as {name}:{{option: value, ...}}")
-    judge: Judge = PluginSpec(**{**found, "name": name}).build("judges")
+    judge: Judge = registry.build("judges", PluginSpec(**{**found, "name": name}))
     return judge
 
 

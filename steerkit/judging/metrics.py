@@ -7,15 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steerkit.errors import InputError, Problem, nearest
 from steerkit.interfaces import OTHER, Judge, Metric
 from steerkit.judging.ask import metrics_of, name_of
 from steerkit.store.files import write_json
-
-if TYPE_CHECKING:
-    from steerkit.settings import SteeringArguments
 
 FILE = "metrics.json"
 """What the metrics of the tables are, beside them in the run folder."""
@@ -66,41 +63,40 @@ class RunMetric(Metric):
 
 
 def run_metrics(
-    args: SteeringArguments, span_judge: Judge, score_judge: Judge, *, label: str, answers: bool
+    span_judge: Judge, score_judge: Judge, *, label: str, scored: str, per: str, answers: bool
 ) -> tuple[RunMetric, ...]:
     """The metrics of a run, in the order of its tables.
 
     Args:
         label: the label that the vector is fitted to.
+        scored: the text that the score judge reads (`Scoring.scored`).
+        per: what its rates are per (`Scoring.per`).
         answers: whether the prompt source can check answers.
 
     Raises:
-        MetricsError: the span judge, or the one that it is held against, lacks the label; a metric of the score judge
-            has a name of the run's own, or none is a rate per word where `per: tokens` asks for one; `choose.metric`
-            can't be chosen by.
+        MetricsError: the span judge lacks the label; a metric of the score judge has a name of the run's own, or none
+            is a rate per word where `per: tokens` asks for one.
         SteerkitError: a judge can't say what its labels or metrics are.
     """
-    problems = _unlabelled("fitter.label", "span judge", span_judge, label)
-    if args.agreement is not None:
-        problems += _unlabelled("agreement", "judge", args.agreement.build("judges"), label)
-    scored = list(_scored(args, score_judge, label, same_numbers(args, span_judge, score_judge)))
-    if args.per == "tokens" and not any(metric.unit == WORDS for metric in scored):
-        units = ", ".join(dict.fromkeys(metric.unit for metric in scored))
+    problems = unlabelled("fitter.label", "span judge", span_judge, label)
+    same = same_numbers(span_judge, score_judge, scored)
+    found = list(_scored(score_judge, label, same))
+    if per == "tokens" and not any(metric.unit == WORDS for metric in found):
+        units = ", ".join(dict.fromkeys(metric.unit for metric in found))
         what = f"the score judge {name_of(score_judge)!r} has no rate per word ({WORDS!r}) to take per token ({units})"
         problems.append(Problem("per", what, "leave it out"))
     own = [*_judged(name_of(span_judge), label), _accuracy()]
-    metrics = tuple(_per_token(m) if args.per == "tokens" else m for m in (*scored, *own[: None if answers else -1]))
-    twice = [name for name, n in Counter(metric.name for metric in (*scored, *own)).items() if n > 1]
+    metrics = tuple(_per_token(m) if per == "tokens" else m for m in (*found, *own[: None if answers else -1]))
+    twice = [name for name, n in Counter(metric.name for metric in (*found, *own)).items() if n > 1]
     if twice:
         what = f"the score judge {name_of(score_judge)!r} has metrics with names of the run's own: {', '.join(twice)}"
         problems.append(Problem("score_judge", what, "rename them"))
-    problems += _unchoosable(args.choose.metric, metrics)
     if problems:
         raise MetricsError("metrics", problems)
     return metrics
 
 
-def _unlabelled(key: str, role: str, judge: Judge, label: str) -> list[Problem]:
+def unlabelled(key: str, role: str, judge: Judge, label: str) -> list[Problem]:
     """A judge that can't count the sentences with the fitted label, as it never gives it."""
     labels = list(judge.labels())
     if label in labels:
@@ -114,13 +110,13 @@ def shares_labels(judge: Judge) -> bool:
     return type(judge).metrics is Judge.metrics and type(judge).score is Judge.score
 
 
-def same_numbers(args: SteeringArguments, span_judge: Judge, score_judge: Judge) -> bool:
+def same_numbers(span_judge: Judge, score_judge: Judge, scored: str) -> bool:
     """Whether the score judge's shares of labels are those that the span judge gives: one judge, the same texts."""
     same = type(span_judge) is type(score_judge) and span_judge.config == score_judge.config
-    return same and args.scored == "trace" and shares_labels(score_judge)
+    return same and scored == "trace" and shares_labels(score_judge)
 
 
-def _scored(args: SteeringArguments, judge: Judge, label: str, known: bool) -> Iterator[RunMetric]:
+def _scored(judge: Judge, label: str, known: bool) -> Iterator[RunMetric]:
     """The score judge's metrics; each one with a direction also with collapsed texts counted as unsteered.
 
     Of shares of labels the fitted label's comes first: it is to rise. Where the span judge gives the same numbers, the
@@ -165,7 +161,7 @@ def _per_token(metric: RunMetric) -> RunMetric:
     return replace(metric, unit="share of tokens") if metric.unit == WORDS else metric
 
 
-def _unchoosable(name: str, metrics: Sequence[RunMetric]) -> list[Problem]:
+def unchoosable(name: str, metrics: Sequence[RunMetric]) -> list[Problem]:
     """What keeps a strength from being chosen by a metric."""
     found = {metric.name: metric for metric in metrics}
     directed = [metric.name for metric in metrics if metric.sign]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerkit.code.source_files import source_digest
-from steerkit.identity import Identity, plain
 from steerkit.models.hub import is_hub_id
 from steerkit.store.files import digest
+from steerkit.store.identity import Identity, plain
 
 if TYPE_CHECKING:
     from steerkit.models.language_model import LanguageModel

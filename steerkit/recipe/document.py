@@ -14,6 +14,8 @@ from steerkit.errors import InputError, Problem, redacted
 from steerkit.store.bounded_yaml import compose, read_text
 
 Key = tuple[str | int, ...]
+NAMES = ("name", "weights")
+"""Keys that say what a mapping's other keys are about."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -167,9 +169,12 @@ def _value(node: yaml.Node, key: Key, document: Document, place: Any) -> Any:
 
 
 def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, str) and any(key in base for key in NAMES):
+        name = next(key for key in NAMES if key in base)
+        return base if base[name] == over else over
     if isinstance(base, Mapping) and isinstance(over, Mapping):
-        # Naming another plugin replaces its options: they belong to the old one.
-        if "name" in over and over["name"] != base.get("name"):
+        # Naming another plugin, or other weights, replaces their options: they belong to the old ones.
+        if any(key in over and over[key] != base.get(key) for key in NAMES):
             return dict(over)
         return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
     return over
@@ -178,8 +183,8 @@ def _merge(base: Any, over: Any) -> Any:
 def _assign(data: Any, key: Key, value: Any) -> bool:
     for part in key[:-1]:
         if isinstance(data, dict):
-            if isinstance(data.get(str(part)), str):  # `judge: rules` in short
-                data[str(part)] = {"name": data[str(part)]}
+            if isinstance(data.get(str(part)), str):  # `judge: rules` and `base: WEIGHTS` in short
+                data[str(part)] = {"weights" if key[0] == "models" else "name": data[str(part)]}
             data = data.setdefault(str(part), {})
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             data = data[part]

@@ -1,232 +1,197 @@
-"""Steered generations: every condition on every prompt, many conditions in one batch."""
+"""Steered generations: every condition on every prompt of a split, many conditions in one batch."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from steerkit.conditions import Condition, Experiment, Planner, VectorKey, distinct
+from steerkit import registry
+from steerkit.artifacts import Condition, Generation, Placed
+from steerkit.context import Run
+from steerkit.data.chats import Chat, Message, messages_of
 from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
-from steerkit.errors import SteerkitError
-from steerkit.generation.stream import Generated, GenerationRow
-from steerkit.identity import Identity
+from steerkit.generation.stream import GenerationRow
+from steerkit.identity import spec_identity
+from steerkit.interfaces import Steerer, Step
 from steerkit.interventions.steering import Edit
-from steerkit.judging.scores import choose_strength
+from steerkit.models.models import Models
+from steerkit.settings import Chatting, Generating, Samples
 from steerkit.stats.noise import key_of
-from steerkit.steps.batches import Job, generate_part, merged_rows
-from steerkit.steps.scoring import score, scoring_inputs
-from steerkit.store.files import digest, read_whole_lines, write_json, write_jsonl
-from steerkit.vectors.steering_vector import SteeringVector
-
-if TYPE_CHECKING:
-    from steerkit.interfaces import Steerer
-    from steerkit.run import SteeringTrainer
-
-FILE = "generations.jsonl"
-CHOICE = "choice.json"
-Vectors = Mapping[VectorKey, SteeringVector]
+from steerkit.steps.results import seen
+from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of
+from steerkit.steps.vectors import Vectors
+from steerkit.store.files import read_whole_lines, write_jsonl
 
 
-def planner_for(trainer: SteeringTrainer, vectors: Vectors) -> Planner:
-    """The conditions that these vectors make possible."""
-    planner = Planner(trainer.args, trainer.pair.reasoning.depth, {})
-    main = {key: vectors[key] for key in planner.main_vectors()}
-    norms = {(key.source, layer): vector.norm(layer) for key, vector in main.items() for layer in vector.layers}
-    return Planner(trainer.args, trainer.pair.reasoning.depth, norms)
+def conditions_of(run: Run, split: str, needs: Mapping[str, Any]) -> dict[str, Condition]:
+    """Condition by its id: what the experiments on a split have to have generated, once each, in their order.
 
-
-def choose(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors) -> tuple[float, list[Experiment]]:
-    """The strength that claims are made at, found on the choose prompts, and what was run for it.
-
-    NaN where no experiment steers.
+    Args:
+        needs: the artifacts that these experiments need, by name.
     """
-    path, planner = trainer.folder / CHOICE, planner_for(trainer, vectors)
-    experiments = planner.choose()
-    if not experiments:
-        trainer.keys["choose"] = ""
-        return float("nan"), []
-
-    def make(key: str) -> tuple[float, list[str]]:
-        rows = _merge(trainer, "choose")
-        scores = score(trainer, rows, prompts)
-        chosen, how = choose_strength(scores, planner)
-        write_json(path, {"strength": chosen, "how": how, "texts": digest(rows)})
-        trainer.log(chosen_strength=chosen, how=how)
-        return chosen, [CHOICE, FILE]
-
-    inputs = [*_inputs(trainer, experiments), trainer.args.choose.model_dump(), *scoring_inputs(trainer)]
-    chosen = trainer.stage(
-        "choose",
-        inputs,
-        make,
-        lambda: float(json.loads(path.read_text())["strength"]),
-        part=partial(_generate, trainer, "choose", experiments, prompts, vectors),
-        sealed=(CHOICE,),  # the test's texts join the generations
-    )
-    return chosen, experiments
+    found: dict[str, Condition] = {}
+    for name, experiment in run.experiments.items():
+        if experiment.split == split:
+            own = run.of(experiment, name)
+            for condition in experiment.conditions(own, *(seen(needs[need]) for need in experiment.needs(own))):
+                found.setdefault(condition.id, condition)
+    return found
 
 
-def test(trainer: SteeringTrainer, prompts: Sequence[Prompt], vectors: Vectors, chosen: float) -> list[Experiment]:
-    """All experiments on the test prompts, in ``generations.jsonl``."""
-    experiments = planner_for(trainer, vectors).test(chosen)
-    if not experiments:
-        trainer.keys["test"] = ""
-        return []
-
-    def make(key: str) -> tuple[None, list[str]]:
-        _merge(trainer, "test")
-        return None, [FILE]
-
-    part = partial(_generate, trainer, "test", experiments, prompts, vectors)
-    trainer.stage("test", _inputs(trainer, experiments), make, lambda: None, part=part)
-    return experiments
+def needs_of_split(run: Run, split: str) -> list[str]:
+    """What the experiments on a split need."""
+    own = [(name, e) for name, e in run.experiments.items() if e.split == split]
+    return list(dict.fromkeys(need for name, e in own for need in e.needs(run.of(e, name))))
 
 
-def _inputs(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list[Any]:
-    args = trainer.args
-    return [
-        trainer.keys["prompts"],
-        trainer.keys["vectors"],
-        [[s, c.id] for s, c in distinct(experiments)],
-        _steerers(trainer, experiments),
-        args.tokens,
-        args.max_new_tokens,
-        trainer.decoding("base", "reasoning"),
-        args.samples,
-        args.seed,
-        trainer.chats.settings(),
-        args.per_device_batch_size,
-        args.bf16,
-        args.save_rows,
-        trainer.identities["engine"],
-    ]
+class Generations(Step):
+    """``generations/SPLIT.jsonl``: the texts of all conditions that experiments ask for on the split's prompts."""
+
+    uses = (Generating, Chatting, Samples)
+
+    def needs(self, run: Run) -> Sequence[str]:
+        return ("prompts", "chats", "vectors", *needs_of_split(run, self.of))
+
+    def models(self, run: Run) -> Sequence[str]:
+        return tuple(run.models)
+
+    def _conditions(self, run: Run, needs: Sequence[Any]) -> dict[str, Condition]:
+        return conditions_of(run, self.of, dict(zip(needs_of_split(run, self.of), needs, strict=True)))
+
+    def depends(self, run: Run, prompts: list[Prompt], chats: Any, vectors: Vectors, *needs: Any) -> Any:
+        wanted = self._conditions(run, needs)
+        specs = {str(p.steerer.given): p.steerer for c in wanted.values() for p in c.interventions if p.strength}
+        models = dict.fromkeys(condition.model for condition in wanted.values())
+        return [
+            list(wanted),
+            [spec_identity("steerers", spec, f"steerer {spec.name}") for spec in specs.values()],
+            decoding(run, models),
+            run.chats.settings(),
+        ]
+
+    def pieces(self, run: Run, prompts: list[Prompt], chats: Any, vectors: Vectors, *needs: Any) -> Sequence[TextPiece]:
+        return pieces_of(run, self._jobs(run, prompts, vectors, needs))
+
+    def work(self, models: Models, piece: TextPiece) -> Any:
+        return generate(models, piece)
+
+    def _jobs(self, run: Run, prompts: list[Prompt], vectors: Vectors, needs: Sequence[Any]) -> list[Job]:
+        """A job a prompt, sample and condition: all conditions of a prompt together, so that a batch reads it once.
+
+        They share their sampling noise.
+        """
+        wanted = self._conditions(run, needs)
+        own = [prompt for prompt in prompts if prompt.split == self.of]
+        check_limits(run, own, dict.fromkeys(condition.model for condition in wanted.values()))
+        built: dict[str, Steerer] = {}
+        edits = {name: edits_of(condition, vectors, built) for name, condition in wanted.items()}
+        ids: dict[tuple[str, str, str], list[int]] = {}
+        jobs = []
+        for prompt, sample in product(own, range(run.use(Samples).samples)):
+            draw, noise = (key_of(run.seed, use, prompt.id, sample) for use in ("sample", "noise"))
+            for name, condition in wanted.items():
+                place = condition.model, condition.system, prompt.id
+                if place not in ids:
+                    formatted = run.chats.ids(with_system(prompt.prompt, condition.system))
+                    ids[place] = run.models.ids_for(condition.model, formatted)
+                done = tuple(replace(edit, key=noise) for edit in edits[name])
+                row = GenerationRow(ids[place], draw, done[0] if done else None)
+                jobs.append(Job(condition.model, row, (name, prompt.id, sample)))
+        return jobs
+
+    def join(
+        self, run: Run, results: Iterable[Any], prompts: list[Prompt], chats: Any, vectors: Vectors, *needs: Any
+    ) -> list[Generation]:
+        wanted = self._conditions(run, needs)
+        jobs = self._jobs(run, prompts, vectors, needs)
+        by_piece = [job for model in dict.fromkeys(job.model for job in jobs) for job in jobs if job.model == model]
+        tokenizer = run.models.tokenizer
+        found = []
+        for job, text in zip(by_piece, (row for rows in results for row in rows), strict=True):
+            name, prompt_id, sample = job.name
+            placed = decode_in_place(tokenizer, text["ids"])
+            found.append(
+                Generation(
+                    split=self.of,
+                    condition=name,
+                    labels=wanted[name].labels,
+                    added_norm=added_norm(wanted[name], vectors),
+                    prompt_id=prompt_id,
+                    sample=sample,
+                    finished=text["finished"],
+                    text=placed.text,
+                    ids=tuple(text["ids"]),
+                    starts=tuple(placed.starts),
+                    continues=tuple(placed.continues),
+                    broken=text["broken"],
+                )
+            )
+        for line in breaks(found):
+            run.log(step=run.title, broken=line)
+        return found
+
+    def save(self, run: Run, value: list[Generation]) -> Sequence[str]:
+        write_jsonl(run.folder / self._file, (row.to_json() for row in value))
+        return [self._file]
+
+    def load(self, run: Run) -> list[Generation]:
+        return [Generation.from_json(row) for row in read_whole_lines(run.folder / self._file)]
+
+    @property
+    def _file(self) -> str:
+        return f"generations/{self.of}.jsonl"
 
 
-def _steerers(trainer: SteeringTrainer, experiments: Sequence[Experiment]) -> list[Identity]:
-    """The identities of the steerers that the conditions use."""
-    used = dict.fromkeys(c.method for e in experiments for c in e.conditions if c.added_norm)
-    names = dict.fromkeys(f"baseline {m}" if m in trainer.methods.steerers else "steerer" for m in used)
-    return [trainer.identities[name] for name in names]
+def added_norm(condition: Condition, vectors: Vectors) -> float:
+    """L2 norm that a condition adds at every steered token; of several interventions the first one's."""
+    return next((norm_of(placed, vectors) for placed in condition.interventions), 0.0)
 
 
-def _generate(
-    trainer: SteeringTrainer,
-    stage: str,
-    experiments: Sequence[Experiment],
-    prompts: Sequence[Prompt],
-    vectors: Vectors,
-) -> None:
-    """Generate this process's part of a stage's texts."""
-    wanted = distinct(experiments)
-    jobs = steering_jobs(trainer, wanted, prompts, vectors)
-    generate_part(trainer, stage, jobs, describe_with(trainer, wanted))
+def norm_of(placed: Placed, vectors: Vectors) -> float:
+    """L2 norm that an intervention adds."""
+    return placed.strength * vectors[placed.norm_of].norm(placed.layer)
 
 
-def _merge(trainer: SteeringTrainer, stage: str) -> list[dict[str, Any]]:
-    """The stage's texts, put in ``generations.jsonl`` in place of earlier ones.
+def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Steerer]) -> list[Edit]:
+    """What is done to a row, but for its key. Equal steerers are one object, which edits their rows together."""
+    found = []
+    for placed in condition.interventions:
+        if placed.strength:
+            name = str(placed.steerer.given)
+            steerer = built.setdefault(name, registry.build("steerers", placed.steerer))
+            vector = vectors[placed.vector] if placed.vector else None
+            direction = None
+            if vector and steerer.direction != "none":
+                direction = (vector.mean_unit if steerer.direction == "mean" else vector.unit)(placed.layer)
+            found.append(Edit(steerer, placed.layer, norm_of(placed, vectors), direction, placed.tokens))
+    return found
 
-    Raises:
-        SteerkitError: the other texts there are not as they were written.
-    """
-    path, rows = trainer.folder / FILE, merged_rows(trainer, stage)
-    others = [row for row in read_whole_lines(path) if row["stage"] != stage]
-    if stage == "test" and others and trainer.keys["choose"]:
-        _check_chosen(trainer, others)
-    write_jsonl(path, sorted([*others, *rows], key=lambda row: str(row["stage"])))  # choose, then test
-    for line in breaks(rows):
-        trainer.log(stage=stage, broken=line)
-    return rows
+
+def with_system(chat: Chat, system: str) -> Chat:
+    """A prompt with a system message before it."""
+    return (Message("system", system), *messages_of(chat)) if system else chat
 
 
-def breaks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each condition with texts that broke off: model, method and strength, how many, and the first one."""
-    lost: dict[str, list[Mapping[str, Any]]] = {}
+def breaks(rows: Iterable[Generation]) -> list[str]:
+    """For each condition with texts that broke off: its labels, how many, and the first one."""
+    lost: dict[str, list[Generation]] = {}
     for row in rows:
-        if row.get("broken"):
-            lost.setdefault(f"{row['split']} {row['condition']}", []).append(row)
+        if row.broken:
+            lost.setdefault(row.condition, []).append(row)
     return [
-        f"{row['target']} model, {row['method']} at strength {row['strength']:g} (block {row['layer']}, {row['split']} "
-        f"prompts): {len(own)} texts broke off; prompt {row['prompt_id']!r}, sample {row['sample']}: {row['broken']}"
+        f"{in_words(own[0].labels)} ({own[0].split} prompts): {len(own)} texts broke off; prompt {own[0].prompt_id!r}, "
+        f"sample {own[0].sample}: {own[0].broken}"
         for own in lost.values()
-        for row in own[:1]
     ]
 
 
-def _check_chosen(trainer: SteeringTrainer, rows: Sequence[dict[str, Any]]) -> None:
-    """The file has no seal of its own until the test's texts are in it."""
-    if json.loads((trainer.folder / CHOICE).read_text(encoding="utf-8"))["texts"] != digest(rows):
-        raise SteerkitError(
-            f"{trainer.folder / FILE}: was changed after stage 'choose' wrote it; delete it to have it made again "
-            "(or put the original back)"
-        )
-
-
-def steering_jobs(
-    trainer: SteeringTrainer,
-    wanted: Sequence[tuple[str, Condition]],
-    prompts: Sequence[Prompt],
-    vectors: Vectors,
-) -> list[Job]:
-    """A job a prompt, sample and condition: all conditions of a prompt together, so that a batch reads it once.
-
-    They share their sampling noise.
-    """
-    args, pair = trainer.args, trainer.pair
-    steerers: dict[str, Steerer] = {m: spec.build("steerers") for m, spec in trainer.methods.steerers.items()}
-    main = args.steerer.build("steerers")
-    formatted = {p.id: trainer.chats.ids(p.prompt) for p in prompts}
-    by_target = {role: {k: pair.ids_for(role, ids) for k, ids in formatted.items()} for role in ("base", "reasoning")}
-    edits: dict[str, Edit] = {}
-    for _, condition in wanted:
-        if condition.added_norm:
-            steerer = steerers.get(condition.method, main)
-            direction = _direction(steerer, condition, vectors)
-            edits[condition.id] = Edit(steerer, condition.layer, condition.added_norm, direction, args.tokens)
-    jobs = []
-    for prompt, sample in product(prompts, range(args.samples)):
-        draw, noise = (key_of(args.seed, use, prompt.id, sample) for use in ("sample", "noise"))
-        for split, condition in wanted:
-            if split == prompt.split:
-                edit = edits.get(condition.id)
-                ids = by_target[condition.target][prompt.id]
-                row = GenerationRow(ids, draw, edit and replace(edit, key=noise))
-                jobs.append(Job(condition.target, row, (condition.id, prompt.id, str(sample))))
-    return jobs
-
-
-def _direction(steerer: Steerer, condition: Condition, vectors: Vectors) -> Any:
-    if condition.vector is None or not condition.added_norm or steerer.direction == "none":
-        return None
-    vector = vectors[condition.vector]
-    return vector.mean_unit(condition.layer) if steerer.direction == "mean" else vector.unit(condition.layer)
-
-
-def describe_with(trainer: SteeringTrainer, wanted: Sequence[tuple[str, Condition]]) -> Any:
-    """How a generation is written to ``generations.jsonl``."""
-    tokenizer = trainer.pair.reasoning.tokenizer
-    by_id = {condition.id: (split, condition) for split, condition in wanted}
-
-    def describe(job: Job, text: Generated) -> dict[str, Any]:
-        condition_id, prompt_id, sample = job.names
-        split, condition = by_id[condition_id]
-        placed = decode_in_place(tokenizer, text.ids)
-        return {
-            "split": split,
-            "condition": condition_id,
-            **condition.columns(),
-            "prompt_id": prompt_id,
-            "sample": int(sample),
-            "finished": text.finished,
-            "text": placed.text,
-            "ids": text.ids,
-            "starts": placed.starts,
-            **({"continues": placed.continues} if placed.continues else {}),
-            **({"broken": text.broken} if text.broken else {}),
-        }
-
-    return describe
+def in_words(labels: Mapping[str, Any]) -> str:
+    """A condition by its labels, in a line; empty ones are left out."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in labels.items()
+        if value != ""
+    )

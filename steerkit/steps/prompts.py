@@ -1,53 +1,99 @@
-"""Prompts: drawn from their source, dealt to three disjoint splits."""
+"""Prompts: drawn from their source, dealt to three disjoint splits; what the chat template makes of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from steerkit import registry
+from steerkit.artifacts import Kind, PluginSpec
+from steerkit.context import Run
 from steerkit.data.rows import as_prompts
+from steerkit.data.splits import assign_splits, check_splits
 from steerkit.data.trace import Prompt, read_rows, write_rows
-from steerkit.models.limits import check_ids, check_lengths
-from steerkit.provenance import prompt_settings
-from steerkit.sources import assign_splits, check_splits
-
-if TYPE_CHECKING:
-    from steerkit.run import SteeringTrainer
+from steerkit.interfaces import Config, PromptSource, Step
+from steerkit.settings import Chatting
 
 FILE = "prompts.jsonl"
 
 
-def prompts(trainer: SteeringTrainer) -> list[Prompt]:
-    """All prompts of the run, `split` set."""
-    path = trainer.folder / FILE
+class PromptsConfig(Config):
+    source: Annotated[PluginSpec | None, Kind("prompts")] = None
+    """Where they come from."""
+    extract: int = Field(default=300, ge=1)
+    """Prompts whose traces make the vectors."""
+    choose: int = Field(default=32, ge=1)
+    """Prompts on which the strength is chosen."""
+    test: int = Field(default=64, ge=1)
+    """Prompts on which claims are made; the three sets are disjoint."""
 
-    def make(key: str) -> tuple[list[Prompt], list[str]]:
-        source = trainer.source
-        if source is not None:
-            source.open(trainer.folder / f"sources/{source.name}", trainer.progress)
-            found = as_prompts(source.read(trainer.counts, trainer.args.seed))  # a plugin's may be anything
-            check_splits(found, trainer.counts)
-            if notes := source.notes():
-                trainer.log(prompts=len(found), **notes)
-        else:
-            found = assign_splits(trainer.given, trainer.counts, trainer.args.seed)
-        write_rows(path, found)
-        return found, [FILE]
-
-    inputs = [prompt_settings(trainer), trainer.identities.get("prompts"), trainer.args.seed]
-    read = trainer.stage("prompts", inputs, make, lambda: read_rows(path, Prompt))
-    _check_limits(trainer, read)
-    return read
+    def counts(self) -> dict[str, int]:
+        """Prompts a split."""
+        return {"extract": self.extract, "choose": self.choose, "test": self.test}
 
 
-def _check_limits(trainer: SteeringTrainer, prompts: list[Prompt]) -> None:
-    """Raises: SteerkitError when a model has too few ids or positions for the prompts and what it writes on them."""
-    args, pair = trainer.args, trainer.pair
-    answered = [prompt for prompt in prompts if prompt.split != "extract" or not args.traces]
-    if not answered:
-        return
-    own = [trainer.chats.ids(prompt.prompt) for prompt in answered]
-    longest = max(range(len(own)), key=lambda number: len(own[number]))
-    what = f"prompt {answered[longest].id!r} with max_new_tokens"
-    for role in ("reasoning", "base"):
-        check_ids(pair[role], [pair.ids_for(role, ids) for ids in own])
-        check_lengths(pair[role], len(own[longest]) + args.max_new_tokens - 1, what)
+class Prompts(Step):
+    """All prompts of the run, in ``prompts.jsonl``."""
+
+    Config = PromptsConfig
+
+    def check(self, run: Run) -> Any:
+        from steerkit.errors import Problem
+
+        if self.config.source is None and run.given is None:
+            yield Problem("prompts.source", "there are no prompts", "name where they come from, or give prompts")
+
+    def depends(self, run: Run) -> Any:
+        from steerkit.data.chats import to_json
+
+        given = run.given
+        return None if given is None else [[p.id, to_json(p.prompt), p.category, p.split, p.answer] for p in given]
+
+    def make(self, run: Run) -> list[Prompt]:
+        counts = self.config.counts()
+        if run.given is not None:
+            return assign_splits(run.given, counts, run.seed)
+        source = registry.build("prompts", self.config.source)
+        source.open(run.folder / f"sources/{source.name}", run.progress)
+        found = as_prompts(source.read(counts, run.seed))  # a plugin's may be anything
+        check_splits(found, counts)
+        if notes := source.notes():
+            run.log(prompts=len(found), **notes)
+        return found
+
+    def save(self, run: Run, value: list[Prompt]) -> Sequence[str]:
+        write_rows(run.folder / FILE, value)
+        return [FILE]
+
+    def load(self, run: Run) -> list[Prompt]:
+        return read_rows(run.folder / FILE, Prompt)
+
+
+class Chats(Step):
+    """Prompts through the chat template, all of them, before anything is generated: what becomes of them is logged.
+
+    Raises:
+        InputError: every prompt that the chat template refuses.
+    """
+
+    uses = (Chatting,)
+
+    def needs(self, run: Run) -> Sequence[str]:
+        return ("prompts",)
+
+    def depends(self, run: Run, prompts: list[Prompt]) -> Any:
+        return run.chats.settings()
+
+    def make(self, run: Run, prompts: list[Prompt]) -> dict[str, Any]:
+        notes = run.chats.check(prompts)
+        if notes:
+            run.log(chats=notes)
+        return notes
+
+
+def source_of(run: Run) -> PromptSource | None:
+    """The run's prompt source, opened; None where prompts were given as objects."""
+    spec = Prompts(**run.settings.own("prompts")).config.source
+    return None if spec is None else run.plugin("prompts", spec)

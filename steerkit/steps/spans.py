@@ -3,70 +3,98 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pydantic import Field
+
+from steerkit import registry
+from steerkit.context import Run
 from steerkit.data.importing import place, read_spans
 from steerkit.data.trace import Span, Trace, read_rows, write_rows
 from steerkit.errors import SteerkitError
+from steerkit.interfaces import Config, Step
 from steerkit.judging import ask as judging
+from steerkit.settings import Fitting, Labelling
 from steerkit.store.files import write_json
 
-if TYPE_CHECKING:
-    from steerkit.run import SteeringTrainer
-
-FILES = ["spans.jsonl", "spans.notes.json"]
+FILES = ("spans.jsonl", "spans.notes.json")
 
 
-def spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> list[Span]:
+class SpansConfig(Config):
+    file: str | None = None
+    """jsonl of labelled spans to use in place of the judge's: steerkit's own, or rows with id and annotated (tagged
+    text), which is aligned to the traces."""
+    annotation_labels: tuple[str, ...] | None = None
+    """Labels that annotations in `file` may use (others are rejected and counted); the span judge's when left out."""
+    min_coverage: float = Field(default=0.0, ge=0, le=1)
+    """Share of a trace's characters that its annotation must cover; the spans of others are left out and counted."""
+
+    def reads(self) -> Mapping[str, Sequence[Path]]:
+        return {"file": [Path(self.file)]} if self.file else {}
+
+
+class Spans(Step):
     """Labelled spans of the traces; what was dropped on the way goes to ``spans.notes.json``."""
-    args, path = trainer.args, trainer.folder / FILES[0]
-    label = trainer.fitter.config.label
 
-    def make(key: str) -> tuple[list[Span], list[str]]:
-        notes: dict[str, Any] = {}
-        if args.spans:
-            legal = args.annotation_labels or trainer.span_judge.labels()
-            imported = read_spans(Path(args.spans), traces, legal, min_coverage=args.min_coverage)
-            found, notes = imported.spans, imported.notes
-            judges = sorted({span.judge for span in found})
-            if len(judges) > 1:
-                raise SteerkitError(
-                    f"{args.spans}: holds spans of {len(judges)} judges ({', '.join(judges)}), which can't be counted "
-                    "together; give a file with one judge's rows (people's: `steerkit annotate RUN --export FILE "
-                    "--annotator NAME`)"
-                )
-        else:
-            found, notes = judge_spans(trainer, traces)
-        check_positives(found, label, traces, args.spans or args.span_judge.name)
-        write_rows(path, found)
+    Config = SpansConfig
+    uses = (Labelling,)
+
+    def needs(self, run: Run) -> Sequence[str]:
+        return ("traces",)
+
+    def depends(self, run: Run, traces: list[Trace]) -> Any:
+        return fitted_label(run)
+
+    def make(self, run: Run, traces: list[Trace]) -> tuple[list[Span], dict[str, Any]]:
+        spec = run.use(Labelling).span_judge
+        found, notes = self._imported(run, traces) if self.config.file else judged(run, traces)
+        check_positives(found, fitted_label(run), traces, self.config.file or spec.name)
         notes = {"labels": dict(Counter(span.label for span in found).most_common()), **notes}
-        write_json(trainer.folder / FILES[1], notes)
-        trainer.log(spans=len(found), **notes)
-        return found, FILES
+        run.log(spans=len(found), **notes)
+        return found, notes
 
-    inputs = [
-        trainer.keys["traces"],
-        trainer.identities["span_judge"],
-        trainer.identities["spans"],
-        args.annotation_labels,
-        args.min_coverage,
-        label,
-    ]
-    return trainer.stage("spans", inputs, make, lambda: read_rows(path, Span))
+    def _imported(self, run: Run, traces: list[Trace]) -> tuple[list[Span], dict[str, Any]]:
+        c = self.config
+        legal = c.annotation_labels or registry.build("judges", run.use(Labelling).span_judge).labels()
+        imported = read_spans(Path(c.file), traces, legal, min_coverage=c.min_coverage)
+        judges = sorted({span.judge for span in imported.spans})
+        if len(judges) > 1:
+            raise SteerkitError(
+                f"{c.file}: holds spans of {len(judges)} judges ({', '.join(judges)}), which can't be counted "
+                "together; give a file with one judge's rows (people's: `steerkit annotate RUN --export FILE "
+                "--annotator NAME`)"
+            )
+        return imported.spans, imported.notes
+
+    def save(self, run: Run, value: tuple[list[Span], dict[str, Any]]) -> Sequence[str]:
+        write_rows(run.folder / FILES[0], value[0])
+        write_json(run.folder / FILES[1], value[1])
+        return FILES
+
+    def load(self, run: Run) -> tuple[list[Span], dict[str, Any]]:
+        return read_rows(run.folder / FILES[0], Span), {}
 
 
-def judge_spans(trainer: SteeringTrainer, traces: Sequence[Trace]) -> tuple[list[Span], dict[str, Any]]:
+def fitted_label(run: Run) -> str:
+    """The label that the vector is fitted to."""
+    return str(registry.build("fitters", run.peek(Fitting).fitter).config.label)
+
+
+def judged(run: Run, traces: Sequence[Trace]) -> tuple[list[Span], dict[str, Any]]:
     """The span judge's labels, and its notes. What it has no label for is a span too (`other`): D is every one."""
+    spec = run.use(Labelling).span_judge
+    judge = run.judge(spec)
     texts = [trace.text for trace in traces]
-    trainer.log_estimate(trainer.span_judge, texts)
-    found = judging.annotate(trainer.span_judge, texts)
+    if estimate := judge.estimate(texts):
+        run.log(judge=judge.name, estimate=estimate)
+    found = judging.annotate(judge, texts)
     return [
-        place(trace, start, end, label, trainer.args.span_judge.name)
+        place(trace, start, end, label, spec.name)
         for trace, spans in zip(traces, found, strict=True)
         for start, end, label in spans
-    ], trainer.span_judge.notes()
+    ], judge.notes()
 
 
 def check_positives(spans: Sequence[Span], label: str, traces: Sequence[Trace], judge: str) -> None:

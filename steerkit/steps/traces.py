@@ -1,99 +1,117 @@
-"""Traces: what the reasoning model writes on the extraction prompts, or what a file says it wrote."""
+"""Traces: what the writer writes on the extraction prompts, or what a file says it wrote."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from steerkit.context import Run
 from steerkit.data.importing import read_traces
 from steerkit.data.tokens import encode_trace, make_trace, placed_again
-from steerkit.data.trace import Prompt, Trace, from_json, read_rows, write_rows
+from steerkit.data.trace import Prompt, Trace, read_rows, write_rows
 from steerkit.errors import InputError, Problem
-from steerkit.generation.stream import Generated, GenerationRow
+from steerkit.generation.stream import GenerationRow
+from steerkit.interfaces import Config, Step
+from steerkit.models.models import Models
+from steerkit.settings import Chatting, Generating
 from steerkit.stats.noise import key_of
-from steerkit.steps.batches import Job, generate_part, merged_rows
-
-if TYPE_CHECKING:
-    from steerkit.run import SteeringTrainer
+from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of
 
 FILE = "traces.jsonl"
 
 
-def trace_jobs(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Job]:
-    """A job a prompt, unsteered."""
-    seed = trainer.args.seed
-    return [
-        Job("reasoning", GenerationRow(trainer.chats.ids(p.prompt), key_of(seed, "trace", p.id)), (p.id,))
-        for p in prompts
-    ]
+class TracesConfig(Config):
+    file: str | None = None
+    """jsonl of traces to use in place of generated ones: steerkit's own, or rows with id, prompt (a text or messages)
+    and trace, or with messages whose last one is the trace."""
+
+    def reads(self) -> Mapping[str, Sequence[Path]]:
+        return {"file": [Path(self.file)]} if self.file else {}
 
 
-def traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> list[Trace]:
-    """Traces of the run, generated or read."""
-    args, path = trainer.args, trainer.folder / FILE
+class Traces(Step):
+    """The writer's texts on the extraction prompts, one each, in ``traces.jsonl``."""
 
-    def make(key: str) -> tuple[list[Trace], list[str]]:
-        if args.traces:
-            found = imported(trainer, Path(args.traces))
-            if opened := trainer.chats.opened_twice(found):
-                trainer.log(opened_twice=opened)
-        else:
-            found = [from_json(Trace, row) for row in merged_rows(trainer, "traces")]
-        write_rows(path, found)
-        trainer.log(traces=len(found), mean_tokens=sum(len(t.ids) for t in found) / len(found))
-        return found, [FILE]
+    Config = TracesConfig
+    uses = (Generating, Chatting)
 
-    inputs = [
-        trainer.keys["prompts"],
-        trainer.identities["reasoning"],
-        trainer.identities["reasoning tokenizer"],
-        args.max_new_tokens,
-        trainer.decoding("reasoning"),
-        args.seed,
-        args.think_end,
-        trainer.chats.settings(),
-        args.per_device_batch_size,
-        args.bf16,
-        args.save_rows,
-        trainer.identities["engine"],
-        trainer.identities["traces"],
-    ]
-    part = None if args.traces else partial(make_traces, trainer, prompts)
-    return trainer.stage("traces", inputs, make, lambda: read_rows(path, Trace), part=part)
+    def needs(self, run: Run) -> Sequence[str]:
+        return ("prompts", "chats")
 
+    def models(self, run: Run) -> Sequence[str]:
+        return (run.models.writer,)
 
-def imported(trainer: SteeringTrainer, path: Path) -> list[Trace]:
-    """Traces of a file, their tokens placed by the reasoning model's tokenizer.
+    def depends(self, run: Run, prompts: list[Prompt], chats: Any) -> Any:
+        return [decoding(run, [run.models.writer]), run.chats.settings()]
 
-    Raises:
-        InputError: traces whose ids are not those of their text: another tokenizer made them.
-    """
-    args, tokenizer = trainer.args, trainer.pair.reasoning.tokenizer
-    read = read_traces(path, partial(encode_trace, tokenizer, marker=args.think_end, chats=trainer.chats))
-    found = [placed_again(tokenizer, trace) for trace in read]
-    wrong = [
-        Problem(
-            f"{path}: trace {trace.id!r}",
-            f"its 'ids' are not its text under the tokenizer of {trainer.pair.reasoning.name}",
-            "leave out 'ids', 'starts' and 'continues' (or give rows of 'prompt' and 'trace') to have it encoded anew",
+    def pieces(self, run: Run, prompts: list[Prompt], chats: Any) -> list[TextPiece] | None:
+        if self.config.file:
+            return None
+        return pieces_of(run, self._jobs(run, prompts))
+
+    def _jobs(self, run: Run, prompts: list[Prompt]) -> list[Job]:
+        own = [prompt for prompt in prompts if prompt.split == "extract"]
+        check_limits(run, own, [run.models.writer])
+        return [
+            Job(run.models.writer, GenerationRow(run.chats.ids(p.prompt), key_of(run.seed, "trace", p.id)), (p.id,))
+            for p in own
+        ]
+
+    def work(self, models: Models, piece: TextPiece) -> Any:
+        return generate(models, piece)
+
+    def join(self, run: Run, results: Iterable[Any], prompts: list[Prompt], chats: Any) -> list[Trace]:
+        by_id = {prompt.id: prompt for prompt in prompts}
+        tokenizer, marker = run.models.tokenizer, run.use(Chatting).think_end
+        jobs = self._jobs(run, prompts)
+        texts = [row for rows in results for row in rows]
+        return self._logged(
+            run,
+            [
+                make_trace(tokenizer, by_id[job.name[0]], job.row.prompt_ids, text["ids"], text["finished"], marker)
+                for job, text in zip(jobs, texts, strict=True)
+            ],
         )
-        for trace, placed in zip(read, found, strict=True)
-        if placed is None
-    ]
-    if wrong:
-        raise InputError(str(path), wrong)
-    return [trace for trace in found if trace is not None]
 
+    def make(self, run: Run, prompts: list[Prompt], chats: Any) -> list[Trace]:
+        found = self._imported(run, Path(self.config.file))
+        if opened := run.chats.opened_twice(found):
+            run.log(opened_twice=opened)
+        return self._logged(run, found)
 
-def make_traces(trainer: SteeringTrainer, prompts: list[Prompt]) -> None:
-    """Generate this process's part of the traces, one on each prompt."""
-    by_id = {p.id: p for p in prompts}
-    tokenizer, marker = trainer.pair.reasoning.tokenizer, trainer.args.think_end
+    def _logged(self, run: Run, found: list[Trace]) -> list[Trace]:
+        run.log(traces=len(found), mean_tokens=sum(len(trace.ids) for trace in found) / len(found))
+        return found
 
-    def describe(job: Job, text: Generated) -> dict[str, Any]:
-        prompt = by_id[job.names[0]]
-        return asdict(make_trace(tokenizer, prompt, job.row.prompt_ids, text.ids, text.finished, marker))
+    def _imported(self, run: Run, path: Path) -> list[Trace]:
+        """Traces of a file, their tokens placed by the writer's tokenizer.
 
-    generate_part(trainer, "traces", trace_jobs(trainer, prompts), describe)
+        Raises:
+            InputError: traces whose ids are not those of their text: another tokenizer made them.
+        """
+        tokenizer, marker = run.models.tokenizer, run.use(Chatting).think_end
+        read = read_traces(path, partial(encode_trace, tokenizer, marker=marker, chats=run.chats))
+        found = [placed_again(tokenizer, trace) for trace in read]
+        name = run.models[run.models.writer].name
+        wrong = [
+            Problem(
+                f"{path}: trace {trace.id!r}",
+                f"its 'ids' are not its text under the tokenizer of {name}",
+                "leave out 'ids', 'starts' and 'continues' (or give rows of 'prompt' and 'trace') to have it encoded "
+                "anew",
+            )
+            for trace, placed in zip(read, found, strict=True)
+            if placed is None
+        ]
+        if wrong:
+            raise InputError(str(path), wrong)
+        return [trace for trace in found if trace is not None]
+
+    def save(self, run: Run, value: list[Trace]) -> Sequence[str]:
+        write_rows(run.folder / FILE, value)
+        return [FILE]
+
+    def load(self, run: Run) -> list[Trace]:
+        return read_rows(run.folder / FILE, Trace)

@@ -1,4 +1,4 @@
-"""A run folder: who holds it, which recipe made it, which stages are done for which inputs."""
+"""A run folder: who holds it, which recipe made it, which steps are done for which inputs."""
 
 from __future__ import annotations
 
@@ -8,147 +8,55 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from steerkit.errors import SteerkitError
-from steerkit.identity import Identity, changes
-from steerkit.identity import made_of as versions_of
-from steerkit.shards import Shard, parts_in
 from steerkit.store.files import disk_error, file_digest, read_sealed, write_json, write_sealed
+from steerkit.store.identity import Identity, changes
+from steerkit.store.identity import made_of as versions_of
 
 STATE = "state.json"
 HOLDER = ".holder.json"  # who has the folder's lock; stale when it is free
-PROBE = 2.0  # seconds that a shard's own lock may be held by one that looks whether it runs
 
 
 class RunFolder:
-    """State of a run on disk. Use as a context manager: a folder is held by one process, or by the shards of a run.
+    """State of a run on disk. Used as a context manager, it is held by this process alone."""
 
-    A single process has the folder's lock all the time; shards have a lock each, and the folder's in turns (`held`).
-    """
-
-    def __init__(self, path: Path, shard: Shard | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.shard = shard or Shard()
         self._lock = FileLock(path / ".lock")
-        self._own = FileLock(self._shard_file(self.shard.index, self.shard.count))
         self._state: dict[str, Any] = {}
 
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if self.shard.count > 1:
-                self._enter_as_shard()
-            else:
-                self._enter_alone()
+            self._lock.acquire(timeout=0)
+            _say_who(self.path / HOLDER)
+        except Timeout as error:
+            raise SteerkitError(
+                f"{self.path}: another process is running in this folder ({_who(self.path / HOLDER)}); wait for it, or "
+                "use --out with another one"
+            ) from error
         except OSError as error:
+            self._lock.release()
             raise disk_error(self.path, error) from error
         try:
-            with self.held():
-                pass
-            self._check_counts()
+            self._state = read_state(self.path)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.shard.count == 1 and self._lock.is_locked:
+        if self._lock.is_locked:
             with suppress(OSError):
                 (self.path / HOLDER).unlink()
-        self._own.release()
         self._lock.release()
-
-    def _shard_file(self, index: int, count: int) -> Path:
-        return self.path / f".shards/{index}-of-{count}.lock"
-
-    def _enter_alone(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise self._busy() from error
-        if self.running():
-            self._lock.release()
-            raise self._busy()
-        _say_who(self.path / HOLDER)
-
-    def _enter_as_shard(self) -> None:
-        path = Path(self._own.lock_file)
-        path.parent.mkdir(exist_ok=True)
-        try:
-            self._own.acquire(timeout=PROBE)  # others look whether it is free, for a moment
-        except Timeout as error:
-            who = _who(path.with_suffix(".json"))
-            raise SteerkitError(
-                f"{self.path}: shard {self.shard} is running here already ({who}); give each process a number "
-                "of its own, or this one another folder with --out"
-            ) from error
-        _say_who(path.with_suffix(".json"))
-
-    def _busy(self) -> SteerkitError:
-        shards = self.running()
-        who = f"shard {', '.join(sorted(shards))} of a run" if shards else "another process"
-        which = "; ".join(shards[name] for name in sorted(shards)) if shards else _who(self.path / HOLDER)
-        return SteerkitError(
-            f"{self.path}: {who} is running in this folder ({which}); wait for it, or use --out with another one"
-        )
-
-    def running(self) -> dict[str, str]:
-        """Other shards that have a process now: ``i/n`` → which."""
-        found = {}
-        for path in (self.path / ".shards").glob("*-of-*.lock"):
-            lock = FileLock(path)
-            if path == Path(self._own.lock_file):
-                continue
-            try:
-                lock.acquire(timeout=0)
-                lock.release()
-            except Timeout:
-                found[path.stem.replace("-of-", "/")] = _who(path.with_suffix(".json"))
-        return found
-
-    def _check_counts(self) -> None:
-        """Raises: SteerkitError when the folder's parts, or other shards in it, are of another number of shards."""
-        counts = {name.count: f"parts/ holds parts of {name.count}" for name in parts_in(self.path).values()}
-        counts |= {int(n): f"{n} are running here" for n in (name.split("/")[1] for name in self.running())}
-        counts.pop(self.shard.count, None)
-        for count, found in counts.items():
-            raise SteerkitError(
-                f"{self.path}: this is one of {self.shard.count} shards, but {found}; go on with "
-                f"{f'--shard i/{count}' if count > 1 else 'a single process'}, or delete {self.path / 'parts'} to do "
-                "what is not finished anew"
-            )
-
-    @contextmanager
-    def held(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """The folder for this process alone, with the state as others left it.
-
-        Args:
-            on_wait: called about once a second while another shard has the folder.
-
-        Raises:
-            SteerkitError: a process that is no shard runs in the folder.
-        """
-        alone = 0
-        while alone < 2:  # a shard may end between the two looks
-            try:
-                self._lock.acquire(timeout=1, poll_interval=0.1)
-                break
-            except Timeout:
-                alone = 0 if self.running() else alone + 1
-                on_wait()
-        else:
-            raise self._busy()
-        try:
-            self._state = read_state(self.path)
-            yield
-        finally:
-            self._lock.release()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -157,7 +65,7 @@ class RunFolder:
         """Make the folder this recipe's, with its plugins' code and its files as they are.
 
         Raises:
-            SteerkitError: it holds another recipe's run, or a finished stage was made by other code or of other files,
+            SteerkitError: it holds another recipe's run, or a finished step was made by other code or of other files,
                 and `update` was not asked for.
         """
         before, known = self._state.get("recipe"), versions_of(made_of)
@@ -165,7 +73,7 @@ class RunFolder:
         # What `update` has taken over once is no surprise when that run was stopped and goes on.
         changed = self._changed(made_of) if self._state.get("made_of") != known else {}
         if (different or changed) and not update:
-            said = [f"{what} since {_were_done(stages)} here" for what, stages in changed.items()]
+            said = [f"{what} since {_were_done(steps)} here" for what, steps in changed.items()]
             if different:
                 said = [f"holds the run of another recipe ({len(different)} settings differ: {_few(different)})", *said]
             raise SteerkitError(
@@ -177,21 +85,21 @@ class RunFolder:
             self._save()
 
     def _changed(self, now: Collection[Identity]) -> dict[str, list[str]]:
-        """What has changed since finished stages were made of it, in words → these stages."""
+        """What has changed since finished steps were made of it, in words → these steps."""
         found: dict[str, list[str]] = {}
-        for stage in self.finished():
-            for what in self.changed(stage, now):
-                found.setdefault(what, []).append(stage)
+        for step in self.finished():
+            for what in self.changed(step, now):
+                found.setdefault(what, []).append(step)
         return found
 
-    def changed(self, stage: str, now: Collection[Identity]) -> list[str]:
-        """What has changed since a finished stage was made of it, in words; nothing for one that isn't finished."""
-        before = self.finished().get(stage, {}).get("made_of", {})
+    def changed(self, step: str, now: Collection[Identity]) -> list[str]:
+        """What has changed since a finished step was made of it, in words; nothing for one that isn't finished."""
+        before = self.finished().get(step, {}).get("made_of", {})
         return [what for each in now if each.title in before for what in changes(before[each.title], each)]
 
-    def is_done(self, stage: str, key: str) -> bool:
-        """Whether a stage ended for these inputs and its files are as it left them."""
-        record = self._state.get("stages", {}).get(stage)
+    def is_done(self, step: str, key: str) -> bool:
+        """Whether a step ended for these inputs and its files are as it left them."""
+        record = self._state.get("steps", {}).get(step)
         if record is None or record["key"] != key:
             return False
         for name, digest in record["files"].items():
@@ -200,37 +108,29 @@ class RunFolder:
                 return False
             if digest is not None and file_digest(path) != digest:
                 raise SteerkitError(
-                    f"{path}: was changed after stage {stage!r} wrote it; delete it to have it made again "
+                    f"{path}: was changed after step {step!r} wrote it; delete it to have it made again "
                     "(or put the original back)"
                 )
         return True
 
     def finish(
         self,
-        stage: str,
+        step: str,
         key: str,
         files: Sequence[str],
         seconds: float,
         *,
-        sealed: bool | Collection[str] = True,
+        sealed: bool = True,
         made_of: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """Record that a stage is done and what its files are. A stage that had sealed one of them otherwise is no more.
+        """Record that a step is done and what its files are.
 
         Args:
             made_of: title → file or distribution → digest or version, of what it depends on besides the settings.
-            sealed: whether the files must stay as they are, or which; a report may be built again at any time.
+            sealed: whether the files must stay as they are; a report may be built again at any time.
         """
-        fixed = sealed if not isinstance(sealed, bool) else files if sealed else ()
-        digests = {name: file_digest(self.path / name) if name in fixed else None for name in files}
-        stages = self._state.setdefault("stages", {})
-        for name in files:
-            sealed_by = [other for other, record in stages.items() if record["files"].get(name) and other != stage]
-            now = file_digest(self.path / name) if sealed_by else None
-            for other in sealed_by:
-                if stages[other]["files"][name] != now:
-                    del stages[other]
-        stages[stage] = {
+        digests = {name: file_digest(self.path / name) if sealed else None for name in files}
+        self._state.setdefault("steps", {})[step] = {
             "key": key,
             "files": digests,
             "seconds": round(seconds, 2),
@@ -239,23 +139,13 @@ class RunFolder:
         }
         self._save()
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The settings of the run that it is claimed for."""
-        return dict(self._state["recipe"])
-
     def finished(self) -> dict[str, dict[str, Any]]:
-        """Stages that are done, each with its key and its files' digests."""
-        return dict(self._state.get("stages", {}))
-
-    def adopt(self, stages: Mapping[str, dict[str, Any]]) -> None:
-        """Take stages as done whose files came from another folder; those that are done here stay."""
-        self._state["stages"] = {**stages, **self.finished()}
-        self._save()
+        """Steps that are done, each with its key and its files' digests."""
+        return dict(self._state.get("steps", {}))
 
     def seconds(self) -> dict[str, float]:
-        """Seconds that each finished stage took."""
-        return {name: record["seconds"] for name, record in self._state.get("stages", {}).items()}
+        """Seconds that each finished step took."""
+        return {name: record["seconds"] for name, record in self._state.get("steps", {}).items()}
 
     def _save(self) -> None:
         write_sealed(self.path / STATE, self._state)
@@ -286,7 +176,7 @@ def read_state(path: Path) -> dict[str, Any]:
     path = path / STATE
     if not path.is_file():
         return {}
-    cure = "delete it: stages are then done again"
+    cure = "delete it: steps are then done again"
     try:
         return check_state(read_sealed(path, cure))
     except ValueError as error:
@@ -296,16 +186,16 @@ def read_state(path: Path) -> dict[str, Any]:
 def check_state(state: Any) -> dict[str, Any]:
     """The state of a run folder, as it may be a stranger's. Raises: ValueError for other types, or files elsewhere."""
     try:
-        for record in state.get("stages", {}).values():
+        for record in state.get("steps", {}).values():
             names = {"key": record["key"], **record["files"]}
             if not all(isinstance(v, str | None) for v in names.values()) or not 0 <= record["seconds"] < 1e12:
-                raise ValueError("a stage's record is of other types")
+                raise ValueError("a step's record is of other types")
             outside = [name for name in record["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
             if outside:
                 raise ValueError(f"{outside[0]!r} is not in the folder")
-        for versions in [state.get("made_of", {}), *(r.get("made_of", {}) for r in state.get("stages", {}).values())]:
+        for versions in [state.get("made_of", {}), *(r.get("made_of", {}) for r in state.get("steps", {}).values())]:
             if not all(isinstance(v, str) for title, own in versions.items() for v in (title, *own, *own.values())):
-                raise ValueError("what a stage was made of is of other types")
+                raise ValueError("what a step was made of is of other types")
         return dict(state)
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"not the state of a run: {error}") from error
@@ -320,9 +210,9 @@ def differences(before: Any, after: Any, name: str = "") -> list[str]:
     return [] if before == after else [f"{name} is {_short(after)} and was {_short(before)}"]
 
 
-def _were_done(stages: Sequence[str]) -> str:
-    one = len(stages) == 1
-    return f"stage{'' if one else 's'} {', '.join(stages)} {'was' if one else 'were'} done"
+def _were_done(steps: Sequence[str]) -> str:
+    one = len(steps) == 1
+    return f"step{'' if one else 's'} {', '.join(steps)} {'was' if one else 'were'} done"
 
 
 def _few(texts: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from steerkit_plugins.prompts.reasoning_gym import CATEGORIES, ReasoningGymPromp
 from steerkit import load_recipe
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, SteerkitError
-from steerkit.sources import check_splits
+from steerkit.data.splits import check_splits
 
 pytest.importorskip("reasoning_gym", reason="generated prompts need: pip install reasoning-gym")
 

@@ -23,7 +23,7 @@ import yaml
 from steerkit.data.tokens import split_answer
 from steerkit.interfaces import label_shares
 from steerkit.judging.ask import annotate, metrics_of, score
-from steerkit.settings import PluginSpec
+from steerkit.artifacts import PluginSpec
 from steerkit.store.files import read_whole_lines
 
 RESULTS = Path(__file__).parent / "results_pairing.json"

@@ -40,7 +40,8 @@ class Target:
 
 
 def recipe(path: Path) -> None:
-    from steerkit.recipe.load import load_recipe, resolved_yaml
+    from steerkit.recipe.show import resolved_yaml
+    from steerkit.recipe.load import load_recipe
 
     resolved_yaml(load_recipe(str(path)), documented=True)
 
@@ -228,7 +229,7 @@ TAGGED = '["deduction"] It is 4. ["end-section"] ["backtracking"] Wait, is that 
 
 
 def _recipes() -> list[bytes]:
-    from steerkit.recipe.load import shipped
+    from steerkit.recipe.find import shipped
 
     own = b"extends: backtracking\nname: mine\nstrengths: [1, 2]\nfitter: {name: dom, window: [-13, -8]}\n"
     more = (

@@ -11,21 +11,21 @@ from steerkit.generation.stream import Generated, GenerationRow, generate
 
 if TYPE_CHECKING:
     from steerkit.generation.sampling import Sampling
-    from steerkit.models.pair import ModelPair
+    from steerkit.models.models import Models
 
 
 class HFEngine(Engine):
-    """The pair's own models, wherever accelerate put them."""
+    """The run's own models, wherever accelerate put them."""
 
-    def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
-        self.pair = pair
+    def start(self, models: Models, options: Mapping[str, Any]) -> None:
+        self.models = models
 
-    def batch_size(self, role: str, prompt_ids: Sequence[int], max_new_tokens: int, rows: int) -> int:
-        return best_batch_size(self.pair[role], prompt_ids, max_new_tokens, rows)
+    def batch_size(self, model: str, prompt_ids: Sequence[int], max_new_tokens: int, rows: int) -> int:
+        return best_batch_size(self.models[model], prompt_ids, max_new_tokens, rows)
 
     def generate(
         self,
-        role: str,
+        model: str,
         rows: Sequence[GenerationRow],
         *,
         max_new_tokens: int,
@@ -34,7 +34,7 @@ class HFEngine(Engine):
         progress: Callable[[int], None],
     ) -> list[Generated]:
         return generate(
-            self.pair[role],
+            self.models[model],
             rows,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,

@@ -24,7 +24,7 @@ from steerkit.models.extras import need
 if TYPE_CHECKING:
     from steerkit.interventions.steering import Edit
     from steerkit.models.language_model import LanguageModel
-    from steerkit.models.pair import ModelPair
+    from steerkit.models.models import Models
 
 PACKAGE = "steerkit-hf[vllm]"
 EXTENSION = "steerkit_plugins.engines.vllm_worker.SteeringExtension"
@@ -65,15 +65,15 @@ class VLLMEngine(Engine):
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._steerers: list[Steerer] = []  # kept, so that a place in this list names one for good
 
-    def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
+    def start(self, models: Models, options: Mapping[str, Any]) -> None:
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the worker extension reads the first runner's batch
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         need("vllm", PACKAGE, "engine: vllm")
-        self.pair, self.options = pair, dict(options)
+        self.models, self.options = models, dict(options)
 
     def generate(
         self,
-        role: str,
+        model: str,
         rows: Sequence[GenerationRow],
         *,
         max_new_tokens: int,
@@ -81,7 +81,7 @@ class VLLMEngine(Engine):
         batch_size: int,
         progress: Callable[[int], None],
     ) -> list[Generated]:
-        outputs, steered = self._run(role, rows, max_new_tokens, sampling, progress)
+        outputs, steered = self._run(model, rows, max_new_tokens, sampling, progress)
         texts = [_generated(output) for output in outputs]
         edited = [text for text, row in zip(texts, rows, strict=True) if row.edit and row.edit.norm]
         if edited and not steered and not all(text.finished and not text.ids for text in edited):
@@ -91,8 +91,8 @@ class VLLMEngine(Engine):
             )
         return texts
 
-    def greedy(self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
-        outputs, steered = self._run(role, rows, max_new_tokens, GREEDY, lambda done: None, log_probs=True)
+    def greedy(self, model: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
+        outputs, steered = self._run(model, rows, max_new_tokens, GREEDY, lambda done: None, log_probs=True)
         texts = [_generated(output) for output in outputs]
         found = []
         for output, text in zip(outputs, texts, strict=True):
@@ -110,7 +110,7 @@ class VLLMEngine(Engine):
 
     def _run(
         self,
-        role: str,
+        model: str,
         rows: Sequence[GenerationRow],
         max_new_tokens: int,
         sampling: Sampling,
@@ -126,7 +126,7 @@ class VLLMEngine(Engine):
 
         if not rows:
             return [], 0
-        lm = self.pair[role]
+        lm = self.models[model]
         engine = self._serve(lm).llm_engine
         self._check_lengths(rows, max_new_tokens, engine.model_config.max_model_len)
         ends = [i for i in end_ids(lm) if i >= 0]

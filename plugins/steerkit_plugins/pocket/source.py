@@ -7,7 +7,7 @@ from pathlib import Path
 
 from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError, nearest
-from steerkit.sources import ModelSource, PromptSource
+from steerkit.interfaces import ModelSource, PromptSource
 
 MODELS = ("base", "reasoning")
 

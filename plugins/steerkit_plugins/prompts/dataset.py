@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from steerkit.data.rows import prompts_of
+from steerkit.data.splits import assign_splits
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.interfaces import Config
-from steerkit.sources import PromptSource, assign_splits
+from steerkit.interfaces import Config, PromptSource
 from steerkit_plugins.prompts.written import Rows, csv_rows, json_rows
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")

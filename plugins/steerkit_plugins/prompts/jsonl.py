@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from steerkit.data.rows import prompts_of
+from steerkit.data.splits import assign_splits
 from steerkit.data.trace import Prompt, read_jsonl
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.interfaces import Config
-from steerkit.sources import PromptSource, assign_splits
+from steerkit.interfaces import Config, PromptSource
 
 
 class JsonlConfig(Config):

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
+from steerkit.data.splits import assign_splits
 from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
-from steerkit.sources import PromptSource, assign_splits
+from steerkit.interfaces import PromptSource
 from steerkit_plugins.llm.answers import Answers, default_folder
 from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.completion import Answer

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import Field
 
+from steerkit.data.splits import SPLITS
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.interfaces import Config
+from steerkit.interfaces import Config, PromptSource
 from steerkit.models.extras import need
-from steerkit.sources import SPLITS, PromptSource
 from steerkit.stats.noise import key_of
 from steerkit_plugins.prompts.final_answer import final_answer
 

@@ -1,0 +1,242 @@
+"""Figure 4: the fitted vector beside what adds the same norm: other steerers, and other labels' vectors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from steerkit import registry
+from steerkit.artifacts import Condition, Fit, Kind, Pair, PluginSpec, VectorKey
+from steerkit.context import Run
+from steerkit.errors import Problem
+from steerkit.findings import Claim, Figure, Findings
+from steerkit.identity import spec_settings
+from steerkit.interfaces import Config
+from steerkit.judging.metrics import JUDGED, OTHERS
+from steerkit.report import words
+from steerkit.settings import Steering, Texts
+from steerkit.steps.compose import beside, claim, over_strength, table
+from steerkit.steps.results import Results
+from steerkit.steps.spans import fitted_label
+from steerkit.steps.vectors import Vectors
+from steerkit.store.files import digest
+from steerkit_plugins.backtracking.choose import AtChosenStrength
+from steerkit_plugins.backtracking.claims import claimed, moves
+from steerkit_plugins.backtracking.conditions import (
+    BASE,
+    REASONING,
+    UNSTEERED,
+    fitted,
+    instead,
+    is_plain,
+    like,
+    method_of,
+    plain,
+)
+from steerkit_plugins.backtracking.words import is_main, method_name, pages, strength_label
+
+LONGEST = 24  # characters of an option's value in a name
+Settings = Mapping[str, Any]
+
+
+class BaselinesConfig(Config):
+    steerers: tuple[Annotated[PluginSpec, Kind("steerers")], ...] = ()
+    """Steerers that add the same norm at every strength."""
+    labels: Texts = ()
+    """Labels whose vectors add the same norm."""
+    fitter: Annotated[PluginSpec, Kind("fitters")] | None = None
+    """How these labels' vectors are made; as the fitted one when left out. Window [0, -1] is the labelled tokens
+    themselves."""
+
+
+class Baselines(AtChosenStrength):
+    """Does anything else of the same length make the reasoning model backtrack as much?"""
+
+    Config = BaselinesConfig
+    uses = (Steering,)
+
+    def check(self, run: Run) -> Iterator[Problem]:
+        if method_of(run) == UNSTEERED:
+            yield Problem(
+                "fitter.name", f"is {UNSTEERED!r}, the unsteered model's name", "give the plugin another name"
+            )
+        known: list[Settings] = []
+        for index, spec in enumerate(self.config.steerers):
+            settings = spec_settings("steerers", spec)
+            if settings in known:
+                first = f"is the same baseline as 'baselines.steerers.{known.index(settings)}'"
+                yield Problem(f"baselines.steerers.{index}", first, "leave one out, or change an option")
+            known.append(settings)
+        for index, other in enumerate(self.config.labels):
+            if other == fitted_label(run):
+                place = f"baselines.labels.{index}"
+                yield Problem(place, f"is {other!r}, the fitter's own label", "leave it out")
+
+    def _label_vector(self, run: Run, label: str) -> VectorKey:
+        spec = self.config.fitter
+        window = {"window": tuple(registry.build("fitters", spec).config.window)} if spec else {}
+        return run.vector(BASE, label=label, **window)
+
+    def vectors(self, run: Run) -> Sequence[Fit]:
+        return [Fit(key=self._label_vector(run, label), fitter=self.config.fitter) for label in self.config.labels]
+
+    def conditions(self, run: Run, vectors: Vectors, choice: Findings) -> Sequence[Condition]:
+        found = [plain(run, REASONING)]
+        for strength in run.peek(Steering).nonzero:
+            found.append(fitted(run, BASE, REASONING, strength))
+            found += self.at(run, strength)
+        return found
+
+    def at(self, run: Run, strength: float) -> list[Condition]:
+        """The baselines at a strength."""
+        c, found = self.config, []
+        steerers, labels = method_names(
+            method_of(run), [spec_settings("steerers", spec) for spec in c.steerers], c.labels
+        )
+        for name, spec in zip(steerers, c.steerers, strict=True):
+            takes = registry.build("steerers", spec).direction != "none"
+            found.append(instead(run, name, strength, steerer=spec, vector=run.vector(BASE) if takes else None))
+        for name, label in zip(labels, c.labels, strict=True):
+            found.append(instead(run, name, strength, vector=self._label_vector(run, label)))
+        return found
+
+    def pairs(self, run: Run, conditions: Sequence[Condition]) -> Sequence[Pair]:
+        return [
+            Pair(ours=c, other=other)
+            for c in conditions
+            if like(c, method=method_of(run))
+            for other in conditions
+            if other is not c and like(other, strength=c.labels["strength"])
+        ]
+
+    def findings(self, run: Run, results: Results, vectors: Vectors, choice: Findings) -> Findings:
+        strength, own, label = choice.value["strength"], method_of(run), fitted_label(run)
+        claims = _over_every_baseline(run, results, strength)
+        methods = list(dict.fromkeys(str(c.labels["method"]) for c in results.conditions if not is_plain(c)))
+        lines = {
+            f"{label} ({method}, fitted vector)" if method == own else method: [
+                c for c in results.conditions if like(c, method=method)
+            ]
+            for method in methods
+        }
+        layer = run.peek(Steering).layer
+        figure = Figure(
+            name="baselines",
+            title="Against baselines of equal norm",
+            caption=f"The reasoning model, steered at block {layer} with the base-derived vector and with baselines "
+            "that add the same norm at the same tokens. The grey band is the unsteered model.",
+            heading=pages(f"Reasoning model, equal norm added at block {layer}", results),
+            panels=over_strength(
+                results,
+                lines,
+                [*results.shown, results.metric(OTHERS)],
+                strength_label(results),
+                unsteered=plain(run, REASONING),
+            ),
+        )
+        columns = {
+            "method": lambda c: method_name(c.labels["method"], own),
+            "strength": lambda c: words.short(c.labels["strength"]),
+        }
+        return Findings(
+            title="Against baselines of equal norm",
+            question="Does anything else of the same length make the reasoning model backtrack as much?",
+            finding=_sentence(run, results, strength),
+            claims=(*claims, *_beside(run, results, strength)),
+            figures=(figure,),
+            tables=(table(results, columns, strong=lambda c: is_main(run, c, strength)),),
+        )
+
+
+def _against(run: Run, results: Results, strength: float, metric: str) -> list[dict[str, Any]]:
+    """The fitted vector minus each baseline."""
+    main = fitted(run, BASE, REASONING, strength).id
+    rows = [row for row in results.comparisons if (row["condition"], row["metric"]) == (main, metric)]
+    return [row for row in rows if row["vs_method"] != UNSTEERED]
+
+
+def _sentence(run: Run, results: Results, strength: float) -> str:
+    """Against how many baselines the vector does more."""
+    rows = _against(run, results, strength, JUDGED)
+    held = sum(bool(row["holds"]) for row in rows)
+    if not rows:
+        return ""
+    label, at = fitted_label(run), words.short(strength)
+    return (
+        f"At strength {at} (chosen on other prompts) the base-derived vector gives more judged {label} sentences than "
+        f"{held} of {len(rows)} baselines that add the same norm."
+    )
+
+
+def _over_every_baseline(run: Run, results: Results, strength: float) -> list[Claim]:
+    """One claim about all baselines: its figures are those of the baseline whose interval reaches lowest."""
+    found = []
+    for metric, counted, more in claimed(results):
+        rows = _against(run, results, strength, counted.name)
+        if metric.name != JUDGED or not rows:
+            continue
+        closest = min(rows, key=_lowest)
+        beaten = [str(row["vs_method"]) for row in rows if row["holds"]]
+        others = [str(row["vs_method"]) for row in rows if not row["holds"]]
+        detail = (
+            f"figures against {closest['vs_method']}, where it is weakest; holds against {len(beaten)} of {len(rows)}"
+        )
+        if beaten and others:
+            detail += f", not against {', '.join(others)}"
+        text = f"{moves(run, metric)} over every baseline of equal norm{more}"
+        found.append(claim(counted, closest, text, holds=not others, detail=detail))
+    return found
+
+
+def _lowest(row: dict[str, Any]) -> tuple[bool, float, float]:
+    missing = words.missing(row["ci_low"])
+    return not missing, 0.0 if missing else row["ci_low"], 0.0 if words.missing(row["delta"]) else row["delta"]
+
+
+def _beside(run: Run, results: Results, strength: float) -> list[Claim]:
+    """The score judge's metric against each baseline, where no claim is made about it."""
+    if results.score.name == JUDGED:
+        return []
+    rows = _against(run, results, strength, results.score.name)
+    name = words.named(results.score)
+    return [beside(results, row, f"{name}, base-derived vector minus {row['vs_method']}") for row in rows]
+
+
+def method_names(fitter: str, steerers: Sequence[Settings], labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the baselines by steerer and by label: plain ones, and where one is taken it says what it is, too."""
+    taken = {UNSTEERED, fitter}
+    named = []
+    for names, kind in ((told_apart(steerers), "steerer"), (labels, "label")):
+        found = []
+        for name in names:
+            while name in taken:
+                name += f" ({kind})"
+            taken.add(name)
+            found.append(name)
+        named.append(found)
+        taken |= {str(each["name"]) for each in steerers}  # which their own names may say more than
+    return named[0], named[1]
+
+
+def told_apart(settings: Sequence[Settings]) -> list[str]:
+    """A name for each plugin: its own, with the options in which those of one name differ (``NAME seed=1``).
+
+    Equal settings have equal names.
+    """
+    names = []
+    for own in settings:
+        same = [other for other in settings if other["name"] == own["name"]]
+        options = dict.fromkeys(option for other in same for option in other)
+        differ = [option for option in options if any(other.get(option) != own.get(option) for other in same)]
+        names.append(" ".join([str(own["name"]), *(f"{option}={_shown(own.get(option))}" for option in differ)]))
+    return names
+
+
+def _shown(value: Any) -> str:
+    """An option's value in a few characters; a long one by its digest."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./-]*", value) and value not in ("true", "false", "null"):
+        text = value
+    return text if len(text) <= LONGEST and text.isprintable() else f"#{digest(value)[:6]}"

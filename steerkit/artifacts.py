@@ -1,0 +1,284 @@
+"""What steps hand on to each other, as frozen rows: which vector, which condition, which text, which score."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from steerkit.store.files import digest
+
+Label = str | float | int
+"""Value of a condition's label: a column of the tables."""
+
+
+class PluginSpec(BaseModel):
+    """A plugin by name with its options: ``{name: dom, window: [-13, -8]}``, or the name alone. `registry.build` makes
+    the plugin of it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that are given."""
+        return dict(self.model_extra or {})
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """JSON of the name and the given options."""
+        return self.model_dump(mode="json")
+
+
+class Kind(str):
+    """Marks a field that names a plugin of this kind: ``Annotated[PluginSpec, Kind("judges")]``."""
+
+
+def plugin_fields(model: type[BaseModel]) -> Mapping[tuple[str | int, ...], str]:
+    """Path of each field that names a plugin (a list's field too) → its kind."""
+    found: dict[tuple[str | int, ...], str] = {}
+    for name, info in model.model_fields.items():
+        kinds = [m for m in info.metadata if isinstance(m, Kind)]
+        for argument in getattr(info.annotation, "__args__", ()):
+            kinds += [m for m in getattr(argument, "__metadata__", ()) if isinstance(m, Kind)]
+        if kinds:
+            found[(name,)] = str(kinds[0])
+        elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            found |= {(name, *rest): kind for rest, kind in plugin_fields(info.annotation).items()}
+    return found
+
+
+def specs_in(config: BaseModel) -> Sequence[tuple[tuple[str | int, ...], str, PluginSpec]]:
+    """(path, kind, spec) of every plugin that a config names."""
+    found: list[tuple[tuple[str | int, ...], str, PluginSpec]] = []
+    for path, kind in plugin_fields(type(config)).items():
+        value: Any = config
+        for part in path:
+            value = getattr(value, str(part)) if value is not None else None
+        if isinstance(value, tuple):
+            found += [((*path, index), kind, spec) for index, spec in enumerate(value)]
+        elif value is not None:
+            found.append((path, kind, value))
+    return found
+
+
+@dataclass(frozen=True, order=True, kw_only=True)
+class VectorKey:
+    """Which steering vector.
+
+    Attributes:
+        source: name of the model whose activations it is fitted to.
+        label: label of the positive spans.
+        window: inclusive token offsets from a span's first token, negative = before.
+        pool: the spans that it is fitted to: `own`, those whose window lies inside the text; `sweep`, those of which
+            the widest window read does, so that vectors of several windows have the same spans.
+    """
+
+    source: str
+    label: str
+    window: tuple[int, int]
+    pool: Literal["own", "sweep"] = "own"
+
+    @property
+    def file(self) -> str:
+        """File name in the run folder's ``vectors/``."""
+        sweep = ".sweep" if self.pool == "sweep" else ""
+        return f"{self.source}.{_for_files(self.label)}.{self.window[0]}..{self.window[1]}{sweep}.safetensors"
+
+
+def _for_files(label: str) -> str:
+    """A label as a part of a file's name; one that can't be that (``../x``, ``a/b``, an emoji) has its digest in it."""
+    if re.fullmatch(r"[A-Za-z0-9 _-]{1,80}", label):
+        return label
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', label)[:60]}-{digest(label)[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A vector, and the fitter that makes it; the recipe's when left out."""
+
+    key: VectorKey
+    fitter: PluginSpec | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """An intervention at its place.
+
+    Attributes:
+        steerer: the plugin.
+        layer: 0-based decoder block whose output is edited (``hidden_states[layer + 1]``).
+        strength: multiplier of the scale of `norm_of`.
+        norm_of: the vector whose scale strength 1 adds, so that other directions can add the same length.
+        vector: the vector that the steerer is given; None for steerers that take none.
+        tokens: which tokens are edited.
+    """
+
+    steerer: PluginSpec
+    layer: int
+    strength: float
+    norm_of: VectorKey
+    vector: VectorKey | None = None
+    tokens: Literal["all", "prompt", "generated"] = "all"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON of all of it."""
+        return {
+            "steerer": self.steerer.given,
+            "layer": self.layer,
+            "strength": self.strength,
+            "norm_of": asdict(self.norm_of),
+            "vector": asdict(self.vector) if self.vector else None,
+            "tokens": self.tokens,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One way of generating the prompts' answers.
+
+    Attributes:
+        model: name of the model that generates.
+        interventions: what is done to it, all at once; nothing for the plain model.
+        system: a system message that is put before the prompt; empty for none.
+        labels: what tells it from the other conditions of its experiment: the columns of the tables. Two experiments
+            may label one condition differently: its texts are generated once.
+    """
+
+    model: str
+    interventions: tuple[Placed, ...] = ()
+    system: str = ""
+    labels: Mapping[str, Label] = field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits over all that its texts depend on, labels aside."""
+        done = [placed.to_json() for placed in self.interventions]
+        return digest({"model": self.model, "interventions": done, "system": self.system})
+
+    @property
+    def steered(self) -> bool:
+        """Whether anything is done to the model."""
+        return any(placed.strength for placed in self.interventions)
+
+    @property
+    def vectors(self) -> set[VectorKey]:
+        """The vectors that must have been fitted for it."""
+        keys = {key for placed in self.interventions for key in (placed.norm_of, placed.vector)}
+        return {key for key in keys if key is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two conditions of an experiment that are compared, prompt by prompt: the first one minus the other."""
+
+    ours: Condition
+    other: Condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A text that was written under a condition, a line of ``generations/SPLIT.jsonl``.
+
+    Attributes:
+        labels: the condition's.
+        added_norm: L2 norm that is added at every steered token; 0 for the plain model.
+        sample: number of the text, where a prompt has several.
+        finished: whether the model ended it (not the length limit).
+        ids: generated token ids, the end token left out.
+        starts: character of `text` at which each token starts.
+        continues: tokens that continue a character which one before them began.
+        broken: where values stopped being finite, in words; empty for a whole text.
+    """
+
+    split: str
+    condition: str
+    labels: Mapping[str, Label]
+    added_norm: float
+    prompt_id: str
+    sample: int
+    finished: bool
+    text: str
+    ids: tuple[int, ...]
+    starts: tuple[int, ...]
+    continues: tuple[int, ...] = ()
+    broken: str = ""
+
+    @property
+    def name(self) -> tuple[str, str, str, int]:
+        """What tells it from all other texts of a run."""
+        return self.split, self.condition, self.prompt_id, self.sample
+
+    @property
+    def id(self) -> str:
+        """`Span.trace_id` of a span that stands in it."""
+        return f"{self.condition}/{self.prompt_id}/{self.sample}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A row of the file: labels are fields of their own; what is empty for most texts is left out."""
+        return {
+            "split": self.split,
+            "condition": self.condition,
+            **self.labels,
+            "added_norm": round(self.added_norm, 6),
+            "prompt_id": self.prompt_id,
+            "sample": self.sample,
+            "finished": self.finished,
+            "text": self.text,
+            "ids": list(self.ids),
+            "starts": list(self.starts),
+            **({"continues": list(self.continues)} if self.continues else {}),
+            **({"broken": self.broken} if self.broken else {}),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Generation:
+        """A row of the file. Raises: KeyError where a field is missing."""
+        known = ("split", "condition", "added_norm", "prompt_id", "sample", "finished", "text")
+        given = {name: row[name] for name in known}
+        lists = {name: tuple(row.get(name, ())) for name in ("ids", "starts", "continues")}
+        other = {*known, *lists, "broken"}
+        labels = {name: value for name, value in row.items() if name not in other}
+        return cls(**given, **lists, broken=row.get("broken", ""), labels=labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Figures of one generation, a line of ``scores/SPLIT.jsonl``.
+
+    Attributes:
+        values: metric → value; what a text has no value of is left out, as of an empty reasoning.
+        collapsed: whether it repeats itself (`steerkit.judging.quality`).
+        words: number of words of the reasoning.
+        repeat: longest run of one word.
+        distinct: share of its word pairs that are different ones.
+        log_likelihood: of all its tokens, in nats, under its own model without steering; None where it wasn't taken.
+        tokens: number of generated tokens.
+    """
+
+    split: str
+    condition: str
+    prompt_id: str
+    sample: int
+    values: Mapping[str, float]
+    collapsed: bool
+    words: int
+    repeat: int
+    distinct: float
+    log_likelihood: float | None = None
+    tokens: int = 0
+
+    def value(self, metric: str) -> float:
+        """The value of a metric; NaN where there is none."""
+        return self.values.get(metric, math.nan)

@@ -1,0 +1,275 @@
+"""The models of a run by name: two or ten, loaded when first used, over one vocabulary or with a map between ids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from steerkit.data.trace import Item, Span, Trace, spans_by_trace
+from steerkit.errors import SteerkitError, nearest
+from steerkit.interfaces import Config
+from steerkit.models.adapters import with_adapter
+from steerkit.models.identity import model_identity
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import ModelShape, load_model, load_shape, wrap_model
+from steerkit.store.identity import Identity
+
+log = logging.getLogger("steerkit")
+SHOWN = 5  # differing ids named in an error
+
+
+def _whole_keys(value: Any) -> Any:
+    """YAML's and JSON's keys are texts."""
+    if not isinstance(value, Mapping):
+        return value
+    return {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in value.items()}
+
+
+class ModelSpec(Config):
+    """A model of a run."""
+
+    weights: str
+    """`source:name`, a folder, a .gguf file or a hub id."""
+    adapter: str | None = None
+    """PEFT adapter on it, a folder or a hub id. A model of the same weights without one shares them."""
+    id_map: dict[str, Annotated[dict[int, int], BeforeValidator(_whole_keys)]] = Field(default_factory=dict)
+    """By the name of a model whose texts it reads: that model's token ids → ids that this one reads in their place, for
+    special tokens that differ: R1's `<think>` is 128013, a reserved token of Llama's; a neutral one such as 27370
+    stands in for it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_alone(cls, value: Any) -> Any:
+        return {"weights": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How models are loaded; see `steerkit.models.loading.load_model`."""
+
+    bf16: bool = False
+    device: str = "auto"
+    device_map: str | None = None
+    trust_remote_code: bool = False
+    attn_implementation: str | None = None
+    torch_compile: bool = False
+
+
+class Models:
+    """A run's models by name.
+
+    Args:
+        given: name → a name to load, a mapping or `ModelSpec` (weights, adapter, id_map), or a LanguageModel; for one
+            that needs a map of ids, (LanguageModel, {writer: {id: id}}).
+        writer: the model that writes traces, whose tokenizer makes ids of prompts; may be left out for one model.
+        loading: how the others are loaded.
+
+    Raises:
+        SteerkitError: there is none, or no writer among them.
+    """
+
+    def __init__(self, given: Mapping[str, Any], writer: str = "", loading: Loading = Loading()) -> None:
+        self.specs: dict[str, ModelSpec] = {}
+        self._loaded: dict[str, LanguageModel] = {}
+        self._checked: set[str] = set()  # models whose ids were held against the writer's
+        self._shapes: dict[str, ModelShape] = {}
+        self.services: dict[str, Any] = {}  # what was started on these models and must be closed (engines)
+        self.progress: Callable[[int], None] = lambda done: None  # work tells how far its piece is
+        for name, what in given.items():
+            if isinstance(what, str | Mapping | ModelSpec):
+                self.specs[name] = ModelSpec.model_validate(what)
+            else:
+                lm, maps = what if isinstance(what, tuple) else (what, {})
+                self._loaded[name] = wrap_model(lm)
+                self.specs[name] = ModelSpec(weights=self._loaded[name].name, id_map=maps)
+        self.in_memory = frozenset(self._loaded)
+        self.loading = loading
+        if not self.specs:
+            raise SteerkitError("a run needs a model: `models: {NAME: WEIGHTS}`")
+        if not writer and len(self.specs) > 1:
+            raise SteerkitError(f"say which of the models writes the traces: `writer:` one of {', '.join(self.specs)}")
+        self.writer = writer or next(iter(self.specs))
+        for name in (self.writer, *(other for spec in self.specs.values() for other in spec.id_map)):
+            self.check_name(name)
+
+    def __reduce__(self) -> Any:
+        if self.in_memory:
+            raise SteerkitError(
+                f"{', '.join(sorted(self.in_memory))}: a model that was given as an object can't be sent to another "
+                "process; give its folder, or use the local executor"
+            )
+        return Models, (self.specs, self.writer, self.loading)
+
+    def close(self) -> None:
+        """Close what was started on the models."""
+        while self.services:
+            self.services.popitem()[1].close()
+
+    def __iter__(self) -> Any:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def check_name(self, name: str) -> str:
+        """The name. Raises: SteerkitError when no model has it."""
+        if name not in self.specs:
+            raise SteerkitError(f"models: none is called {name!r}; {nearest(name, list(self.specs))}")
+        return name
+
+    def __getitem__(self, name: str) -> LanguageModel:
+        """The model, loaded when first asked for.
+
+        Raises:
+            SteerkitError: no such model, it can't be loaded, or its ids are not the writer's.
+        """
+        self.check_name(name)
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        lm = self._loaded[name]
+        if name != self.writer and name not in self._checked:
+            self._checked.add(name)
+            self._check_vocabulary(name)
+        return lm
+
+    def _load(self, name: str) -> LanguageModel:
+        spec = self.specs[name]
+        alike = [n for n, other in self.specs.items() if other.weights == spec.weights and n not in self.in_memory]
+        for other in alike:
+            if other in self._loaded and self.specs[other].adapter == spec.adapter:
+                return self._loaded[other]
+        plain = next((n for n in alike if not self.specs[n].adapter), None)
+        adapted = next((n for n in alike if self.specs[n].adapter), None)
+        if plain and adapted and name in (plain, adapted):
+            self._load_over_one(plain, adapted)
+            return self._loaded[name]
+        lm = self._plain(spec.weights)
+        return self._adapted(lm, spec.adapter) if spec.adapter else lm
+
+    def _plain(self, weights: str) -> LanguageModel:
+        return load_model(weights, **asdict(self.loading))
+
+    def _adapted(self, lm: LanguageModel, adapter: str) -> LanguageModel:
+        return with_adapter(lm, adapter, trust_remote_code=self.loading.trust_remote_code)
+
+    def _load_over_one(self, plain: str, adapted: str) -> None:
+        """A model and the same with an adapter over one set of weights: turning it off gives the plain one again.
+
+        Where the adapter changes the weights' own tensors (biases, the embedding), they are loaded twice.
+        """
+        spec = self.specs[adapted]
+        alone = self._plain(spec.weights)
+        before = alone.fingerprint
+        both = self._adapted(alone, str(spec.adapter))
+        shared = LanguageModel(spec.weights, both.model, alone.tokenizer, adapter=False)
+        if shared.fingerprint != before:
+            log.warning(
+                "%s: the adapter changes the model's own tensors (its biases, embedding or initial weights), which "
+                "stay when it is off; %s is loaded a second time",
+                spec.adapter,
+                plain,
+            )
+            shared = self._plain(spec.weights)
+        self._loaded |= {plain: shared, adapted: both}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The writer's."""
+        return self[self.writer].tokenizer
+
+    def shape(self, name: str) -> ModelShape:
+        """A model's sizes, without its weights where they aren't loaded."""
+        spec = self.specs[self.check_name(name)]
+        if name in self.in_memory or name in self._loaded:
+            lm = self._loaded[name]
+            return ModelShape(lm.name, lm.depth, lm.width, 0, 0, 0, 0)
+        if spec.weights not in self._shapes:
+            self._shapes[spec.weights] = load_shape(spec.weights, trust_remote_code=self.loading.trust_remote_code)
+        return self._shapes[spec.weights]
+
+    def depth(self, name: str) -> int:
+        """Number of decoder blocks of a model."""
+        return self.shape(name).depth
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two names stand for one model; a report must say so."""
+        return one == other or self[one].fingerprint == self[other].fingerprint
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two names stand for one model that reads ids alike, as far as their settings say."""
+        mine, theirs = self.specs[one], self.specs[other]
+        loaded = {one, other} & self.in_memory
+        if loaded and self._loaded.get(one) is not self._loaded.get(other):
+            return one == other
+        same = (mine.weights, mine.adapter) == (theirs.weights, theirs.adapter)
+        return same and self.mapped(one) == self.mapped(other)
+
+    def mapped(self, name: str, writer: str = "") -> dict[int, int]:
+        """Ids in a text of the writer's that this model reads as others."""
+        return {a: b for a, b in self.specs[name].id_map.get(writer or self.writer, {}).items() if a != b}
+
+    def ids_for(self, name: str, ids: Sequence[int]) -> list[int]:
+        """The ids that a model reads for a sequence of the writer's ids."""
+        mapped = self.mapped(name)
+        return [mapped.get(i, i) for i in ids] if mapped else list(ids)
+
+    def items(self, name: str, traces: Iterable[Trace], spans: Iterable[Span]) -> list[Item]:
+        """Traces with their spans, as a model reads them: what `extract` takes."""
+        grouped = spans_by_trace(spans)
+        return [Item(t, grouped.get(t.id, ()), self.ids_for(name, t.tokens)) for t in traces]
+
+    def identities(self, name: str) -> tuple[Identity, Identity]:
+        """What a model's activations depend on, and what its texts do besides, as it is now."""
+        spec, lm = self.specs[name], self[name]
+        named = name not in self.in_memory and not spec.weights.endswith(".gguf")
+        settings = [self.loading.attn_implementation, self.loading.torch_compile, self.loading.bf16]
+        return model_identity(name, lm, named=named, adapter=spec.adapter, settings=settings)
+
+    def _check_vocabulary(self, name: str) -> None:
+        """Raises: SteerkitError when a model reads the writer's ids as other tokens."""
+        lm, writer, maps = self._loaded[name], self[self.writer], self.specs[name].id_map.get(self.writer, {})
+        rows = lm.model.get_input_embeddings().weight.shape[0]
+        for there, here in maps.items():
+            if not 0 <= here < rows:
+                raise SteerkitError(
+                    f"models.{name}.id_map.{self.writer}: {there} is mapped to {here}, but {lm.name} has no such id"
+                )
+        if lm.tokenizer is writer.tokenizer:
+            return
+        ours, theirs = _by_id(writer.tokenizer), _by_id(lm.tokenizer)
+        different = [(i, ours[i], theirs.get(i)) for i in sorted(ours) if ours[i] != theirs.get(i) and i not in maps]
+        if different:
+            shown = "\n".join(
+                f"  id {i}: {mine!r} in {writer.name}, {other!r} in {lm.name}" for i, mine, other in different[:SHOWN]
+            )
+            raise SteerkitError(
+                f"the tokenizers of {self.writer} and {name} disagree on {len(different)} ids that are not in id_map; "
+                f"the first:\n{shown}\n  For special tokens, map each id to a neutral one of {name}'s under "
+                f"`models.{name}.id_map.{self.writer}` (BOS and EOS to themselves); with other differences {name} "
+                f"can't read what {self.writer} writes"
+            )
+
+
+def load_models(given: Mapping[str, Any], *, writer: str = "", **options: Any) -> Models:
+    """Models by name, loaded now: ``load_models({"base": "pocket:base", "reasoning": "pocket:reasoning"},
+    writer="reasoning")``.
+
+    Args:
+        given: as of `Models`.
+        options: as of `load_model`.
+
+    Raises:
+        SteerkitError: a model can't be loaded, or one reads the writer's ids as other tokens.
+    """
+    models = Models(given, writer, Loading(**options))
+    for name in models:
+        models[name]
+    return models
+
+
+def _by_id(tokenizer: Any) -> dict[int, str]:
+    return {index: token for token, index in tokenizer.get_vocab().items()}

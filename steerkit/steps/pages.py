@@ -1,0 +1,56 @@
+"""The report of a run, and the upload of its vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from steerkit import report
+from steerkit.code.source_files import source_digest
+from steerkit.context import Run
+from steerkit.graph import FINDINGS
+from steerkit.interfaces import Step
+from steerkit.models.hub import repo_for
+from steerkit.provenance import version_of
+from steerkit.steps.vectors import Vectors
+from steerkit.store.files import digest, file_digest
+
+
+class Report(Step):
+    """``figures/`` and ``report.html``."""
+
+    sealed = False
+
+    def needs(self, run: Run) -> Sequence[str]:
+        return (*(f"{FINDINGS}.{name}" for name in run.experiments), "results")
+
+    def depends(self, run: Run, *needs: Any) -> Any:
+        files = sorted(Path(report.__file__).parent.rglob("*"))
+        page = digest([source_digest(path) for path in files if path.suffix in (".py", ".j2", ".css")])
+        return [file_digest(run.folder / "recipe.yaml"), version_of("steerkit-hf"), page]
+
+    def make(self, run: Run, *needs: Any) -> list[str]:
+        return report.write_report(run.folder.path)
+
+    def save(self, run: Run, value: list[str]) -> Sequence[str]:
+        return value
+
+    def load(self, run: Run) -> None:
+        return None
+
+
+class Push(Step):
+    """Uploads every vector to a repository of its own (`push_to_hub`)."""
+
+    def needs(self, run: Run) -> Sequence[str]:
+        return ("vectors", "report")
+
+    def depends(self, run: Run, *needs: Any) -> Any:
+        return [run.args.hub_model_id, run.args.hub_private_repo]
+
+    def make(self, run: Run, vectors: Vectors, report: Any) -> list[str]:
+        return [
+            vector.push_to_hub(repo_for(str(run.args.hub_model_id), key.file), private=run.args.hub_private_repo)
+            for key, vector in vectors.items()
+        ]

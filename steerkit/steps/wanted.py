@@ -1,0 +1,44 @@
+"""Which vectors a run's experiments want, and who fits them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steerkit import registry
+from steerkit.artifacts import Fit, PluginSpec, VectorKey
+from steerkit.context import Run
+from steerkit.errors import SteerkitError
+from steerkit.interfaces import VectorFitter
+from steerkit.settings import Fitting
+
+
+def fits_of(run: Run) -> dict[VectorKey, PluginSpec]:
+    """Vector → its fitter: each model's with the recipe's label and window, and what experiments ask for besides.
+
+    Raises:
+        SteerkitError: two experiments want one vector by different fitters.
+    """
+    main = run.peek(Fitting).fitter
+    found = {run.vector(name): main for name in run.models}
+    for name, experiment in run.experiments.items():
+        for wanted in experiment.vectors(run):
+            fit = wanted if isinstance(wanted, Fit) else Fit(key=wanted)
+            fitter = fit.fitter or main
+            run.models.check_name(fit.key.source)
+            if found.setdefault(fit.key, fitter) != fitter:
+                raise SteerkitError(
+                    f"experiment {name}: wants the vector {fit.key.file} by another fitter than others do"
+                )
+    return found
+
+
+def fitter_of(spec: PluginSpec, key: VectorKey) -> VectorFitter:
+    """The fitter of a vector."""
+    made: VectorFitter = registry.build("fitters", spec).replace(label=key.label, window=key.window)
+    return made
+
+
+def needs_of_fitters(run: Run) -> frozenset[Any]:
+    """What the fitters must be given."""
+    specs = {str(spec.given): spec for spec in fits_of(run).values()}
+    return frozenset().union(*(registry.build("fitters", spec).needs for spec in specs.values()))
