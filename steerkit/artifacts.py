@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -245,12 +246,21 @@ class Generation:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Generation:
         """A row of the file. Raises: KeyError where a field is missing."""
-        known = ("split", "condition", "added_norm", "prompt_id", "sample", "finished", "text")
-        given = {name: row[name] for name in known}
-        lists = {name: tuple(row.get(name, ())) for name in ("ids", "starts", "continues")}
-        other = {*known, *lists, "broken"}
-        labels = {name: value for name, value in row.items() if name not in other}
-        return cls(**given, **lists, broken=row.get("broken", ""), labels=labels)
+        fields = {field.name for field in dataclasses.fields(cls)}
+        return cls(
+            split=row["split"],
+            condition=row["condition"],
+            labels={name: value for name, value in row.items() if name not in fields},
+            added_norm=row["added_norm"],
+            prompt_id=row["prompt_id"],
+            sample=row["sample"],
+            finished=row["finished"],
+            text=row["text"],
+            ids=tuple(row["ids"]),
+            starts=tuple(row["starts"]),
+            continues=tuple(row.get("continues", ())),
+            broken=row.get("broken", ""),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

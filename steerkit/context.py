@@ -17,7 +17,7 @@ from steerkit.callbacks import Events
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.interfaces import Config, Executor, Experiment, Judge, Step
+from steerkit.interfaces import Config, Executor, Experiment, Judge, RunPart
 from steerkit.models.models import Models
 from steerkit.settings import Chatting, Fitting, Steering, SteeringArguments
 from steerkit.store.files import write_json
@@ -89,7 +89,7 @@ class Run:
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
     given: Sequence[Prompt] | None = None
     events: Events = field(default_factory=Events)
-    step: Step | Experiment | None = None
+    step: RunPart | None = None
     title: str = ""
     planned: bool = False
     executor: Executor | None = None
@@ -100,7 +100,7 @@ class Run:
         """Of prompts, sampling and noise."""
         return self.args.seed
 
-    def of(self, step: Step | Experiment, title: str) -> Run:
+    def of(self, step: RunPart, title: str) -> Run:
         """The same run, as this step may see it."""
         return replace(self, step=step, title=title)
 
@@ -177,7 +177,7 @@ class Run:
         Args:
             labels: columns of the tables; `model` and `strength` when left out.
         """
-        own = {"model": model, "strength": 0.0} if labels is None else labels
+        own: Mapping[str, Label] = {"model": model, "strength": 0.0} if labels is None else labels
         return Condition(model=self.models.check_name(model), labels=own)
 
     def steered(
@@ -222,15 +222,16 @@ class Run:
             vector=vector,
             tokens=tokens or s.tokens,
         )
-        own = {
+        own: dict[str, Label] = {
             "model": model,
             "vector": vector.source if vector else placed.steerer.name,
             "layer": placed.layer,
             "tokens": placed.tokens,
             "strength": strength,
         }
-        labels = own if labels is None else labels
-        return Condition(model=self.models.check_name(model), interventions=(placed,), labels=labels)
+        return Condition(
+            model=self.models.check_name(model), interventions=(placed,), labels=own if labels is None else labels
+        )
 
     def experiment(self, name: str) -> Experiment:
         """An experiment of the run. Raises: SteerkitError when it has none of that name."""

@@ -293,7 +293,26 @@ def checks_answers(source: PromptSource | type[PromptSource] | None) -> bool:
     return cls is not None and cls.correct is not PromptSource.correct
 
 
-class Step(Plugin):
+class RunPart(Plugin):
+    """What a step and an experiment have in common: what it may ask for, and what its result depends on."""
+
+    uses: ClassVar[tuple[type[Config], ...]] = ()
+    """Groups of shared settings that it may ask for with ``run.use(Group)``: part of its key."""
+
+    def needs(self, run: Any) -> Sequence[str]:
+        """Names of the steps and experiments whose artifacts it is given, in this order."""
+        return ()
+
+    def models(self, run: Any) -> Sequence[str]:
+        """Names of the models whose weights its result depends on. What generates an experiment's texts is known."""
+        return ()
+
+    def check(self, run: Any) -> Iterator[Problem]:
+        """Problems with the settings that can be found before anything runs; `where` is a key of the recipe."""
+        return iter(())
+
+
+class Step(RunPart):
     """Makes one artifact of a run out of others. The core decides when, keys it, seals its files and resumes.
 
     A run is the experiments of its recipe and the steps that they need, found by name through `needs`. A name may have
@@ -308,26 +327,12 @@ class Step(Plugin):
 
     of: str = ""
     """The part of the name behind the dot; set by the core."""
-    uses: ClassVar[tuple[type[Config], ...]] = ()
-    """Groups of shared settings that it may ask for with ``run.use(Group)``."""
     sealed: ClassVar[bool] = True
     """Whether its files must stay as they are; those that are not may be made again at any time."""
 
-    def needs(self, run: Any) -> Sequence[str]:
-        """Names of the steps and experiments whose artifacts it is given, in this order."""
-        return ()
-
-    def models(self, run: Any) -> Sequence[str]:
-        """Names of the models whose weights its result depends on."""
-        return ()
-
-    def depends(self, run: Any) -> Any:
+    def depends(self, run: Any, *needs: Any, **_: Any) -> Any:
         """JSON of anything else that the result depends on; `Identity` objects may stand in it."""
         return None
-
-    def check(self, run: Any) -> Iterator[Problem]:
-        """Problems with the settings that can be found before anything runs; `where` is a key of the recipe."""
-        return iter(())
 
     def make(self, run: Any, *needs: Any, **_: Any) -> Any:
         """The artifact.
@@ -385,7 +390,7 @@ class Step(Plugin):
         return f"steps/{self.title}.json"
 
 
-class Experiment(Plugin):
+class Experiment(RunPart):
     """A question, and what was found. In one file: settings, conditions, comparisons, tables, figures, words.
 
     The core generates each distinct condition of all experiments once, scores the texts, compares the pairs, and puts
@@ -397,24 +402,10 @@ class Experiment(Plugin):
     rows: ClassVar[str | None] = ""
     """What its rows are called in the tables' column `experiment`: the plugin's name when empty. None: it has none
     there, as it reads texts that other experiments ask for."""
-    uses: ClassVar[tuple[type[Config], ...]] = ()
-    """As of a step."""
-
-    def needs(self, run: Any) -> Sequence[str]:
-        """Names of the steps and experiments whose artifacts it is given, in this order."""
-        return ()
 
     def afterwards(self, run: Any) -> Sequence[str]:
         """Names of what `findings` is given besides, behind `needs`: it may read the same texts."""
         return ()
-
-    def models(self, run: Any) -> Sequence[str]:
-        """Names of the models whose weights it reads itself; those that generate its texts needn't be named."""
-        return ()
-
-    def check(self, run: Any) -> Iterator[Problem]:
-        """As of a step."""
-        return iter(())
 
     def vectors(self, run: Any) -> Sequence[Any]:
         """Keys (`VectorKey`) of vectors that must have been fitted, beside those of its conditions."""

@@ -65,7 +65,7 @@ def write_agreement(path: Path, found: Mapping[str, Agreement]) -> None:
         SteerkitError: the file has another ending, or can't be written.
     """
     if path.suffix == ".csv":
-        from steerkit.tables import write_csv
+        from steerkit.store.csv_tables import write_csv
 
         write_csv(path, COLUMNS, [row for group, each in found.items() for row in agreement_rows(each, group)])
     elif path.suffix == ".json":

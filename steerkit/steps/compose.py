@@ -53,7 +53,7 @@ def beside(results: Results, row: Row, text: str, detail: str = "") -> Claim:
     )
 
 
-def _figures(metric: RunMetric, row: Row, value: Any) -> dict[str, str]:
+def _figures(metric: RunMetric, row: Row, value: Any) -> dict[str, Any]:
     if words.missing(value):
         return {}
     degenerate = row["degenerate"] is True
