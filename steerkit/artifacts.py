@@ -162,6 +162,9 @@ class Condition:
     system: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     @cached_property
     def id(self) -> str:
         """16 hex digits over all that its texts depend on, labels aside."""
