@@ -110,9 +110,9 @@ class Extractor(Plugin):
 
 
 class FitterConfig(Config):
-    label: str = "backtracking"
+    label: str
     """Label of the positive spans."""
-    window: Window = (-13, -8)
+    window: Window
     """Inclusive token offsets from a span's first token."""
     scale: Literal["unit", "raw", "mean-norm", "residual-norm"] = "unit"
     """Length of the vector that strength 1 adds: 1 (`unit`), the fitted vector's own (`raw`), that of the

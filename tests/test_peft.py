@@ -37,7 +37,7 @@ def merged() -> LanguageModel:
 
 def vector(lm, items, **options):
     found = extract(lm, items, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=1)
-    directions = DifferenceOfMeans(window=WINDOW).fit(found.at(WINDOW))
+    directions = DifferenceOfMeans(label="backtracking", window=WINDOW).fit(found.at(WINDOW))
     return np.stack([directions[layer].numpy() for layer in sorted(directions)])
 
 
