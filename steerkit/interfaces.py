@@ -187,7 +187,7 @@ class Intervention(Plugin):
 class Steerer(Intervention):
     """A pure edit of hidden states, the simplest intervention."""
 
-    direction = "vector"
+    direction: ClassVar[Literal["vector", "mean", "none"]] = "vector"
 
     @abstractmethod
     def edit(self, hidden: Tensor, at: EditContext) -> Tensor:

@@ -162,7 +162,7 @@ def compare_texts(lm: LanguageModel) -> tuple[int, int]:
             direction = torch.randn(lm.width, generator=noise)
             layer = (number + len(rows)) % lm.depth
             norm = float(np.linalg.norm(block_outputs(lm, prompt)[layer], axis=-1).mean())
-            rows.append(GenerationRow(prompt, 0, Edit(ADD, layer, norm, direction / direction.norm(), kind)))
+            rows.append(GenerationRow(prompt, 0, (Edit(ADD, layer, norm, direction / direction.norm(), kind),)))
     found = generate(lm, rows, max_new_tokens=NEW, temperature=0, batch_size=5)
     expected = [alone(lm, row) for row in rows]
     return sum(text.ids == ids for text, ids in zip(found, expected, strict=True)), len(rows)
@@ -183,10 +183,10 @@ def alone(lm: LanguageModel, row: GenerationRow) -> list[int]:
 @contextmanager
 def edited(lm: LanguageModel, row: GenerationRow) -> Iterator[None]:
     """Inside, a hook adds the row's vector to the tokens that its edit names."""
-    edit, length = row.edit, len(row.prompt_ids)
-    if edit is None:
+    if not row.edits:
         yield
         return
+    (edit,), length = row.edits, len(row.prompt_ids)
     assert edit.direction is not None
     place = {"all": slice(None), "prompt": slice(length), "generated": slice(length, None)}[edit.tokens]
     vector = edit.norm * edit.direction

@@ -104,7 +104,7 @@ def test_families_that_are_refused(name: str, said: str) -> None:
     if name == "gemma3n":
         from families import ADD, Edit
 
-        row = GenerationRow([5, 9, 12], 0, Edit(ADD, 0, 1.0, torch.ones(16) / 4))
+        row = GenerationRow([5, 9, 12], 0, (Edit(ADD, 0, 1.0, torch.ones(16) / 4),))
     with pytest.raises(SteerkitError, match=f"^{name}: .*{said}"):
         generate(lm, [row], max_new_tokens=2, temperature=0)
 
@@ -152,6 +152,6 @@ def test_trust_in_one_block_is_none_in_another() -> None:
     lm: LanguageModel = wrap_model(model, word_tokenizer())
     draws = torch.nn.functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(1)), dim=1)
     for layer in range(lm.depth):
-        rows = [GenerationRow([5, 9, 12, 7], 0, Edit(ADD, layer, 5.0, draw)) for draw in draws]
+        rows = [GenerationRow([5, 9, 12, 7], 0, (Edit(ADD, layer, 5.0, draw),)) for draw in draws]
         together = [text.ids for text in generate(lm, rows, max_new_tokens=4, temperature=0)]
         assert together == [generate(lm, [row], max_new_tokens=4, temperature=0)[0].ids for row in rows]

@@ -64,5 +64,10 @@ class Site:
     def is_block_output(self) -> bool:
         return self.part == "block" and self.side == "out"
 
+    @property
+    def name(self) -> str:
+        """Without the layer: `mlp.out`."""
+        return f"{self.part}.{self.side}"
+
     def __str__(self) -> str:
-        return f"block {self.layer}" if self.is_block_output else f"block {self.layer} ({self.part}.{self.side})"
+        return f"block {self.layer}" if self.is_block_output else f"block {self.layer} ({self.name})"

@@ -224,8 +224,8 @@ class _Finder:
     def _refused(self, why: str, holder: nn.Module | None) -> SteerkitError:
         has = "" if holder is None else "; there is " + _contents(holder)
         return SteerkitError(
-            f"{self.lm.name}: block {self.site.layer} ({type(self.block).__name__}) has no {self.site.part}."
-            f"{self.site.side} to read or change: {why}{has}"
+            f"{self.lm.name}: block {self.site.layer} ({type(self.block).__name__}) has no {self.site.name} "
+            f"to read or change: {why}{has}"
         )
 
 

@@ -194,7 +194,7 @@ def steering_jobs(
             if split == prompt.split:
                 edit = edits.get(condition.id)
                 ids = by_target[condition.target][prompt.id]
-                row = GenerationRow(ids, draw, edit and replace(edit, key=noise))
+                row = GenerationRow(ids, draw, (replace(edit, key=noise),) if edit else ())
                 jobs.append(Job(condition.target, row, (condition.id, prompt.id, str(sample))))
     return jobs
 
