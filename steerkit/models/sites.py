@@ -45,11 +45,12 @@ class Place:
         """[B, T, D] of a module's output, or of its input as `input_of` finds it.
 
         Args:
-            rows: B. Some modules work on [B·T, D].
+            rows: B. Some modules work on [B·T, D] or [B, 1, T, D].
         """
         tensor = hidden_of(value)
-        if tensor.dim() == 2 and rows and tensor.shape[0] % rows == 0:
-            tensor = tensor.unflatten(0, (rows, -1))
+        flat = tensor.dim() == 2 and tensor.shape[0] % rows == 0
+        if flat or (tensor.dim() == 4 and tuple(tensor.shape[:2]) == (rows, 1)):
+            tensor = tensor.reshape(rows, -1, tensor.shape[-1])
         if tensor.dim() != 3:
             raise SteerkitError(f"{self.site}: {list(tensor.shape)} is not [rows, tokens, width]")
         return tensor if self.slot is None else tensor[..., self.slot.index(tensor)]
@@ -140,18 +141,6 @@ def resolve(lm: Opened, site: Site) -> Place:
     if site.part == "block":
         return Place(site, finder.block, "", site.side)
     return finder.attention_or_mlp() if site.part in ("attention", "mlp") else finder.projection(site.part, site.side)
-
-
-def sites_of(lm: Opened, layer: int) -> tuple[Part, ...]:
-    """The parts that a block has, the block itself left out."""
-    found = []
-    for part in (*ABOVE.values(), *ABOVE):
-        try:
-            resolve(lm, Site(layer, part))
-        except SteerkitError:
-            continue
-        found.append(part)
-    return tuple(dict.fromkeys(found))
 
 
 class _Finder:
