@@ -13,6 +13,7 @@ from steerkit.data.site import Part, Side, Site
 from steerkit.errors import SteerkitError
 from steerkit.extraction.extract import read_sites
 from steerkit.interventions.edits import Edit
+from steerkit.interventions.uncompiled import hooks_run
 from steerkit.models.sites import Place, resolve
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def check_of(part: Part) -> Check:
 
     measure.__doc__ = f"""The {part}'s input and output: read, against plain hooks on the module of that name.
     Edited in the first half of each prompt: logits against those under plain hooks that add the same. Afterwards:
-    logits equal unsteered ones bit for bit. In the first block that has the part; only its output where several parts
-    are made of one input.
+    logits against unsteered ones. In one block that has the part; only its output where several parts are made of one
+    input.
     Failure: {part} sites of this model are other tensors than they say. Do not read, edit or replace them.
     """
     return Check(f"site: {part}", measure)
@@ -43,7 +44,7 @@ CHECKS = tuple(check_of(part) for part in get_args(Part) if part != "block")
 
 def _measure(probe: Probe, part: Part) -> Measured:
     lm, prompts, items = probe.lm, probe.prompts[:PROMPTS], probe.items[:PROMPTS]
-    places = _places(lm, part)
+    places = _places(probe, part)
     before = logits(lm, prompts, [None] * len(prompts))
     states: dict[Site, dict[str, Tensor]] = {place.site: {} for place in places}
     for batch, tensors in read_sites(lm, items, [place.site for place in places]):
@@ -60,16 +61,16 @@ def _measure(probe: Probe, part: Part) -> Measured:
 
     edits = tuple(_edit(probe, place.site, states[place.site][items[0].trace.id]) for place in places)
     halves = [len(prompt) // 2 for prompt in prompts]
-    found = logits(lm, prompts, [edits] * len(prompts), prompt_lengths=halves)
-    expected = []
+    found, expected = [], []
     for prompt, half in zip(prompts, halves, strict=True):
+        found += logits(lm, [prompt], [edits], prompt_lengths=[half])
         with _adding(lm, places, edits, half):
             expected += logits(lm, [prompt], [None])
     effect = distance(expected, before)
     if effect <= probe.tolerance:
         raise SteerkitError(f"an edit there changes the logits by {effect:.2g} only: nothing can be told from it")
     error = max(error, distance(found, expected))
-    if distance(logits(lm, prompts, [None] * len(prompts)), before):
+    if distance(logits(lm, prompts, [None] * len(prompts)), before) > probe.tolerance:
         raise SteerkitError("afterwards the logits are not what they were: something stayed on")
     names = ", ".join(dict.fromkeys(f"{place.name}.{place.side}" for place in places))
     return Measured(
@@ -77,19 +78,19 @@ def _measure(probe: Probe, part: Part) -> Measured:
     )
 
 
-def _places(lm: LanguageModel, part: Part) -> list[Place]:
-    """The part's sites in the first block that has them. Raises: Skip when there is none."""
+def _places(probe: Probe, part: Part) -> list[Place]:
+    """The part's sites in one block, of those that are steered if one has them. Raises: Skip when there is none."""
     reasons = []
-    for layer in range(lm.depth):
+    for layer in (*probe.layers, *range(probe.lm.depth)):
         found = []
         for side in get_args(Side):
             try:
-                found.append(resolve(lm, Site(layer, part, side)))
+                found.append(resolve(probe.lm, Site(layer, part, side)))
             except SteerkitError as error:
                 reasons.append(str(error))
         if found:
             return found
-    raise Skip(reasons[1])
+    raise Skip(reasons[-1])
 
 
 def _edit(probe: Probe, site: Site, state: Tensor) -> Edit:
@@ -102,8 +103,12 @@ def _edit(probe: Probe, site: Site, state: Tensor) -> Edit:
 
 def _module(lm: LanguageModel, place: Place) -> Any:
     """By its dotted name in the whole model."""
-    above = next(name for name, module in lm.transformer.named_modules() if module is lm.blocks)
+    above = next(name for name, module in lm.transformer.named_modules() if _holds(module, lm.blocks[0]))
     return lm.transformer.get_submodule(f"{above}.{place.site.layer}.{place.name}")
+
+
+def _holds(module: Any, block: Any) -> bool:
+    return any(child is block for child in module.children())
 
 
 def _share(place: Place, value: Any) -> tuple[Tensor, Any]:
@@ -168,7 +173,7 @@ def _hooked(lm: LanguageModel, places: Sequence[Place], does: Sequence[Callable[
         else:
             handles.append(module.register_forward_hook(lambda module, args, output, do=do: do(output)))
     try:
-        with running(lm):
+        with running(lm), hooks_run(lm, inside=True):
             yield
     finally:
         for handle in handles:

@@ -192,7 +192,7 @@ def _forward(
         return read
 
     handles = [lm.blocks[layer].register_forward_hook(hook(layer)) for layer in layers]
-    _run(lm, batch, handles)
+    _run(lm, batch, handles, inside=False)
     if missed := sorted(set(layers) - seen):
         raise SteerkitError(f"{lm.name}: block {', '.join(map(str, missed))} ran without its hooks: nothing was read")
 
@@ -219,13 +219,13 @@ def _read_places(lm: LanguageModel, batch: Sequence[Item], places: Sequence[Plac
         else place.module.register_forward_pre_hook(given(place), with_kwargs=True)
         for place in places
     ]
-    _run(lm, batch, handles)
+    _run(lm, batch, handles, inside=True)
     if missed := [str(place.site) for place in places if place.site not in seen]:
         raise SteerkitError(f"{lm.name}: {', '.join(missed)}: its module ran without its hooks: nothing was read")
     return seen
 
 
-def _run(lm: LanguageModel, batch: Sequence[Item], handles: Sequence[Any]) -> None:
+def _run(lm: LanguageModel, batch: Sequence[Item], handles: Sequence[Any], *, inside: bool) -> None:
     """The decoder on a right-padded batch until a hook stops it; then the hooks come off."""
     import torch
 
@@ -234,7 +234,7 @@ def _run(lm: LanguageModel, batch: Sequence[Item], handles: Sequence[Any]) -> No
     for row, item in enumerate(batch):
         ids[row, : len(item.ids)] = torch.tensor(item.ids)
     try:
-        with hooks_run(lm):
+        with hooks_run(lm, inside=inside):
             lm.decoder(input_ids=ids.to(lm.device), use_cache=False)
     except _Stop:
         pass

@@ -86,7 +86,8 @@ class Steering:
         with ExitStack() as stack:  # what is on already comes off when a site is refused
             stack.enter_context(adapter_state(self.lm))
             if active:
-                stack.enter_context(hooks_run(self.lm))
+                inside = not all(edit.site.is_block_output and not edit.replaces for edit in active)
+                stack.enter_context(hooks_run(self.lm, inside=inside))
                 stack.enter_context(followed(self.lm.transformer, self._positions))
                 hook = self.lm.decoder.register_forward_pre_hook(self._before, with_kwargs=True)
                 stack.callback(hook.remove)
