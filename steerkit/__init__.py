@@ -14,6 +14,7 @@ _HOMES = {
     "steerkit.settings": ["Recipe", "SteeringArguments"],
     "steerkit.callbacks": ["SteeringCallback"],
     "steerkit.data.chats": ["Message"],
+    "steerkit.data.site": ["Site"],
     "steerkit.errors": ["InputError", "SteerkitError"],
     "steerkit.extraction.extract": ["extract"],
     "steerkit.vectors.fit": ["fit"],
@@ -23,11 +24,13 @@ _HOMES = {
         "EditContext",
         "Extractor",
         "FitterConfig",
+        "Intervention",
         "Judge",
         "Metric",
         "Steerer",
         "VectorFitter",
     ],
+    "steerkit.interventions.steering": ["Edit", "Steering"],
     "steerkit.models.loading": ["load_model"],
     "steerkit.models.language_model": ["LanguageModel"],
     "steerkit.models.pair": ["ModelPair", "load_pair"],
@@ -46,6 +49,7 @@ __all__ = ["__version__", *sorted(_WHERE)]
 if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.callbacks import SteeringCallback as SteeringCallback
     from steerkit.data.chats import Message as Message
+    from steerkit.data.site import Site as Site
     from steerkit.data.statistics import ActivationStatistics as ActivationStatistics
     from steerkit.data.statistics import WindowStatistics as WindowStatistics
     from steerkit.data.trace import Item as Item
@@ -63,10 +67,13 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.interfaces import EditContext as EditContext
     from steerkit.interfaces import Extractor as Extractor
     from steerkit.interfaces import FitterConfig as FitterConfig
+    from steerkit.interfaces import Intervention as Intervention
     from steerkit.interfaces import Judge as Judge
     from steerkit.interfaces import Metric as Metric
     from steerkit.interfaces import Steerer as Steerer
     from steerkit.interfaces import VectorFitter as VectorFitter
+    from steerkit.interventions.steering import Edit as Edit
+    from steerkit.interventions.steering import Steering as Steering
     from steerkit.models.language_model import LanguageModel as LanguageModel
     from steerkit.models.loading import load_model as load_model
     from steerkit.models.pair import ModelPair as ModelPair
