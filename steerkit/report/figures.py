@@ -1,111 +1,180 @@
-"""figures/*.png: transfer between the models, and the fitted vector beside its baselines."""
+"""Draws the figures of a run's findings: each one as PNG and SVG in ``figures/``, and as PNG inside the page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
 
-from steerkit.judging.metrics import OTHERS
-from steerkit.report import judges, style, sweeps, textgrid, vectors, words
-from steerkit.report.run import Row, Run, select
-from steerkit.report.style import Look
-from steerkit.report.texts import Shown
+from steerkit.findings import Bars, Figure, Graph, Heatmap, Lines, Marked
+from steerkit.report import style
+from steerkit.report.graph import draw_graph
+from steerkit.report.heatmap import draw_heatmap
+from steerkit.report.lines import draw_bars, draw_lines
+from steerkit.report.run import Run
+from steerkit.report.sound import columns_of
+from steerkit.report.textgrid import draw_marked, fit, height
+from steerkit.store.files import atomic
 
+if TYPE_CHECKING:
+    import matplotlib.figure
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
-def draw_all(run: Run, shown: Sequence[Shown]) -> list[str]:
-    """Draw what was run; returns relative file names."""
-    drawn: dict[str, tuple[Any, Callable[[], None]]] = {
-        "transfer": (run.has("transfer"), lambda: transfer(run)),
-        "baselines": (run.has("baselines"), lambda: baselines(run)),
-        "offsets": (run.has("offsets"), lambda: sweeps.offsets(run)),
-        "layers": (run.has("layers"), lambda: sweeps.layers(run)),
-        "lens": (run.csv("lens.csv"), lambda: vectors.draw_lens(run)),
-        "projection": (run.jsonl("projections.jsonl"), lambda: vectors.draw_projection(run)),
-        "agreement": (run.csv("agreement.csv"), lambda: judges.draw(run)),
-        "texts": (len(shown[0].texts) > 1 if shown else False, lambda: texts(run, shown[0])),
-    }
-    names = [name for name, (there, _) in drawn.items() if there]
-    for name in names:
-        drawn[name][1]()
-    return [f"figures/{name}.{kind}" for name in names for kind in style.KINDS]
+KINDS = ("png", "svg")
+WIDE = {1: 6.4, 2: 8.2, 3: 10.4}
+"""Inches of a figure's width by columns of panels; more columns are 3.4 each."""
 
-
-def transfer(run: Run) -> None:
-    """The shown metrics against the norm added, for both sources on both targets."""
-    looks = {
-        ("base", "reasoning"): Look(style.BLUE, "o", "-"),
-        ("reasoning", "reasoning"): Look(style.VERMILLION, "s", "--"),
-        ("base", "base"): Look(style.BLUE, "o", ":", hollow=True),
-        ("reasoning", "base"): Look(style.VERMILLION, "s", ":", hollow=True),
-    }
-    down, across = style.grid(len(run.shown))
-    with style.figure(run, "transfer", 3.8 * max(across, 2), 3.6 * down) as made:
-        axes = style.panels(made, len(run.shown))
-        shown = _test(run, "transfer")
-        for ax, metric in zip(axes, run.shown, strict=True):
-            for shift, ((source, target), look) in zip(_shifts(4, shown), looks.items(), strict=True):
-                rows = select(shown, target=target, metric=metric.name)
-                rows = [row for row in rows if row["source"] == source or row["method"] == "none"]
-                label = f"{source}-derived vector on {target} model"
-                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, metric, shift=shift)
-            style.strength_ticks(ax, shown)
-            style.panel(ax, words.heading(metric), metric, style.strength_label(run))
-        style.legend(made, axes[0], 2)
-        style.heading(made, run, f"Steering both models, block {run.layer}", shown)
+TEXT_WIDTH, NARROW, DPI = 8.2, 4.3, 160
+LINE, TALLEST = 0.18, 120.0
+"""Inches of a line of the legend, and of the tallest figure."""
 
 
-def baselines(run: Run) -> None:
-    """The shown metrics and text damage against the norm added, for the fitted vector and every baseline."""
-    shown = _test(run, "baselines")
-    methods = list(dict.fromkeys(str(row["method"]) for row in shown if row["method"] not in ("none", run.fitter)))
-    metrics = [*run.shown, run.metric(OTHERS)]
-    down, across = style.grid(len(metrics))
-    with style.figure(run, "baselines", 3.4 * max(across, 3), 3.9 * down) as made:
-        axes = style.panels(made, len(metrics))
-        for ax, metric in zip(axes, metrics, strict=True):
-            style.unsteered_band(ax, run.unsteered("reasoning", metric.name), metric)
-            for index, (shift, method) in enumerate(
-                zip(_shifts(len(methods) + 1, shown), [run.fitter, *methods], strict=True)
-            ):
-                rows = select(shown, metric=metric.name, method=method)
-                label = f"{run.label} ({method}, fitted vector)" if method == run.fitter else method
-                look = style.LOOKS[index % len(style.LOOKS)]
-                style.series(ax, rows, [row["added_norm"] for row in rows], look, label, metric, shift=shift)
-            style.strength_ticks(ax, [row for row in shown if row["method"] != "none"])
-            style.panel(ax, words.heading(metric), metric, style.strength_label(run))
-        style.legend(made, axes[0], 4)
-        style.heading(made, run, f"Reasoning model, equal norm added at block {run.layer}", shown)
+@dataclass(frozen=True)
+class Image:
+    """A figure as the page shows it.
+
+    Attributes:
+        wide: PNG.
+        narrow: PNG with the panels below each other, for a phone.
+        width: of the wide one, in inches.
+    """
+
+    wide: bytes
+    narrow: bytes
+    width: float
 
 
-def texts(run: Run, shown: Shown) -> None:
-    """The first test prompt's texts, one below the other: sentences, counted words and windows marked."""
-    columns, width = 92, 8.2
-    plain = [[replace(piece, shade=0) for piece in text.pieces] for text in shown.texts]
-    pages = [textgrid.lines_of(pieces, columns, 14) for pieces in plain]
-    heights = [textgrid.inches(len(lines), width, columns) for lines in pages]
-    with style.figure(run, "texts", width + 0.4, sum(heights) + 0.45 * len(pages) + 0.4) as made:
-        axes = made.subplots(len(pages), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for ax, text, lines in zip(axes, shown.texts, pages, strict=True):
-            textgrid.draw(ax, lines, columns)
-            ax.set_title(text.name)
-        window = words.window(*run.window)
-        boxed = "" if shown.texts[0].marked is None else f"boxed: counted in {run.score.title}; "
-        made.suptitle(
-            f"filled: judged {run.label}; {boxed}underlined: tokens {window} before such a sentence",
-            fontsize=9,
-            x=0.01,
-            ha="left",
+def draw_all(run: Run) -> dict[str, Image]:
+    """Draw every figure of a run's findings and write ``figures/NAME.png`` and ``.svg``; returns them by name."""
+    images = {}
+    for part in run.parts:
+        for figure in part.findings.figures:
+            files = render(figure, *KINDS)
+            for kind, data in zip(KINDS, files, strict=True):
+                with atomic(run.folder / f"figures/{figure.name}.{kind}") as temporary:
+                    temporary.write_bytes(data)
+            images[figure.name] = image_of(figure, files[0])
+    return images
+
+
+def files_of(images: Mapping[str, Image]) -> list[str]:
+    """The files that `draw_all` wrote, relative to the run folder."""
+    return [f"figures/{name}.{kind}" for name in images for kind in KINDS]
+
+
+def image_of(figure: Figure, png: bytes = b"") -> Image:
+    """A figure as the page shows it. `png`: of the wide one, where it is there already."""
+    (narrow,) = render(figure, "png", narrow=True)
+    return Image(png or render(figure, "png")[0], narrow, width_of(figure))
+
+
+def width_of(figure: Figure) -> float:
+    """Inches of a figure's width."""
+    columns = columns_of(figure)
+    text = any(isinstance(panel, Marked) for panel in figure.panels)
+    return max(WIDE.get(columns, 3.4 * columns), TEXT_WIDTH * text)
+
+
+def render(figure: Figure, *kinds: str, narrow: bool = False) -> list[bytes]:
+    """A figure's bytes as ``png`` or ``svg``. The same figure always gives the same bytes."""
+    found = []
+    with drawn(figure, narrow=narrow) as made:
+        for kind in kinds:
+            data = BytesIO()
+            made.savefig(data, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+            found.append(data.getvalue())
+    return found
+
+
+@contextmanager
+def drawn(figure: Figure, *, narrow: bool = False) -> Iterator[matplotlib.figure.Figure]:
+    """A figure as matplotlib's, laid out."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = 1 if narrow else columns_of(figure)
+    width = NARROW if narrow else width_of(figure)
+    shares = [1.0] * columns if narrow or not figure.widths else list(figure.widths)
+    panel_widths = [width * share / sum(shares) for share in shares]
+    down = -(-len(figure.panels) // columns)
+    heights = [
+        max(
+            _height(panel, panel_widths[i])
+            for i, panel in enumerate(figure.panels[row * columns : (row + 1) * columns])
         )
-        textgrid.fit(made, list(axes), columns)
+        for row in range(down)
+    ]
+    with matplotlib.rc_context(style.RC):
+        made = Canvas(layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03))
+        grid = made.subplots(down, columns, squeeze=False, height_ratios=heights, width_ratios=shares)
+        axes: list[Axes] = list(grid.flat)
+        for spare in axes[len(figure.panels) :]:
+            spare.set_axis_off()
+        for index, (ax, panel) in enumerate(zip(axes, figure.panels, strict=False)):
+            _panel(made, ax, panel, panel_widths[index % columns])
+        lines = _legend(made, axes, width) + _heading(made, figure.heading, width)
+        made.set_size_inches(width, min(sum(heights) + LINE * lines + 0.15, TALLEST))
+        made.draw_without_rendering()
+        made.set_layout_engine("none")  # it is laid out: once is enough for all files
+        for ax, panel in zip(axes, figure.panels, strict=False):
+            if isinstance(panel, Marked):
+                fit(ax)
+        yield made
 
 
-def _test(run: Run, experiment: str) -> list[Row]:
-    return select(run.results, experiment=experiment, split="test")
+def _height(panel: Lines | Heatmap | Bars | Marked | Graph, width: float) -> float:
+    match panel:
+        case Marked():
+            return height(panel, width - 0.2) + 0.45
+        case Heatmap():
+            return 1.6 + 0.3 * min(max(len(panel.rows), 3), 30)
+        case Bars():
+            return 1.0 + 0.34 * max(len(panel.names), 2)
+        case Graph():
+            rows = {row for _, _, row in panel.nodes}
+            return 1.2 + 0.8 * min((max(rows) - min(rows) + 1) if rows else 1, 12)
+        case Lines():
+            return 2.75
 
 
-def _shifts(count: int, rows: Sequence[Row]) -> list[float]:
-    """Small shifts along x, so that the intervals of several series stand side by side."""
-    norms = [row["added_norm"] for row in rows]
-    gap = (max(norms) - min(norms)) / max(len({row["strength"] for row in rows}) - 1, 1)
-    return [gap * 0.07 * (index - (count - 1) / 2) for index in range(count)]
+def _panel(
+    made: matplotlib.figure.Figure, ax: Axes, panel: Lines | Heatmap | Bars | Marked | Graph, width: float
+) -> None:
+    match panel:
+        case Lines():
+            draw_lines(ax, panel, width)
+        case Heatmap():
+            draw_heatmap(made, ax, panel, width)
+        case Bars():
+            draw_bars(ax, panel, width)
+        case Marked():
+            draw_marked(ax, panel, width - 0.2)
+        case Graph():
+            draw_graph(ax, panel)
+
+
+def _heading(made: matplotlib.figure.Figure, heading: str, width: float) -> int:
+    """A line above the panels; returns the lines that it takes."""
+    if not heading:
+        return 0
+    text = style.wrapped(heading, int(width * 0.92 * style.CHARACTERS))
+    made.suptitle(text, fontsize=10, x=0.01, ha="left")
+    return text.count("\n") + 2
+
+
+def _legend(made: matplotlib.figure.Figure, axes: list[Axes], width: float) -> int:
+    """One legend for all panels, below them, each name once; returns the lines that it takes."""
+    found: dict[str, Artist] = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    if not found:
+        return 0
+    longest = max(map(len, found))
+    columns = max(1, min(len(found), 4, int(width / (0.075 * longest + 0.7))))
+    made.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, handlelength=3.0)
+    return -(-len(found) // columns) + 1

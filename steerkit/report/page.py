@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerkit.errors import UNSAFE
-from steerkit.judging.metrics import RunMetric
-from steerkit.report import facts, judges, tabulate, vectors, words
-from steerkit.report.beside import beside_of
-from steerkit.report.cautions import cautions
-from steerkit.report.finding import claims_of, headline
-from steerkit.report.run import Run
-from steerkit.report.texts import Shown
+from steerkit.findings import Claim, Figure, Findings, Marked, Table, Texts
+from steerkit.report import facts, notes
+from steerkit.report.cautions import cautions, heads
+from steerkit.report.figures import Image
+from steerkit.report.run import Part, Run
+from steerkit.report.screen import tally
+from steerkit.report.tabulate import condition_table, difference_table
 from steerkit.store.files import atomic
 
 if TYPE_CHECKING:
@@ -23,73 +23,138 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 TEMPLATE = "report.html.j2"
+PIXELS = 92
+"""Of the page, for an inch of a figure."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page.
+
+    Attributes:
+        number: counted through the page.
+        wide, narrow: data URIs; `narrow` is for a phone.
+        width: of the wide one in the page's pixels.
+    """
+
+    number: int
+    figure: Figure
+    wide: str
+    narrow: str
+    width: int
+
+    @property
+    def alt(self) -> str:
+        """What the picture shows, for readers who can't see it."""
+        return f"{self.figure.title}. {self.figure.caption}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment on the page: its figure as a data URI, what it shows, its table."""
+    """An experiment on the page.
 
-    title: str
-    caption: str
-    image: str
-    table: tabulate.Table | None
+    Attributes:
+        id: of its heading.
+        lead: whether it opens the page: its finding and its first picture stand there.
+        rows: its rows of the run's tables, folded.
+    """
+
+    id: str
+    findings: Findings
+    pictures: tuple[Picture, ...]
+    rows: tuple[Table, ...]
+    lead: bool
+
+    @property
+    def claims(self) -> list[Claim]:
+        return [claim for claim in self.findings.claims if claim.kind == "claim"]
+
+    @property
+    def beside(self) -> list[Claim]:
+        return [claim for claim in self.findings.claims if claim.kind == "beside"]
 
 
-def write_page(run: Run, figures: Sequence[str], shown: Sequence[Shown], note: str) -> str:
+def write_page(run: Run, images: Mapping[str, Image]) -> str:
     """Write the page; returns its file name."""
-    claims = claims_of(run)
+    sections = _sections(run, images)
+    asked = [section for section, part in zip(sections, run.parts, strict=True) if part.asked]
+    setup = [section for section, part in zip(sections, run.parts, strict=True) if not part.asked]
+    if not asked:
+        asked, setup = setup, []
+    lead = next((section for section in sections if section.lead), None)
+    told = cautions(run)
     html = (
         environment()
         .get_template(TEMPLATE)
         .render(
             run=run,
-            name=run.recipe.get("name", ""),
-            about=run.recipe.get("about", ""),
-            strength=words.short(run.strength),
-            difference=words.difference(run.shown),
-            measured="; ".join(map(_measured, tabulate.tabulated(run))),
-            marked=any(text.marked is not None for prompt in shown for text in prompt.texts),
-            headline=headline(run, claims),
-            claims=claims,
-            cautions=cautions(run, claims),
-            alpha=f"{run.alpha:g}",
-            beside=beside_of(run),
-            sections=[_section(run, figure) for figure in figures if figure.endswith(".png")],
-            basis=facts.basis(run),
-            comparisons=tabulate.comparison_table(run),
-            choice=run.json("choice.json").get("how", ""),
-            choosing=tabulate.experiment_table(run, "transfer", "choose"),
+            lead=lead,
+            claimed=[section for section in sections if section.claims],
+            tally=tally(claim for section in sections for claim in section.claims),
+            cautions=told,
+            heads=heads(told),
+            same=facts.same_models(run),
+            sections=asked,
+            setup=setup,
             data=facts.data_lines(run),
             spans=facts.span_table(run),
-            shown=shown,
-            note=note,
-            shaded=(run.folder / "projections.jsonl").is_file(),
+            notes=list(notes.method_notes(run)),
+            measured=notes.measured(run),
             made_with=facts.made_with(run),
-            times=facts.stage_times(run),
+            times=facts.step_times(run),
             recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         )
     )
-    with atomic(run.folder / FILE) as temporary:
-        temporary.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair is no UTF-8
+    write_html(run.folder / FILE, html)
     return FILE
 
 
-def _measured(metric: RunMetric) -> str:
-    """What a metric is, in a few words."""
-    by = "by the prompts' right answers" if metric.judge == "answer" else f"judge {metric.judge}"
-    better = {1: ", up is better", -1: ", down is better", 0: ""}[metric.sign]
-    return f"{metric.about or metric.title} ({metric.unit}, {by}{better})"
+def write_html(path: Path, html: str) -> None:
+    """Write a page, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair is no UTF-8
 
 
-def _judge(run: Run, key: str) -> str:
-    return str((run.recipe.get(key) or {}).get("name", ""))
+def _sections(run: Run, images: Mapping[str, Image]) -> list[Section]:
+    found, count = [], 0
+    for index, part in enumerate(run.parts, 1):
+        pictures = []
+        for figure in part.findings.figures:
+            if figure.name in images:
+                count += 1
+                pictures.append(picture(count, figure, images[figure.name]))
+        found.append(Section(f"part-{index}", part.findings, tuple(pictures), _rows(run, part), part is run.lead))
+    return found
+
+
+def _rows(run: Run, part: Part) -> tuple[Table, ...]:
+    """Tables for what an experiment doesn't tabulate itself."""
+    conditions = None if part.findings.tables else condition_table(run, part.name)
+    return tuple(table for table in (conditions, difference_table(run, part.name)) if table)
+
+
+def picture(number: int, figure: Figure, image: Image) -> Picture:
+    return Picture(number, figure, data_uri(image.wide), data_uri(image.narrow), round(image.width * PIXELS))
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG inside the page."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def legend(texts: Texts) -> Sequence[str]:
+    """The kinds of marks that are in some texts."""
+    marked: list[Marked] = [text for _, own, _ in texts.prompts for text in own]
+    pieces = [piece for text in marked for piece in text.pieces]
+    kinds = ("filled", "boxed", "underlined", "shade", "grey")
+    return [kind for kind in kinds if any(getattr(piece, kind) for piece in pieces)]
 
 
 def environment() -> Environment:
     """Templates that escape whatever they are given, and miss nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,
@@ -97,76 +162,10 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_harmless,
     )
+    made.globals["legend"] = legend
+    return made
 
 
 def _harmless(value: object) -> object:
     """A text without control characters, those among them that turn the direction of what follows on the page."""
     return UNSAFE.sub("\ufffd", value) if type(value) is str else value
-
-
-def data_uri(figure: Path) -> str:
-    """A PNG file inside the page."""
-    return f"data:image/png;base64,{base64.b64encode(figure.read_bytes()).decode()}"
-
-
-def _section(run: Run, figure: str) -> Section:
-    name = Path(figure).stem
-    title, caption = _words(run)[name]
-    table = {
-        "lens": vectors.lens_table,
-        "projection": vectors.detection_table,
-        "agreement": judges.agreement_table,
-    }.get(name)
-    made = table(run) if table else None if name == "texts" else tabulate.experiment_table(run, name)
-    return Section(title, caption, data_uri(run.folder / figure), made)
-
-
-def _words(run: Run) -> dict[str, tuple[str, str]]:
-    """Title and caption of each figure."""
-    offsets, layers = run.recipe.get("offsets") or {}, run.recipe.get("layers") or {}
-    return {
-        "transfer": (
-            "Transfer between the models",
-            f"Vectors fitted to the base and to the reasoning model's activations, added to either model at block "
-            f"{run.layer}. At 0 nothing is added.",
-        ),
-        "baselines": (
-            "Against baselines of equal norm",
-            f"The reasoning model, steered at block {run.layer} with the base-derived vector and with baselines that "
-            "add the same norm at the same tokens. The grey band is the unsteered model.",
-        ),
-        "offsets": (
-            "Where the vector is read",
-            f"{str(offsets.get('source', 'base')).capitalize()}-derived vectors of other windows, all fitted to the "
-            "same spans, on the reasoning model. Windows are token offsets from the first token of a labelled "
-            "sentence; negative ones lie before it.",
-        ),
-        "layers": (
-            "Which block",
-            f"The {' and the '.join(f'{s}-derived' for s in layers.get('sources', ['base']))} vector of each block, "
-            "added at that block's output in the reasoning model.",
-        ),
-        "lens": (
-            "What the vectors say in words",
-            "Left: the mean logit of keyword tokens when the vector, as long as strength 1 adds, is read by an "
-            "unembedding. The grey band holds 95 % of random directions. Right: how alike the two vectors are. The "
-            "dotted line is the steered block. No interval: these are single vectors.",
-        ),
-        "projection": (
-            "Does the vector detect?",
-            "Projection of unsteered test texts on the base-derived vector, centred on the mean activation before "
-            "labelled sentences. Below: the probability that a token before a sentence with the label lies higher "
-            "than another token, with bootstrap intervals over texts.",
-        ),
-        "agreement": (
-            "Do the judges agree?",
-            f"The {_judge(run, 'agreement')} judge against the {_judge(run, 'span_judge')} judge on sentences of the "
-            f"reasoning model's texts, steered with the base-derived vector. Precision: the share of its {run.label} "
-            "sentences that are the other's too; recall: the share of the other's that it finds. Intervals: "
-            "bootstrap over prompts.",
-        ),
-        "texts": (
-            "One prompt, unsteered and steered",
-            "The first test prompt, not picked. The browser of texts below has more.",
-        ),
-    }

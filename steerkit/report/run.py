@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from steerkit.errors import SteerkitError, readable
+from pydantic import ValidationError
+
+from steerkit.errors import InputError, Problem, SteerkitError, readable
+from steerkit.findings import Figure, Findings
 from steerkit.judging.metrics import FILE as METRICS
-from steerkit.judging.metrics import JUDGED, RunMetric, read_metrics
-from steerkit.methods import method_names
+from steerkit.judging.metrics import RunMetric, read_metrics
+from steerkit.report.rows import COMPARISONS, RESULTS, Rows, read_rows
+from steerkit.report.sound import problems_of
 from steerkit.store.bounded_yaml import load
-from steerkit.store.files import digest, read_whole_lines
+from steerkit.store.files import read_whole_lines
+from steerkit.store.strict_json import loads
 
-if TYPE_CHECKING:
-    from steerkit.conditions import VectorKey
-    from steerkit.vectors.steering_vector import SteeringVector
+FINDINGS = "findings"
+AGAIN = "run the recipe to its end in this folder first"
+GIVE = "give the folder that `recipe run` printed, and run the recipe to its end first"
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-Row = dict[str, Any]
-TABLES = {"results.csv": ("n_apart", "degenerate"), "comparisons.csv": ("n_apart", "degenerate", "p", "p_holm")}
-"""The tables of a run, and the columns that tell one of this version."""
+
+@dataclass(frozen=True)
+class Part:
+    """What one experiment found.
+
+    Attributes:
+        name: the experiment's name in the recipe.
+        asked: whether the recipe names it; others (steps that found something) describe how the run was set up.
+    """
+
+    name: str
+    findings: Findings
+    asked: bool
 
 
 @dataclass(frozen=True)
 class Run:
-    """The files of a run folder. Values are as in the tables: shares in [0, 1], others in their metric's unit.
+    """The files of a run folder.
 
     Attributes:
-        recipe: `recipe.yaml` as it was run.
-        results: rows of `results.csv`: one a condition and metric.
-        comparisons: rows of `comparisons.csv`: paired differences on the test prompts.
+        recipe: ``recipe.yaml`` as it was run.
+        parts: findings: those of the experiments in the recipe's order, then the others.
+        results: rows of ``results.csv``: one for each experiment, condition and metric.
+        comparisons: rows of ``comparisons.csv``: paired differences.
         metrics: what the tables' metrics are.
     """
 
     folder: Path
     recipe: dict[str, Any]
-    results: list[Row]
-    comparisons: list[Row]
+    parts: tuple[Part, ...]
+    results: Rows
+    comparisons: Rows
     metrics: tuple[RunMetric, ...]
 
     @classmethod
@@ -47,154 +65,146 @@ class Run:
         """Read a run folder.
 
         Raises:
-            SteerkitError: it lacks `recipe.yaml`, a table or `metrics.json`: the run is not finished.
+            SteerkitError: the run is not finished, was made by another version of steerkit, or a file is damaged.
         """
-        for name in ("recipe.yaml", "results.csv", "comparisons.csv", METRICS):
-            if not (folder / name).is_file():
-                raise SteerkitError(
-                    f"{folder / name}: is not there: no finished run, or one of another version of steerkit; run the "
-                    "recipe to its end in this folder first"
-                )
-        recipe = load(folder / "recipe.yaml")
-        if not isinstance(recipe, dict):
-            raise SteerkitError(f"{folder / 'recipe.yaml'}: is no recipe: a mapping of keys to values")
-        results, comparisons = (_table(folder / name, columns) for name, columns in TABLES.items())
-        with readable(folder / METRICS):
-            metrics = read_metrics(folder)
-        return cls(folder, recipe, results, comparisons, metrics)
+        recipe = _recipe(folder)
+        parts = tuple(_parts(folder, recipe))
+        _check(folder, parts)
+        results, comparisons = (read_rows(folder / name) for name in (RESULTS, COMPARISONS))
+        return cls(folder, recipe, parts, results, comparisons, _metrics(folder, results))
+
+    @property
+    def name(self) -> str:
+        return str(self.recipe.get("name") or self.folder.name)
+
+    @property
+    def about(self) -> str:
+        """The question that the run was made for."""
+        return str(self.recipe.get("about") or "")
+
+    @cached_property
+    def lead(self) -> Part | None:
+        """The experiment that opens the page: the first that has a finding."""
+        return next((part for part in self.parts if part.findings.finding), None)
+
+    @property
+    def confidence(self) -> float:
+        """Level of the intervals, in (0, 1)."""
+        return float(self.recipe.get("confidence") or 0.95)
+
+    @property
+    def level(self) -> str:
+        """Level of the intervals in words, e.g. ``95 %``."""
+        return f"{100 * self.confidence:g} %"
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the run was made with: models, versions, plugins, seed."""
+        return dict(self.recipe.get("made_with") or {})
+
+    @property
+    def tabulated(self) -> list[RunMetric]:
+        """The metrics that tables have a column of: all but the variants of another one (`RunMetric.plain`)."""
+        return [metric for metric in self.metrics if not metric.plain]
 
     def metric(self, name: str) -> RunMetric:
-        """A metric of the tables by its name. Raises: SteerkitError when `metrics.json` lacks it."""
+        """A metric of the tables by its name. Raises: SteerkitError where ``metrics.json`` lacks it."""
         found = next((metric for metric in self.metrics if metric.name == name), None)
         if found is None:
             raise SteerkitError(f"{self.folder / METRICS}: lacks {name!r}, which the tables have: not of one run")
         return found
 
-    @cached_property
-    def shown(self) -> list[RunMetric]:
-        """The metrics that figures have a panel of, and tables a column: the score judge's, and judged sentences."""
-        return [metric for metric in self.metrics if metric.shown]
-
-    @cached_property
-    def score(self) -> RunMetric:
-        """The score judge's metric that claims are made about; judged sentences where it has none of its own."""
-        return next((metric for metric in self.metrics if metric.main), self.metric(JUDGED))
-
-    def uncollapsed(self, metric: RunMetric) -> RunMetric | None:
-        """The same with collapsed texts counted as unsteered ones; None where there is no such metric."""
-        return next((other for other in self.metrics if other.plain == metric.name), None)
-
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder; empty when it isn't there."""
+        """A JSON object of the folder; empty when the file isn't there."""
         path = self.folder / name
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return _object(path) if path.is_file() else {}
 
-    def jsonl(self, name: str) -> list[Row]:
+    def jsonl(self, name: str) -> list[dict[str, Any]]:
         """Rows of a jsonl file of the folder; none when it isn't there."""
         return read_whole_lines(self.folder / name)
 
-    def csv(self, name: str) -> list[Row]:
-        """Rows of a csv table of the folder; none when it isn't there."""
-        from steerkit.tables import read_csv
 
-        path = self.folder / name
-        return read_csv(path) if path.is_file() else []
-
-    @cached_property
-    def fitter(self) -> str:
-        """Name of the fitted vector's method."""
-        return str(self.recipe["fitter"]["name"])
-
-    @cached_property
-    def baselines(self) -> dict[str, str]:
-        """Method of each steerer among the baselines → digest of its settings."""
-        settings, labels = self.recipe.get("baselines") or [], self.recipe.get("baseline_labels") or []
-        return dict(zip(method_names(self.fitter, settings, labels)[0], map(digest, settings), strict=True))
-
-    @cached_property
-    def label(self) -> str:
-        return str(self.recipe["fitter"]["label"])
-
-    @cached_property
-    def window(self) -> tuple[int, int]:
-        """Offsets of the fitted vector's window, inclusive."""
-        first, last = self.recipe["fitter"]["window"]
-        return int(first), int(last)
-
-    @cached_property
-    def layer(self) -> int:
-        """0-based block that is steered."""
-        return int(self.recipe["layer"])
-
-    @cached_property
-    def strength(self) -> float:
-        """The strength that claims are made at, chosen on other prompts."""
-        chosen = self.json("choice.json").get("strength")
-        found = [row["strength"] for row in self.results if row["chosen"]] if chosen is None else [chosen]
-        return float(found[0]) if found else float("nan")
-
-    @cached_property
-    def level(self) -> str:
-        """Level of the intervals, e.g. ``95 %``."""
-        return f"{100 * float(self.recipe.get('confidence', 0.95)):g} %"
-
-    @cached_property
-    def alpha(self) -> float:
-        """What p lies below where a difference is told: 1 minus the intervals' level."""
-        return round(1 - float(self.recipe.get("confidence", 0.95)), 12)
-
-    @cached_property
-    def same_model(self) -> bool:
-        """Whether base and reasoning model are one model."""
-        return bool(self.recipe.get("made_with", {}).get("reasoning", {}).get("same_model"))
-
-    def vector_key(self, source: str) -> VectorKey:
-        """Key of the vector that a source's activations gave."""
-        from steerkit.conditions import VectorKey
-
-        return VectorKey(source=source, label=self.label, window=self.window)
-
-    def vector(self, source: str) -> SteeringVector | None:
-        """That vector; None when its file is not in the folder."""
-        from steerkit.vectors.steering_vector import SteeringVector
-
-        path = self.folder / "vectors" / self.vector_key(source).file
-        return SteeringVector.load(path) if path.is_file() else None
-
-    def fitted(self, **more: Any) -> list[Row]:
-        """Test rows of results.csv of the fitted vector."""
-        return select(self.results, split="test", method=self.fitter, **more)
-
-    def main(self, metric: str) -> list[Row]:
-        """Test rows of the condition that claims are about: once for each experiment it is part of."""
-        return self.fitted(
-            source="base", target="reasoning", layer=self.layer, pool="own", strength=self.strength, metric=metric
-        )
-
-    def unsteered(self, target: str, metric: str) -> Row | None:
-        """The unsteered model's test row."""
-        found = select(self.results, split="test", method="none", target=target, metric=metric)
-        return found[0] if found else None
-
-    def has(self, experiment: str) -> bool:
-        return bool(select(self.results, experiment=experiment, split="test"))
+def _recipe(folder: Path) -> dict[str, Any]:
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise SteerkitError(f"{folder}: no finished run there (no recipe.yaml); {GIVE}")
+    recipe = load(path)
+    if not isinstance(recipe, dict):
+        raise SteerkitError(f"{path}: is not a recipe: a recipe is a mapping of keys to values")
+    return recipe
 
 
-def _table(path: Path, needed: Sequence[str]) -> list[Row]:
-    from steerkit.tables import read_csv, read_header
+def experiment_names(recipe: dict[str, Any]) -> list[str]:
+    """Names of a recipe's experiments, in its order."""
+    listed = recipe.get("experiments") or []
+    return [str(one["name"] if isinstance(one, dict) else one) for one in listed]
 
-    header = read_header(path)
-    if not header:
-        raise SteerkitError(f"{path}: is empty; run the recipe into this folder again, which remakes the tables")
-    lacking = [name for name in needed if name not in header]
+
+def _parts(folder: Path, recipe: dict[str, Any]) -> Iterator[Part]:
+    asked = experiment_names(recipe)
+    files = {path.stem: path for path in sorted((folder / FINDINGS).glob("*.json"))}
+    lacking = [name for name in asked if name not in files]
     if lacking:
+        listed = ", ".join(f"{FINDINGS}/{name}.json" for name in lacking)
         raise SteerkitError(
-            f"{path}: has no column {', '.join(lacking)}: another version of steerkit made it; run the recipe into "
-            "this folder again, which remakes the tables of the generations that are there"
+            f"{folder}: {listed}: not there: the run is not finished, or was made by another version of steerkit; "
+            f"{AGAIN}"
         )
-    return read_csv(path)
+    if not files and not (folder / RESULTS).is_file():
+        raise SteerkitError(f"{folder}: no finished run there (no {FINDINGS}/*.json, no {RESULTS}); {GIVE}")
+    for name in dict.fromkeys([*asked, *files]):
+        yield Part(name, _findings(files[name]), name in asked)
 
 
-def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
-    """Rows whose cells are as wanted."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+def _findings(path: Path) -> Findings:
+    value = _object(path)
+    if "findings" not in value:
+        raise SteerkitError(f"{path}: has no findings; {AGAIN}")
+    try:
+        return Findings.from_json(value["findings"])
+    except ValidationError as error:
+        what = [Problem(_place(one["loc"]), one["msg"]) for one in error.errors(include_url=False, include_input=False)]
+        raise InputError(f"{path}: not what this version of steerkit writes; {AGAIN}", what[:20]) from error
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    return ".".join(map(str, loc)) or FINDINGS
+
+
+def _check(folder: Path, parts: Sequence[Part]) -> None:
+    """Figures whose data don't fit together, and names that can't be names of files, all at once."""
+    problems, owners = [], dict[str, str]()
+    for part in parts:
+        for figure in part.findings.figures:
+            where = f"{folder / FINDINGS / part.name}.json: figure {figure.name!r}"
+            problems += [Problem(where, what) for what in (*_name_problems(figure, owners), *problems_of(figure))]
+            owners.setdefault(figure.name, part.name)
+    if problems:
+        raise InputError("findings that can't be drawn", problems)
+
+
+def _name_problems(figure: Figure, owners: dict[str, str]) -> Iterator[str]:
+    if not FILE_NAME.fullmatch(figure.name):
+        yield "the name is also the file's: use up to 100 letters, digits, and . _ -"
+    if figure.name in owners:
+        yield f"{owners[figure.name]} has a figure of that name too: give one of them another name"
+
+
+def _metrics(folder: Path, results: Rows) -> tuple[RunMetric, ...]:
+    path = folder / METRICS
+    if not path.is_file():
+        if not results.rows:
+            return ()
+        raise SteerkitError(f"{path}: is not there, and {RESULTS} needs it; {AGAIN}")
+    with readable(path):
+        return read_metrics(folder)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = loads(path.read_bytes())
+    except ValueError as error:
+        raise SteerkitError(f"{path}: is damaged: not JSON ({error}); {AGAIN}") from error
+    if not isinstance(value, dict):
+        raise SteerkitError(f"{path}: is damaged: not a JSON object; {AGAIN}")
+    return value

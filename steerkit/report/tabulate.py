@@ -1,96 +1,112 @@
-"""The page's tables: a row a condition, with intervals and what keeps the figures honest."""
+"""Tables of an experiment's rows in ``results.csv`` and ``comparisons.csv``, whatever their labels are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from steerkit.findings import Table
 from steerkit.interfaces import Metric
-from steerkit.judging.metrics import ACCURACY, OTHERS, RunMetric
 from steerkit.report import words
-from steerkit.report.run import Row, Run, select
+from steerkit.report.rows import OTHER, Row
+from steerkit.report.run import Run
 
-QUALITY = ("texts not empty", "collapsed", "mean words", "longest repeat", "distinct‑2", "perplexity")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and rows of text; the first `left` columns are words, the others numbers."""
-
-    headings: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    left: int
-    strong: frozenset[int] = frozenset()
+MOST = 200
+"""Rows of a table on the page."""
 
 
-def experiment_table(run: Run, experiment: str, split: str = "test") -> Table:
-    """An experiment's conditions; those at the chosen strength of the fitted vector are strong."""
-    rows = select(run.results, experiment=experiment, split=split)
-    names = {
-        "transfer": ("vector", "target"),
-        "baselines": ("method",),
-        "offsets": ("vector", "window"),
-        "layers": ("vector", "block"),
-    }[experiment]
-    by_condition: dict[tuple[object, ...], dict[str, Row]] = {}
+def condition_table(run: Run, experiment: str) -> Table | None:
+    """The conditions of an experiment with the means of its metrics; None where it has none."""
+    rows = run.results.of(experiment)
+    labels = varied(rows, run.results.labels)
+    there = {row["metric"] for row in rows}
+    shown = [metric for metric in run.tabulated if metric.name in there]
+    by_condition: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
-        key = tuple(row[c] for c in ("source", "target", "method", "layer", "window_start", "strength"))
+        key = tuple(row[name] for name in run.results.labels)
         by_condition.setdefault(key, {})[row["metric"]] = row
-    shown = tabulated(run)
-    metrics = [f"{metric.title}, {words.unit(metric)}" for metric in shown]
-    quality = QUALITY if any(not words.missing(row.get("perplexity")) for row in rows) else QUALITY[:-1]
-    made, strong = [], set()
-    for index, found in enumerate(by_condition.values()):
-        any_row = next(iter(found.values()))
-        if _is_main(run, any_row):
-            strong.add(index)
-        made.append(
-            (
-                *_names(run, experiment, any_row),
-                words.short(any_row["strength"]),
-                *(estimate(found.get(metric.name), metric) for metric in shown),
-                *_quality(any_row)[: len(quality)],
+    if not by_condition or not shown:
+        return None
+    made = []
+    for found in by_condition.values():
+        first = next(iter(found.values()))
+        names = (first[name] or words.NOTHING for name in labels)
+        made.append((*names, *(estimate(found.get(m.name), m) for m in shown), words.number(first["n_prompts"])))
+    headings = (*map(heading, labels), *(f"{m.title or m.name}, {words.unit(m)}" for m in shown), "prompts")
+    return _capped(headings, made, len(labels), "Conditions", "results.csv", _constant(rows, run.results.labels))
+
+
+def difference_table(run: Run, experiment: str) -> Table | None:
+    """The paired differences of an experiment, each in its metric's unit; None where it has none."""
+    rows = run.comparisons.of(experiment)
+    labels, others = varied(rows, run.comparisons.labels), run.comparisons.other()
+    made = []
+    for row in rows:
+        metric = run.metric(row["metric"])
+        if not metric.plain:
+            made.append(
+                (*(row[name] or words.NOTHING for name in labels), _other(row, others), *_difference(row, metric))
             )
-        )
-    return Table((*names, "strength", *metrics, *quality), made, len(names), frozenset(strong))
-
-
-def tabulated(run: Run) -> list[RunMetric]:
-    """The metrics that tables of conditions have a column of."""
-    return [*run.shown, *(metric for metric in run.metrics if metric.name in (OTHERS, ACCURACY))]
-
-
-def comparison_table(run: Run) -> Table:
-    """All paired differences at the chosen strength, each in its metric's unit."""
+    if not made:
+        return None
     headings = (
-        "experiment",
-        "vector",
-        "target",
+        *map(heading, labels),
         "minus",
         "metric",
         "unit",
         "difference",
         f"{run.level} interval",
         "p, Holm",
-        "narrower by pairing, %",
-        "n",
+        "prompts",
     )
-    rows = [_difference(run, row) for row in run.comparisons if row["strength"] == run.strength]
-    return Table(headings, rows, 6)
+    return _capped(
+        headings,
+        made,
+        len(labels) + 3,
+        "Paired differences",
+        "comparisons.csv",
+        _constant(rows, run.comparisons.labels),
+    )
 
 
-def _difference(run: Run, row: Row) -> tuple[str, ...]:
-    metric = run.metric(row["metric"])
-    what = str(row["experiment"]), f"{row['source']}-derived", str(row["target"]), _other(row)
-    unit = f"points ({words.unit(metric)})" if metric.of else metric.unit
-    delta = words.value(row["delta"], metric, signed=True)
-    interval = words.interval(row["ci_low"], row["ci_high"], metric, signed=True)
-    gain = words.number(None if row["pairing_gain"] is None else 100 * row["pairing_gain"])
-    return (*what, metric.title, unit, delta, interval, _p(row["p_holm"]), gain, words.number(row["n_prompts"]))
+def _capped(
+    headings: tuple[str, ...], rows: list[tuple[str, ...]], left: int, title: str, file: str, constant: str
+) -> Table:
+    more = f"The first {MOST} of {len(rows):,} rows; {file} has all." if len(rows) > MOST else f"Also in {file}."
+    note = f"All rows have {constant}. {more}" if constant else more
+    return Table(headings=headings, rows=tuple(rows[:MOST]), left=left, title=title, note=note, folded=True)
 
 
-def _p(value: float | None) -> str:
-    return words.NOTHING if value is None else words.p_value(value)
+def _difference(row: Row, metric: Metric) -> Iterator[str]:
+    yield metric.title or metric.name
+    yield f"points ({words.unit(metric)})" if metric.of else metric.unit
+    yield words.value(row["delta"], metric, signed=True)
+    yield "none" if row["degenerate"] is True else words.interval(row["ci_low"], row["ci_high"], metric, signed=True)
+    yield words.NOTHING if row["p_holm"] is None else words.p_value(row["p_holm"])
+    yield words.number(row["n_prompts"])
+
+
+def _other(row: Row, others: Sequence[str]) -> str:
+    """The condition that is subtracted: its labels that differ from the row's own."""
+    differ = [name for name in others if row[name] and row[name] != row.get(name.removeprefix(OTHER))]
+    return ", ".join(f"{heading(name.removeprefix(OTHER))} {row[name]}" for name in differ) or words.NOTHING
+
+
+def varied(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:
+    """The labels that have more than one value; the first one where none has."""
+    found = [name for name in labels if len({row[name] for row in rows}) > 1]
+    return found or list(labels[:1])
+
+
+def _constant(rows: Sequence[Row], labels: Sequence[str]) -> str:
+    """The labels that have one value in all rows, with it."""
+    shown = varied(rows, labels)
+    same = [(name, rows[0][name]) for name in labels if name not in shown and rows and rows[0][name]]
+    return ", ".join(f"{heading(name)} {value}" for name, value in same)
+
+
+def heading(column: str) -> str:
+    """A column's name as a heading."""
+    return column.replace("_", " ")
 
 
 def estimate(row: Row | None, metric: Metric) -> str:
@@ -98,47 +114,3 @@ def estimate(row: Row | None, metric: Metric) -> str:
     if row is None or words.missing(row["mean"]):
         return words.NOTHING
     return f"{words.value(row['mean'], metric)} {words.interval(row['ci_low'], row['ci_high'], metric)}"
-
-
-def _is_main(run: Run, row: Row) -> bool:
-    window = (row["window_start"], row["window_end"])
-    return (
-        (row["method"], row["source"], row["layer"]) == (run.fitter, "base", run.layer)
-        and window == run.window
-        and row["target"] == "reasoning"
-        and row["strength"] == run.strength
-    )
-
-
-def _names(run: Run, experiment: str, row: Row) -> Sequence[str]:
-    unsteered = row["method"] == "none"
-    if experiment == "transfer":
-        return ("none" if unsteered else f"{row['source']}-derived", str(row["target"]))
-    if experiment == "baselines":
-        return (words.method(row["method"], run.fitter),)
-    if unsteered:
-        return ("none", words.NOTHING)
-    if experiment == "offsets":
-        return (f"{row['source']}-derived", words.window(row["window_start"], row["window_end"]))
-    return (f"{row['source']}-derived", words.short(row["layer"]))
-
-
-def _quality(row: Row) -> tuple[str, ...]:
-    return (
-        words.number(row["n_nonempty"]),
-        words.number(row["n_collapsed"]),
-        words.number(row["mean_words"], 1),
-        words.number(row["longest_repeat"]),
-        words.number(row["distinct_2"], 2),
-        words.number(row.get("perplexity"), 2),
-    )
-
-
-def _other(row: Row) -> str:
-    if row["vs_method"] == "none":
-        return f"unsteered {row['vs_target']}"
-    if row["experiment"] == "offsets":
-        return f"window {words.window(row['vs_window_start'], row['vs_window_end'])}"
-    if row["experiment"] == "layers":
-        return f"block {words.short(row['vs_layer'])}"
-    return f"{row['vs_source']}-derived" if row["experiment"] == "transfer" else str(row["vs_method"])

@@ -1,4 +1,4 @@
-"""Figures in words: percentages, intervals, names of methods and conditions."""
+"""Figures in words: numbers, percentages, intervals, and metrics with their units; for the report and experiments."""
 
 from __future__ import annotations
 
@@ -104,16 +104,6 @@ def signed(value: Any) -> str:
 def short(value: Any) -> str:
     """A number with as few digits as it has."""
     return NOTHING if missing(value) else _minus(f"{value:g}")
-
-
-def window(start: Any, end: Any) -> str:
-    """Offsets of a window: ``−13..−8``."""
-    return NOTHING if missing(start) else _minus(f"{start:g}..{end:g}")
-
-
-def method(name: Any, fitter: str) -> str:
-    """A method's name as the report prints it."""
-    return {"none": "unsteered", fitter: f"{fitter} (fitted vector)"}.get(str(name), str(name))
 
 
 def _minus(text: str) -> str:
