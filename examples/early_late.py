@@ -28,12 +28,12 @@ class EarlyLate(sk.Experiment):
         more = compose.compared(results, late, early, "Steering generated tokens does more than steering the prompt")
         alone = compose.compared(results, early, unsteered, "Steered prompt minus unsteered", laid_down=False)
         named = {"nothing": unsteered, "prompt": early, "generated": late}
-        about = {"title": "Early or late", "caption": "Means of texts whose tokens are steered in part."}
+        caption = "Mean of the texts, by which of their tokens are steered."
         return sk.Findings(
             title="Early or late",
             question=self.__doc__ or "",
             finding=f"Steering generated tokens minus steering the prompt: {more.difference} {more.interval}.",
             claims=(more, alone),
-            figures=(compose.bars(results, "early-late", named, **about),),
+            figures=(compose.bars(results, "early-late", named, title="Early or late", caption=caption),),
             tables=(compose.table(results, {"steered": lambda c: str(c.labels.get("tokens", "nothing"))}),),
         )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from steerkit.data.site import Site
 from steerkit.store.files import digest
 
 Label = str | float | int
@@ -119,7 +120,7 @@ class Placed:
 
     Attributes:
         steerer: the plugin.
-        layer: 0-based decoder block whose output is edited (``hidden_states[layer + 1]``).
+        site: where: a decoder block's output (``hidden_states[layer + 1]``) or a tensor inside a block.
         strength: multiplier of the scale of `norm_of`.
         norm_of: the vector whose scale strength 1 adds, so that other directions can add the same length.
         vector: the vector that the steerer is given; None for steerers that take none.
@@ -127,17 +128,22 @@ class Placed:
     """
 
     steerer: PluginSpec
-    layer: int
+    site: Site
     strength: float
     norm_of: VectorKey
     vector: VectorKey | None = None
     tokens: Literal["all", "prompt", "generated"] = "all"
 
+    @property
+    def layer(self) -> int:
+        """0-based decoder block of the site; the vector's direction of that block is used."""
+        return self.site.layer
+
     def to_json(self) -> dict[str, Any]:
         """JSON of all of it."""
         return {
             "steerer": self.steerer.given,
-            "layer": self.layer,
+            "site": asdict(self.site),
             "strength": self.strength,
             "norm_of": asdict(self.norm_of),
             "vector": asdict(self.vector) if self.vector else None,

@@ -15,6 +15,7 @@ from steerkit import registry
 from steerkit.artifacts import Condition, Label, Placed, PluginSpec, VectorKey
 from steerkit.callbacks import Events
 from steerkit.data.chat_format import ChatFormat
+from steerkit.data.site import Site
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.interfaces import Config, Executor, Experiment, Judge, RunPart
@@ -186,19 +187,20 @@ class Run:
         vector: VectorKey | None,
         strength: float,
         *,
-        layer: int | None = None,
+        layer: int | Site | None = None,
         tokens: Any = None,
         steerer: PluginSpec | str | None = None,
         norm_of: VectorKey | None = None,
         labels: Mapping[str, Label] | None = None,
     ) -> Condition:
-        """A model with a vector added, or whatever the steerer does with it.
+        """A model with a vector added, or whatever the steerer does with it. For several interventions at once see
+        `place`.
 
         Args:
             model: that is steered.
             vector: see `vector`; None for steerers that take none.
             strength: multiplier of the fitter's scale.
-            layer: 0-based block whose output is edited; the recipe's when left out.
+            layer: 0-based block whose output is edited, or a `Site`; the recipe's block when left out.
             tokens: which are edited, `all`, `prompt` or `generated`; the recipe's when left out.
             steerer: a plugin; the recipe's when left out.
             norm_of: the vector whose scale strength 1 adds, so that another direction adds the same length; `vector`
@@ -208,20 +210,7 @@ class Run:
         Raises:
             SteerkitError: no such model, or no vector whose length could be added.
         """
-        s = self.peek(Steering)
-        norm_of = norm_of or vector
-        if norm_of is None:
-            raise SteerkitError("steered(): name a vector, or with norm_of one whose length is added")
-        for key in {norm_of, *([vector] if vector else [])}:
-            self.models.check_name(key.source)
-        placed = Placed(
-            steerer=PluginSpec.model_validate(steerer) if steerer is not None else s.steerer,
-            layer=s.layer if layer is None else layer,
-            strength=strength,
-            norm_of=norm_of,
-            vector=vector,
-            tokens=tokens or s.tokens,
-        )
+        placed = self.place(vector, strength, layer=layer, tokens=tokens, steerer=steerer, norm_of=norm_of)
         own: dict[str, Label] = {
             "model": model,
             "vector": vector.source if vector else placed.steerer.name,
@@ -231,6 +220,39 @@ class Run:
         }
         return Condition(
             model=self.models.check_name(model), interventions=(placed,), labels=own if labels is None else labels
+        )
+
+    def place(
+        self,
+        vector: VectorKey | None,
+        strength: float,
+        *,
+        layer: int | Site | None = None,
+        tokens: Any = None,
+        steerer: PluginSpec | str | None = None,
+        norm_of: VectorKey | None = None,
+    ) -> Placed:
+        """An intervention at its place, for a ``Condition(model=..., interventions=(run.place(...), run.place(...)))``.
+
+        Args: as of `steered`.
+
+        Raises:
+            SteerkitError: no such model, or no vector whose length could be added.
+        """
+        s = self.peek(Steering)
+        norm_of = norm_of or vector
+        if norm_of is None:
+            raise SteerkitError("name a vector to steer with, or with norm_of one whose length is added")
+        for key in {norm_of, *([vector] if vector else [])}:
+            self.models.check_name(key.source)
+        layer = s.layer if layer is None else layer
+        return Placed(
+            steerer=PluginSpec.model_validate(steerer) if steerer is not None else s.steerer,
+            site=Site(layer) if isinstance(layer, int) else layer,
+            strength=strength,
+            norm_of=norm_of,
+            vector=vector,
+            tokens=tokens or s.tokens,
         )
 
     def experiment(self, name: str) -> Experiment:

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from steerkit.artifacts import Condition, Pair
+from steerkit.data.site import Site
 from steerkit.errors import Problem, SteerkitError
 from steerkit.findings import Findings
 from steerkit.store.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from steerkit.data.statistics import WindowStatistics
     from steerkit.data.trace import Prompt, Span, Trace
@@ -132,32 +133,75 @@ class VectorFitter(Plugin):
 
 @dataclass(frozen=True, slots=True)
 class EditContext:
-    """Where an edit is applied: R rows of one block's output that share a steerer.
+    """Where an edit is applied: R rows of one site's tensor that share an intervention.
 
     Attributes:
-        layer: 0-based block whose output is edited.
-        norm: [R, 1, 1] L2 norm to add, signed, in the hidden states' dtype.
-        direction: [R, 1, H] unit vector of each row; zeros [R, 1, 1] when the steerer takes none.
+        site: which tensor is edited.
+        norm: [R, 1, 1] L2 norm to add, signed, in the tensor's dtype.
+        direction: [R, 1, D] unit vector of each row; zeros [R, 1, 1] when the intervention takes none.
         position: [R, T] token index in the row's own sequence, left padding not counted.
-        key: [R] int64 hash of (seed, prompt): the only randomness that a steerer may use.
+        key: [R] int64 hash of (seed, prompt): the only randomness that an intervention may use.
     """
 
-    layer: int
+    site: Site
     norm: Tensor
     direction: Tensor
     position: Tensor
     key: Tensor
 
+    @property
+    def layer(self) -> int:
+        """0-based block that the site belongs to."""
+        return self.site.layer
 
-class Steerer(Plugin):
-    """A pure edit of hidden states. The core owns the hook, the row and position masks and the counting."""
+
+class Intervention(Plugin):
+    """Changes what passes a site, forward or backward, or the module there. Has at least one of the three methods.
+
+    The core owns hooks, row and position masks, counting, checks of what comes out, and taking off. The methods are
+    pure: what they return depends on their arguments alone.
+    """
+
+    direction: ClassVar[Literal["vector", "mean", "none"]] = "none"
+    """What `EditContext.direction` holds: the condition's vector, the source's mean activation, or nothing."""
+
+    shares_prefix: ClassVar[bool] = True
+    """Whether rows with the same prompt may share the blocks below the first edited site, and rows with the same edits
+    one reading of it. False for one that keeps a state from pass to pass: every row's prompt is then read in full."""
+
+    def sites(self, depth: int) -> Sequence[Site]:
+        """Where it acts in a model of `depth` blocks, when no site is named; empty: one must be named."""
+        return ()
+
+    def forward(self, x: Tensor, at: EditContext) -> Tensor:
+        """[R, T, D] → [R, T, D], same dtype and device; never in place."""
+        return x
+
+    def backward(self, grad: Tensor, x: Tensor, at: EditContext) -> Tensor:
+        """[R, T, D] → [R, T, D]: the gradient that goes on to what was computed before the site.
+
+        Args:
+            grad: of the loss with respect to what `forward` returned.
+            x: what `forward` was given.
+        """
+        return grad
+
+    def replace_module(self, site: Site, module: nn.Module) -> nn.Module:
+        """The module that stands in for the site's own: for all rows and tokens, while the `with` lasts."""
+        return module
+
+
+class Steerer(Intervention):
+    """A pure edit of hidden states, the simplest intervention."""
 
     direction: ClassVar[Literal["vector", "mean", "none"]] = "vector"
-    """What `EditContext.direction` holds: the condition's vector, the source's mean activation, or nothing."""
 
     @abstractmethod
     def edit(self, hidden: Tensor, at: EditContext) -> Tensor:
         """[R, T, H] → [R, T, H], same dtype and device; never in place."""
+
+    def forward(self, x: Tensor, at: EditContext) -> Tensor:
+        return self.edit(x, at)
 
 
 @dataclass(frozen=True)
