@@ -36,7 +36,8 @@ def test_one_broken_strength_leaves_the_others_as_they_are(steerkit: Steerkit, t
     assert run(steerkit, whole, "strengths=[30]").returncode == 0
     done = run(steerkit, partly, "strengths=[30, 1e+20]")
     assert done.returncode == 0, done.stderr
-    said = "reasoning model, dom at strength 1e+20 (block 1, test prompts): 4 texts broke off; prompt"
+    condition = "source base, target reasoning, method dom, layer 1, window_start -13, window_end -8, pool own"
+    said = f"{condition}, strength 1e+20 (test prompts): 4 texts broke off; prompt"
     told = " ".join(done.stderr.split())
     assert said in told
     assert "not finite in the output of block 1, where 1e+20 is added, at generated token 0" in told
@@ -50,7 +51,7 @@ def test_one_broken_strength_leaves_the_others_as_they_are(steerkit: Steerkit, t
     assert "texts broke off (values that are not finite) at 1e+20" in choice["how"]
     write_report(partly)
     page = (partly / "report.html").read_text(encoding="utf-8")
-    assert "Broken texts: reasoning model, dom at strength 1e+20" in page
+    assert f"Broken texts: {condition}, strength 1e+20" in page
 
 
 def test_a_run_whose_every_strength_breaks_says_so(steerkit: Steerkit, tmp_path: Path) -> None:
