@@ -278,7 +278,7 @@ class Score:
 
     Attributes:
         values: metric → value; what a text has no value of is left out, as of an empty reasoning.
-        collapsed: whether it repeats itself (`steerkit.judging.quality`).
+        collapsed: whether it repeats itself (`steerkit.judging.repetition`).
         words: number of words of the reasoning.
         repeat: longest run of one word.
         distinct: share of its word pairs that are different ones.

@@ -15,7 +15,7 @@ from tiny import ARCHITECTURES, tiny
 from steerkit.errors import SteerkitError
 from steerkit.generation import capacity, prefill
 from steerkit.generation.capacity import best_batch_size
-from steerkit.generation.kv import LineCache
+from steerkit.generation.line_cache import LineCache
 from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interventions.steering import Edit
 from steerkit.stats.noise import key_of

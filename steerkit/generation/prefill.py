@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from steerkit.errors import SteerkitError
-from steerkit.generation.own_cache import new_cache, next_logits, select
+from steerkit.generation.group_cache import new_cache, next_logits, select
 from steerkit.generation.prefilled import Prefilled, Prefix
 from steerkit.models.block_output import hidden_of, with_hidden
 

@@ -2,9 +2,9 @@
 
 One decode loop over the model's own forward: no sampling state outside the rows, so a text depends on its row
 alone, to rounding. Rows of models that can't be padded enter in groups of one prompt length
-(`steerkit.generation.own_cache`). HF's `generate` gives the same greedy tokens (a test holds this) and can be steered
+(`steerkit.generation.group_cache`). HF's `generate` gives the same greedy tokens (a test holds this) and can be steered
 too, with ``with steer(...)``; this loop adds paired noise, shared prompts (`steerkit.generation.prefill`) and lines
-that are taken over by waiting rows (`steerkit.generation.kv`).
+that are taken over by waiting rows (`steerkit.generation.line_cache`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import SteerkitError
 from steerkit.generation.breaks import first_break
-from steerkit.generation.kv import LineCache
-from steerkit.generation.own_cache import GroupCache, next_logits
+from steerkit.generation.group_cache import GroupCache, next_logits
+from steerkit.generation.line_cache import LineCache
 from steerkit.generation.prefill import prefill
 from steerkit.generation.sampling import NOT_FINITE, Sampler, Sampling, leads
 from steerkit.interventions.edits import EditSet, replacement_key

@@ -220,8 +220,8 @@ class VLLMEngine(Engine):
         """Where vLLM reads the model: where it came from, or a temporary folder that it is written to."""
         import copy
 
-        if lm.source:
-            return lm.source
+        if lm.origin:
+            return lm.origin
         model = lm.model
         if lm.model_is_wrapped:
             both = copy.deepcopy(model)
