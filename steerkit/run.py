@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from steerkit.callbacks import Events, JsonlLog, SteeringCallback, Trackers
 from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
 from steerkit.errors import InputError
-from steerkit.graph import needs_of, problems_of, steps_of, with_experiments
+from steerkit.graph import followed_by, needs_of, problems_of, steps_of, with_experiments
 from steerkit.identity import code_identity, config_inputs
 from steerkit.interfaces import Executor, Step
 from steerkit.models.models import Loading, Models
@@ -156,7 +157,7 @@ class SteeringTrainer:
         depends = None
         if type(step).depends is not Step.depends:
             depends = step.depends(run, *(self._artifacts[name]() for name in names))
-        inputs = [*inputs, [self._keys[name] for name in names], depends]
+        inputs = [*inputs, [self._keys[name] for name in followed_by(self.context, step)], depends]
         key = self._keys[title] = digest(keyed(inputs))
         used = list(within(inputs))
         pieces = Pieces(folder.path, title, key)
@@ -184,21 +185,21 @@ class SteeringTrainer:
             return step.make(run, *needs)
         store.path.mkdir(parents=True, exist_ok=True)
         sizes = [step.size(piece) for piece in pieces]
-        done, under_way, total = store.done(), dict.fromkeys(range(len(pieces)), 0), sum(sizes)
-        todo = [(number, piece) for number, piece in enumerate(pieces) if number not in done]
+        files, under_way, total = store.done(), dict.fromkeys(range(len(pieces)), 0), sum(sizes)
+        todo = [(number, piece) for number, piece in enumerate(pieces) if number not in files]
         saved = total - sum(sizes[number] for number, _ in todo)
 
         def progress(number: int, count: int) -> None:
             under_way[number] = count
             run.events.tell("progress", run, run.title, saved + sum(under_way.values()), total)
 
-        if done:
+        if files:
             progress(0, 0)
         for number, result in self.executor.map(step.work, todo, run.models, progress):
-            step.keep(store.file(number), result)
+            files[number] = store.keep(number, partial(step.keep, result=result))
             under_way[number], saved = 0, saved + sizes[number]
             run.events.tell("batch_end", run, run.title, saved, total)
-        return step.join(run, (step.kept(store.file(number)) for number in range(len(pieces))), *needs)
+        return step.join(run, (step.kept(files[number]) for number in range(len(pieces))), *needs)
 
 
 def _once(load: Callable[[], Any]) -> Callable[[], Any]:
