@@ -18,8 +18,8 @@ import torch
 from tiny_gguf import write_gguf
 
 from steerkit.bench.measure import read
-from steerkit.recipe.show import resolved_yaml
 from steerkit.recipe.load import load_recipe
+from steerkit.recipe.show import resolved_yaml
 
 ROOT = Path(__file__).parent.parent
 MEASURE = ("--size", "smallest", "--out", "out.json")

@@ -18,11 +18,11 @@ import pytest
 import torch
 from console import Steerkit
 from pocket import SIZES
+from steerkit.shards import PartsMissing, Shard
 
 from steerkit import SteeringVector, load_recipe
 from steerkit.errors import SteerkitError
 from steerkit.run import SteeringTrainer
-from steerkit.shards import PartsMissing, Shard
 from steerkit.store.files import read_whole_lines
 from steerkit.store.folder import RunFolder
 

@@ -53,7 +53,10 @@ class Generations(Step):
     uses = (Generating, Chatting, Samples)
 
     def needs(self, run: Run) -> Sequence[str]:
-        return ("prompts", "chats", "vectors", *needs_of_split(run, self.of))
+        return (*self.follows(run), *needs_of_split(run, self.of))
+
+    def follows(self, run: Run) -> Sequence[str]:
+        return ("prompts", "chats", "vectors")  # of the others the conditions count: `depends`
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(run.models)
@@ -66,7 +69,7 @@ class Generations(Step):
         specs = {str(p.steerer.given): p.steerer for c in wanted.values() for p in c.interventions if p.strength}
         models = dict.fromkeys(condition.model for condition in wanted.values())
         return [
-            list(wanted),
+            [[name, dict(condition.labels)] for name, condition in wanted.items()],
             [spec_identity("steerers", spec, f"steerer {spec.name}") for spec in specs.values()],
             decoding(run, models),
             run.chats.settings(),

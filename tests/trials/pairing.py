@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from steerkit.artifacts import PluginSpec
 from steerkit.data.tokens import split_answer
 from steerkit.interfaces import label_shares
 from steerkit.judging.ask import annotate, metrics_of, score
-from steerkit.artifacts import PluginSpec
 from steerkit.store.files import read_whole_lines
 
 RESULTS = Path(__file__).parent / "results_pairing.json"
