@@ -258,7 +258,7 @@ class Run:
             self.models.check_name(key.source)
         layer = s.layer if layer is None else layer
         return Placed(
-            steerer=PluginSpec.model_validate(steerer) if steerer is not None else s.steerer,
+            steerer=registry.without_defaults("steerers", s.steerer if steerer is None else steerer),
             site=Site(layer) if isinstance(layer, int) else layer,
             strength=strength,
             norm_of=norm_of,

@@ -26,7 +26,15 @@ from steerkit.steps.generations import edits_of
 from steerkit.store.csv_tables import read_csv, write_csv
 from steerkit.store.files import read_whole_lines
 
-IDS: dict[str, str] = {}
+IDS = {
+    "none": "71ccc6f6b7a5b531",
+    "dom": "f987cea2862b942d",
+    "overall-mean": "e99b712f858975d0",
+    "gaussian-noise": "489b48d01f191f35",
+    "self-amplify": "4d75b34811696a5e",
+    "deduction": "8acc09d3100a23c3",
+    "initializing": "becbc70f299ffa6d",
+}
 RANDOM = "{name: random-direction, seed: %s}"
 TWO = f"baselines.steerers=[{RANDOM % 0}, {RANDOM % 1}]"
 
@@ -109,7 +117,7 @@ def test_each_condition_is_steered_by_its_own_plugin() -> None:
     run, _ = planned_run(load_recipe("backtracking", settings))
     built: dict[str, Any] = {}
     wanted = {str(c.labels["method"]): edits_of(c, EveryVector(), built) for c in conditions_of("baselines", run)}
-    seeds = {name: edit.steerer.config.seed for name, edits in wanted.items() for edit in edits}
+    seeds = {name: edit.intervention.config.seed for name, edits in wanted.items() for edit in edits}
     assert seeds == {
         "dom": 7,
         "random-direction (label)": 7,

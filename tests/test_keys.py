@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -275,7 +276,7 @@ SETTINGS = {
     "score_judge.substring=true": SCORED,
     "scored=output": SCORED,
     "per=tokens": SCORED,
-    "choose.max_other=0.5": FOUND | TABLES,
+    "choose.max_other=0.5": FOUND | TABLES - {"findings.projection"},
     "confidence=0.9": FOUND | LENS | TABLES,
     "resamples=200": FOUND | LENS | TABLES,
     "agreement.judge={name: my-other, substring: true}": TABLES | {"findings.agreement"},
@@ -357,16 +358,18 @@ def test_an_edited_plugin_is_told_and_makes_other_texts(copy: Path, capsys: pyte
     (copy / "tools/constants.py").write_text("SCALE = -1.0\n")
     with pytest.raises(SteerkitError) as caught:
         run()
-    said = "tools/constants.py (steerer flip) changed since stages choose, test were done here. Choose another folder"
-    assert said in str(caught.value) and "give --update to redo here what depends on that (the rest is kept)" in str(
-        caught.value
-    )
+    said = r"tools/constants\.py \(steerer flip\) changed since steps (.*) were done here\. Choose another folder"
+    steps = re.search(said, str(caught.value))
+    assert steps and {"generations.choose", "generations.test", "findings.transfer"} <= {*steps[1].split(", ")}
+    assert len(steps[1].split(", ")) == len({*steps[1].split(", ")})
+    assert "give --update to redo here what depends on that (the rest is kept)" in str(caught.value)
     assert (copy / "run/generations/test.jsonl").read_bytes() == texts  # nothing is lost
     run(update=True)
     again = {row["step"]: row["again"] for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row}
-    assert again == dict.fromkeys(("choose", "test"), "tools/constants.py (steerer flip) changed since this run")
+    assert again == dict.fromkeys(steps[1].split(", "), "tools/constants.py (steerer flip) changed since this run")
     assert (
-        "test         done again: tools/constants.py (steerer flip) changed since this run" in capsys.readouterr().err
+        "generations.test         done again: tools/constants.py (steerer flip) changed since this run"
+        in capsys.readouterr().err
     )
     assert (copy / "run/generations/test.jsonl").read_bytes() != texts
     assert (copy / "run/traces.jsonl").stat().st_mtime_ns == traces
@@ -391,7 +394,7 @@ def test_a_stopped_update_goes_on_without_the_word(copy: Path) -> None:
             raise Stop
 
     (copy / "rate.py").write_text((copy / "rate.py").read_text() + "# edited\n")
-    with pytest.raises(SteerkitError, match=r"rate\.py \(score_judge my-rate\) changed since stages choose, results"):
+    with pytest.raises(SteerkitError, match=r"rate\.py \(score_judge my-rate\) changed since steps scores\.choose, "):
         run()
     with pytest.raises(Stop):
         SteeringTrainer.from_recipe(load_recipe("mine.yaml"), callbacks=[StopAt()], update=True).run()
@@ -403,5 +406,5 @@ def test_edited_data_and_settings_at_once_are_both_told(copy: Path) -> None:
     with pytest.raises(SteerkitError) as caught:
         run("confidence=0.5")
     settings = "holds the run of another recipe (1 settings differ: confidence is 0.5 and was 0.95)"
-    data = "prompts.jsonl (prompts my-source) changed since step prompts was done here"
+    data = "prompts.jsonl (prompts.source my-source) changed since step prompts was done here"
     assert f"{settings}; {data}. Choose another folder" in str(caught.value)
