@@ -11,6 +11,7 @@ import torch
 from adapter_zoo import CHANGES_BASE, VARIANTS, WORKING, put_on, save_adapter, save_base
 from oracles import edited_logits, hidden_by_layer
 from peft import PeftModel, PeftType
+from steerkit.models.pair import load_pair
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import EOS, build, random_items, word_tokenizer
 
@@ -21,7 +22,6 @@ from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interventions.steering import Edit
 from steerkit.models.adapter_kinds import OPTIONS, REFUSED, WORK
 from steerkit.models.language_model import LanguageModel
-from steerkit.models.pair import load_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's, on what it does on a CPU or on a Llama
 LORA = WORKING["LORA"]

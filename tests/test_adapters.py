@@ -18,6 +18,7 @@ from adapter_zoo import VARIANTS, WORKING, put_on, save_adapter, save_base
 from hub_server import hub
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from steerkit.models.pair import ModelPair, load_pair
 from tiny import EOS, VOCABULARY, build, random_items, word_tokenizer
 
 from steerkit.checks.adapter import has_an_effect
@@ -29,7 +30,6 @@ from steerkit.generation.stream import GenerationRow, generate
 from steerkit.models.adapter_layout import adapter_state
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model, wrap_model
-from steerkit.models.pair import ModelPair, load_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's
 LORA = WORKING["LORA"]

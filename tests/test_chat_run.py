@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import templates
 from console import Steerkit
+from steerkit.steps.scoring import accuracies
 from steerkit_plugins.pocket.prompts import problems
 from templates import tokenizer_with
 
 from steerkit import load_recipe
 from steerkit import steps as stages
 from steerkit.annotate.pool import run_texts
+from steerkit.artifacts import PluginSpec
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.chats import messages_of, to_json
 from steerkit.data.importing import read_spans, read_traces
@@ -23,8 +25,6 @@ from steerkit.data.tokens import decode, encode_trace, plain_trace
 from steerkit.data.trace import Prompt, Trace, read_rows, write_rows
 from steerkit.errors import InputError
 from steerkit.run import SteeringTrainer
-from steerkit.artifacts import PluginSpec
-from steerkit.steps.scoring import accuracies
 
 SYSTEM = {"role": "system", "content": "Think <b>first</b> & answer."}
 GREETING = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes."}]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import Field
+from steerkit.models.pair import ModelPair
 
 from steerkit import registry
 from steerkit.generation.engine import Engine, Greedy
@@ -15,7 +16,6 @@ from steerkit.generation.parity import reference
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interfaces import Config
-from steerkit.models.pair import ModelPair
 
 SMALL = ("pocket:reasoning", "--strengths", "0,1", "--max-new-tokens", "4")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from console import Steerkit
+from steerkit.shards import Shard
 from tiny import random_items, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,7 +25,6 @@ from steerkit.models.loading import load_model
 from steerkit.models.setup import in_words
 from steerkit.recipe.load import load_recipe
 from steerkit.settings import SteeringArguments
-from steerkit.shards import Shard
 
 ASK = """
 import json, torch

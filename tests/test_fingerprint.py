@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from adapter_zoo import VARIANTS, WORKING, put_on
+from steerkit.models.pair import ModelPair
 from tiny import build, tiny, word_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 from zoo import breed
@@ -17,7 +18,6 @@ from zoo import breed
 from steerkit.models.fingerprint import LINE, SUMMED
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
-from steerkit.models.pair import ModelPair
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from steerkit.models.pair import ModelPair, load_pair
 from tiny import VOCABULARY, build, tiny, word_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import LanguageModel
-from steerkit.models.pair import ModelPair, load_pair
 
 THINK = ("<think>", "</think>")
 

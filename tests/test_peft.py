@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import difference_of_means, edited_logits, hidden_by_layer
+from steerkit.models.pair import ModelPair, load_pair
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 from steerkit_plugins.fitters.dom import DifferenceOfMeans
 from steerkit_plugins.steerers.residual_add import ResidualAdd
@@ -16,7 +17,6 @@ from steerkit.extraction.extract import extract
 from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interventions.steering import Edit, Steering
 from steerkit.models.language_model import LanguageModel
-from steerkit.models.pair import ModelPair, load_pair
 
 WINDOW = (-4, -1)
 PROMPT = [5, 9, 12, 33, 7]

@@ -91,7 +91,7 @@ BOMBS = {
         ).encode(),
         "in order",
     ),
-    "state": ("state", json.dumps({"stages": {"traces": {**RECORD, "files": {"../../x": None}}}}).encode(), "'../../"),
+    "state": ("state", json.dumps({"steps": {"traces": {**RECORD, "files": {"../../x": None}}}}).encode(), "'../../"),
     "state nested": ("state", b'{"a": ' * 100_000, "is damaged"),
     "answers nested": ("answers", b'{"key": "a", "model": "m", "answer": 5}\n', "is no file of answers"),
     "gguf array": ("gguf", gguf(0, ARRAY, 2), "at most 1,048,576"),
@@ -268,6 +268,7 @@ def test_annotating_asks_no_server_that_the_folder_chose(tmp_path: Path, steerki
 
 def test_merging_takes_no_file_from_elsewhere(tmp_path: Path) -> None:
     from steerkit.merging import take_over
+
     from steerkit.store.files import write_sealed
     from steerkit.store.folder import STATE, RunFolder
 

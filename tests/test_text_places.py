@@ -10,11 +10,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from steerkit.conditions import none
+from steerkit.steps.batches import Job
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vocabularies import ALL, gpt2, llama2, llama3, random_texts, tiktoken, unigram_bytes, word_level, word_piece
 
-from steerkit.conditions import none
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.importing import read_spans
 from steerkit.data.placing import place_in_text, token_texts
@@ -22,7 +23,6 @@ from steerkit.data.tokens import encode_trace, make_trace
 from steerkit.data.trace import Prompt, Span, Trace, first_token, read_rows, write_rows
 from steerkit.errors import InputError
 from steerkit.generation.stream import Generated, GenerationRow
-from steerkit.steps.batches import Job
 from steerkit.steps.generations import describe_with
 from steerkit.steps.traces import imported
 

@@ -83,6 +83,9 @@ class Chats(Step):
     def needs(self, run: Run) -> Sequence[str]:
         return ("prompts",)
 
+    def models(self, run: Run) -> Sequence[str]:
+        return (run.models.writer,)  # its tokenizer
+
     def depends(self, run: Run, prompts: list[Prompt]) -> Any:
         return run.chats.settings()
 
