@@ -363,7 +363,7 @@ def write_run(
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
     steps = {name: {"key": "abc", "seconds": 1.25} for name in ("prompts", "traces", "report")}
-    (folder / "state.json").write_text(json.dumps({"stages": steps}))
+    (folder / "state.json").write_text(json.dumps({"steps": steps}))
     notes = {"labels": {"backtracking": 5, "deduction": 11}, "mean_coverage": 0.95, "rejected_spans": {"odd": 2}}
     notes |= {"answered_by": {"gpt-4o": 9}, "input_tokens": 1200, "output_tokens": 900, "dollars": 0.01}
     (folder / "spans.notes.json").write_text(json.dumps(notes))

@@ -102,7 +102,7 @@ def hostile_run(folder: Path, evil: str) -> Path:
     (run / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8")
     notes = {"labels": {evil: 5}, "rejected_spans": {evil: 2}, "answered_by": {evil: 9}, "mean_coverage": 0.5}
     (run / "spans.notes.json").write_text(json.dumps(notes))
-    (run / "state.json").write_text(json.dumps({"stages": {evil: {"key": evil, "seconds": 1.0}}}))
+    (run / "state.json").write_text(json.dumps({"steps": {evil: {"key": evil, "seconds": 1.0}}}))
     return run
 
 
