@@ -21,6 +21,7 @@ from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_generation_config, load_model
 from steerkit.recipe.load import load_recipe
 from steerkit.report.facts import made_with
+from steerkit.report.rows import Rows
 from steerkit.report.run import Run
 from steerkit.run import SteeringTrainer
 from steerkit.settings import SteeringArguments
@@ -191,8 +192,8 @@ def test_a_run_takes_the_models_own_and_says_so(tmp_path: Path) -> None:
     assert heard == [{"sampling": given, "sampling_of": "llama"}]
     recipe = yaml.safe_load((tmp_path / "model/recipe.yaml").read_text())
     assert (recipe["sampling"], recipe["made_with"]["sampling"]) == ("model", given)
-    shown = dict(made_with(Run(tmp_path, recipe, [], [], ())))
-    assert shown["sampling"] == "temperature 1.4, top_k 30, top_p 0.9, as the reasoning model's generation_config says"
+    shown = dict(made_with(Run(tmp_path, recipe, (), Rows(), Rows(), ())))
+    assert shown["sampling"] == "temperature 1.4, top_k 30, top_p 0.9"
 
 
 def test_a_changed_generation_config_is_another_stage(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 SETTINGS = (
     "prompts.extract=6",
@@ -196,9 +197,9 @@ def _become(words: list[str], marks: int, prepare: Callable[[], object] | None, 
         os._exit(code)
 
 
-def _none(run: object, shown: object) -> list[str]:
+def _none(run: object) -> dict[str, Any]:
     """No figures."""
-    return []
+    return {}
 
 
 def warm_up(folder: Path, *, figures: bool = True) -> None:
