@@ -266,25 +266,6 @@ def test_annotating_asks_no_server_that_the_folder_chose(tmp_path: Path, steerki
     assert "its judge is not asked: elsewhere.example is sent the run's texts, with the value of PATH" in done.stderr
 
 
-def test_merging_takes_no_file_from_elsewhere(tmp_path: Path) -> None:
-    from steerkit.merging import take_over
-
-    from steerkit.store.files import write_sealed
-    from steerkit.store.folder import STATE, RunFolder
-
-    other = tmp_path / "other"
-    other.mkdir()
-    record = {"key": "k", "seconds": 1.0, "files": {"../../stolen": None}}
-    write_sealed(other / STATE, {"recipe": {}, "stages": {"traces": record}})
-    (tmp_path / "stolen").write_text("x")
-    with (
-        RunFolder(tmp_path / "mine") as folder,
-        pytest.raises(SteerkitError, match=r"'\.\./\.\./stolen' is not in"),
-    ):
-        folder.claim({}, update=False)
-        take_over(folder, other)
-
-
 def test_an_error_of_a_command_shows_no_secret(tmp_path: Path) -> None:
     """In a process of its own, with a key in its environment and one in what it is given."""
     words = [sys.executable, "-m", "steerkit", "recipe", "validate", "backtracking", "--set", "layer=hf_" + "aB3" * 11]
