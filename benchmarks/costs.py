@@ -67,7 +67,7 @@ def mixed(lm: LanguageModel, sizes: Sizes) -> list[Result]:
         for number, edit in enumerate(sweep.edits):
             steerer = kinds[number % len(kinds)]
             direction = None if steerer.direction == "none" else edit.direction
-            edits.append(replace(edit, steerer=steerer, direction=direction))
+            edits.append(replace(edit, intervention=steerer, direction=direction))
         sweep = replace(sweep, edits=edits)
         works = {
             "steered": lambda: sweep.by_steerkit(size),

@@ -28,7 +28,7 @@ from steerkit.data.chat_format import format_prompt
 from steerkit.errors import SteerkitError
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import Generated, GenerationRow, generate
-from steerkit.interventions.steering import Edit
+from steerkit.interventions.edits import Edit
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
 from steerkit.recipe.load import load_recipe
@@ -48,9 +48,9 @@ def make_rows(lm: LanguageModel, prompts: int) -> tuple[list[GenerationRow], Sam
     rows = []
     for strength in (0.0, *recipe.arguments().nonzero):
         for p in found:
-            edit = Edit(steerer, recipe.layer, strength, direction) if strength else None
+            edits = (Edit(steerer, recipe.layer, strength, direction),) if strength else ()
             ids = format_prompt(lm.tokenizer, p.prompt, recipe.chat)
-            rows.append(GenerationRow(ids, key_of(recipe.seed, "sample", p.id, 0), edit))
+            rows.append(GenerationRow(ids, key_of(recipe.seed, "sample", p.id, 0), edits))
     return rows, Sampling(temperature=recipe.temperature), recipe.max_new_tokens
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerkit.bench.sweep import Sweep
 from steerkit.generation.sampling import GREEDY
-from steerkit.interventions.steering import Edit
+from steerkit.interventions.edits import Edit
 
 Texts = list[list[int]]  # new ids, condition by condition and prompt by prompt
 

@@ -184,7 +184,7 @@ def show_steering(trainer: SteeringTrainer, shards: Sequence[ActivationStatistic
     steerer = get("steerers", "residual-add")()
     ids = format_prompt(lm.tokenizer, args.question)
     rows = [
-        GenerationRow(ids, key_of(0, "sample"), vector.edit(lm, steerer, s, layer=args.layer) if s else None)
+        GenerationRow(ids, key_of(0, "sample"), (vector.edit(lm, steerer, s, layer=args.layer),) if s else ())
         for s in (0.0, *args.strengths)
     ]
     texts = generate(lm, rows, max_new_tokens=args.new_tokens, temperature=0.7)

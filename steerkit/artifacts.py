@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from steerkit.data.site import Site
 from steerkit.store.files import digest
 
 Label = str | float | int
@@ -118,7 +120,7 @@ class Placed:
 
     Attributes:
         steerer: the plugin.
-        layer: 0-based decoder block whose output is edited (``hidden_states[layer + 1]``).
+        site: where: a decoder block's output (``hidden_states[layer + 1]``) or a tensor inside a block.
         strength: multiplier of the scale of `norm_of`.
         norm_of: the vector whose scale strength 1 adds, so that other directions can add the same length.
         vector: the vector that the steerer is given; None for steerers that take none.
@@ -126,17 +128,22 @@ class Placed:
     """
 
     steerer: PluginSpec
-    layer: int
+    site: Site
     strength: float
     norm_of: VectorKey
     vector: VectorKey | None = None
     tokens: Literal["all", "prompt", "generated"] = "all"
 
+    @property
+    def layer(self) -> int:
+        """0-based decoder block of the site; the vector's direction of that block is used."""
+        return self.site.layer
+
     def to_json(self) -> dict[str, Any]:
         """JSON of all of it."""
         return {
             "steerer": self.steerer.given,
-            "layer": self.layer,
+            "site": asdict(self.site),
             "strength": self.strength,
             "norm_of": asdict(self.norm_of),
             "vector": asdict(self.vector) if self.vector else None,
@@ -160,6 +167,9 @@ class Condition:
     interventions: tuple[Placed, ...] = ()
     system: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @cached_property
     def id(self) -> str:
@@ -245,12 +255,21 @@ class Generation:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Generation:
         """A row of the file. Raises: KeyError where a field is missing."""
-        known = ("split", "condition", "added_norm", "prompt_id", "sample", "finished", "text")
-        given = {name: row[name] for name in known}
-        lists = {name: tuple(row.get(name, ())) for name in ("ids", "starts", "continues")}
-        other = {*known, *lists, "broken"}
-        labels = {name: value for name, value in row.items() if name not in other}
-        return cls(**given, **lists, broken=row.get("broken", ""), labels=labels)
+        fields = {field.name for field in dataclasses.fields(cls)}
+        return cls(
+            split=row["split"],
+            condition=row["condition"],
+            labels={name: value for name, value in row.items() if name not in fields},
+            added_norm=row["added_norm"],
+            prompt_id=row["prompt_id"],
+            sample=row["sample"],
+            finished=row["finished"],
+            text=row["text"],
+            ids=tuple(row["ids"]),
+            starts=tuple(row["starts"]),
+            continues=tuple(row.get("continues", ())),
+            broken=row.get("broken", ""),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +278,7 @@ class Score:
 
     Attributes:
         values: metric → value; what a text has no value of is left out, as of an empty reasoning.
-        collapsed: whether it repeats itself (`steerkit.judging.quality`).
+        collapsed: whether it repeats itself (`steerkit.judging.repetition`).
         words: number of words of the reasoning.
         repeat: longest run of one word.
         distinct: share of its word pairs that are different ones.

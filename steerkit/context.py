@@ -15,9 +15,10 @@ from steerkit import registry
 from steerkit.artifacts import Condition, Label, Placed, PluginSpec, VectorKey
 from steerkit.callbacks import Events
 from steerkit.data.chat_format import ChatFormat
+from steerkit.data.site import Site
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.interfaces import Config, Executor, Experiment, Judge, Step
+from steerkit.interfaces import Config, Executor, Experiment, Judge, RunPart
 from steerkit.models.models import Models
 from steerkit.settings import Chatting, Fitting, Steering, SteeringArguments
 from steerkit.store.files import write_json
@@ -89,7 +90,7 @@ class Run:
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
     given: Sequence[Prompt] | None = None
     events: Events = field(default_factory=Events)
-    step: Step | Experiment | None = None
+    step: RunPart | None = None
     title: str = ""
     planned: bool = False
     executor: Executor | None = None
@@ -100,7 +101,7 @@ class Run:
         """Of prompts, sampling and noise."""
         return self.args.seed
 
-    def of(self, step: Step | Experiment, title: str) -> Run:
+    def of(self, step: RunPart, title: str) -> Run:
         """The same run, as this step may see it."""
         return replace(self, step=step, title=title)
 
@@ -177,7 +178,7 @@ class Run:
         Args:
             labels: columns of the tables; `model` and `strength` when left out.
         """
-        own = {"model": model, "strength": 0.0} if labels is None else labels
+        own: Mapping[str, Label] = {"model": model, "strength": 0.0} if labels is None else labels
         return Condition(model=self.models.check_name(model), labels=own)
 
     def steered(
@@ -186,19 +187,20 @@ class Run:
         vector: VectorKey | None,
         strength: float,
         *,
-        layer: int | None = None,
+        layer: int | Site | None = None,
         tokens: Any = None,
         steerer: PluginSpec | str | None = None,
         norm_of: VectorKey | None = None,
         labels: Mapping[str, Label] | None = None,
     ) -> Condition:
-        """A model with a vector added, or whatever the steerer does with it.
+        """A model with a vector added, or whatever the steerer does with it. For several interventions at once see
+        `place`.
 
         Args:
             model: that is steered.
             vector: see `vector`; None for steerers that take none.
             strength: multiplier of the fitter's scale.
-            layer: 0-based block whose output is edited; the recipe's when left out.
+            layer: 0-based block whose output is edited, or a `Site`; the recipe's block when left out.
             tokens: which are edited, `all`, `prompt` or `generated`; the recipe's when left out.
             steerer: a plugin; the recipe's when left out.
             norm_of: the vector whose scale strength 1 adds, so that another direction adds the same length; `vector`
@@ -208,29 +210,50 @@ class Run:
         Raises:
             SteerkitError: no such model, or no vector whose length could be added.
         """
-        s = self.peek(Steering)
-        norm_of = norm_of or vector
-        if norm_of is None:
-            raise SteerkitError("steered(): name a vector, or with norm_of one whose length is added")
-        for key in {norm_of, *([vector] if vector else [])}:
-            self.models.check_name(key.source)
-        placed = Placed(
-            steerer=PluginSpec.model_validate(steerer) if steerer is not None else s.steerer,
-            layer=s.layer if layer is None else layer,
-            strength=strength,
-            norm_of=norm_of,
-            vector=vector,
-            tokens=tokens or s.tokens,
-        )
-        own = {
+        placed = self.place(vector, strength, layer=layer, tokens=tokens, steerer=steerer, norm_of=norm_of)
+        own: dict[str, Label] = {
             "model": model,
             "vector": vector.source if vector else placed.steerer.name,
             "layer": placed.layer,
             "tokens": placed.tokens,
             "strength": strength,
         }
-        labels = own if labels is None else labels
-        return Condition(model=self.models.check_name(model), interventions=(placed,), labels=labels)
+        return Condition(
+            model=self.models.check_name(model), interventions=(placed,), labels=own if labels is None else labels
+        )
+
+    def place(
+        self,
+        vector: VectorKey | None,
+        strength: float,
+        *,
+        layer: int | Site | None = None,
+        tokens: Any = None,
+        steerer: PluginSpec | str | None = None,
+        norm_of: VectorKey | None = None,
+    ) -> Placed:
+        """An intervention at its place, for a ``Condition(model=..., interventions=(run.place(...), run.place(...)))``.
+
+        Args: as of `steered`.
+
+        Raises:
+            SteerkitError: no such model, or no vector whose length could be added.
+        """
+        s = self.peek(Steering)
+        norm_of = norm_of or vector
+        if norm_of is None:
+            raise SteerkitError("name a vector to steer with, or with norm_of one whose length is added")
+        for key in {norm_of, *([vector] if vector else [])}:
+            self.models.check_name(key.source)
+        layer = s.layer if layer is None else layer
+        return Placed(
+            steerer=PluginSpec.model_validate(steerer) if steerer is not None else s.steerer,
+            site=Site(layer) if isinstance(layer, int) else layer,
+            strength=strength,
+            norm_of=norm_of,
+            vector=vector,
+            tokens=tokens or s.tokens,
+        )
 
     def experiment(self, name: str) -> Experiment:
         """An experiment of the run. Raises: SteerkitError when it has none of that name."""

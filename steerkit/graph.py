@@ -13,7 +13,7 @@ from steerkit import registry
 from steerkit.artifacts import PluginSpec
 from steerkit.context import Run
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.interfaces import Config, Experiment, Step
+from steerkit.interfaces import Config, Experiment, RunPart, Step
 
 FINDINGS = "findings"
 """The step that runs an experiment: ``findings.NAME``."""
@@ -136,7 +136,7 @@ def problems_of(run: Run, steps: Mapping[str, Step]) -> Iterator[Problem]:
         if key not in fields | names:
             known = [*fields, *names, *type(run.args).model_fields]
             yield Problem(key, f"unknown key {key!r}", nearest(key, known))
-    parts = [*steps.items(), *run.experiments.items()]
+    parts: list[tuple[str, RunPart]] = [*steps.items(), *run.experiments.items()]
     broken = False
     for group in dict.fromkeys(group for _, part in parts for group in part.uses):
         try:

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from steerkit.artifacts import Condition, Pair
+from steerkit.data.site import Site
 from steerkit.errors import Problem, SteerkitError
 from steerkit.findings import Findings
 from steerkit.store.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from steerkit.data.statistics import WindowStatistics
     from steerkit.data.trace import Prompt, Span, Trace
@@ -110,9 +111,9 @@ class Extractor(Plugin):
 
 
 class FitterConfig(Config):
-    label: str = "backtracking"
+    label: str
     """Label of the positive spans."""
-    window: Window = (-13, -8)
+    window: Window
     """Inclusive token offsets from a span's first token."""
     scale: Literal["unit", "raw", "mean-norm", "residual-norm"] = "unit"
     """Length of the vector that strength 1 adds: 1 (`unit`), the fitted vector's own (`raw`), that of the
@@ -132,32 +133,75 @@ class VectorFitter(Plugin):
 
 @dataclass(frozen=True, slots=True)
 class EditContext:
-    """Where an edit is applied: R rows of one block's output that share a steerer.
+    """Where an edit is applied: R rows of one site's tensor that share an intervention.
 
     Attributes:
-        layer: 0-based block whose output is edited.
-        norm: [R, 1, 1] L2 norm to add, signed, in the hidden states' dtype.
-        direction: [R, 1, H] unit vector of each row; zeros [R, 1, 1] when the steerer takes none.
+        site: which tensor is edited.
+        norm: [R, 1, 1] L2 norm to add, signed, in the tensor's dtype.
+        direction: [R, 1, D] unit vector of each row; zeros [R, 1, 1] when the intervention takes none.
         position: [R, T] token index in the row's own sequence, left padding not counted.
-        key: [R] int64 hash of (seed, prompt): the only randomness that a steerer may use.
+        key: [R] int64 hash of (seed, prompt): the only randomness that an intervention may use.
     """
 
-    layer: int
+    site: Site
     norm: Tensor
     direction: Tensor
     position: Tensor
     key: Tensor
 
+    @property
+    def layer(self) -> int:
+        """0-based block that the site belongs to."""
+        return self.site.layer
 
-class Steerer(Plugin):
-    """A pure edit of hidden states. The core owns the hook, the row and position masks and the counting."""
+
+class Intervention(Plugin):
+    """Changes what passes a site, forward or backward, or the module there. Has at least one of the three methods.
+
+    The core owns hooks, row and position masks, counting, checks of what comes out, and taking off. The methods are
+    pure: what they return depends on their arguments alone.
+    """
+
+    direction: ClassVar[Literal["vector", "mean", "none"]] = "none"
+    """What `EditContext.direction` holds: the condition's vector, the source's mean activation, or nothing."""
+
+    shares_prefix: ClassVar[bool] = True
+    """Whether rows with the same prompt may share the blocks below the first edited site, and rows with the same edits
+    one reading of it. False for one that keeps a state from pass to pass: every row's prompt is then read in full."""
+
+    def sites(self, depth: int) -> Sequence[Site]:
+        """Where it acts in a model of `depth` blocks, when no site is named; empty: one must be named."""
+        return ()
+
+    def forward(self, x: Tensor, at: EditContext) -> Tensor:
+        """[R, T, D] → [R, T, D], same dtype and device; never in place."""
+        return x
+
+    def backward(self, grad: Tensor, x: Tensor, at: EditContext) -> Tensor:
+        """[R, T, D] → [R, T, D]: the gradient that goes on to what was computed before the site.
+
+        Args:
+            grad: of the loss with respect to what `forward` returned.
+            x: what `forward` was given.
+        """
+        return grad
+
+    def replace_module(self, site: Site, module: nn.Module) -> nn.Module:
+        """The module that stands in for the site's own: for all rows and tokens, while the `with` lasts."""
+        return module
+
+
+class Steerer(Intervention):
+    """A pure edit of hidden states, the simplest intervention."""
 
     direction: ClassVar[Literal["vector", "mean", "none"]] = "vector"
-    """What `EditContext.direction` holds: the condition's vector, the source's mean activation, or nothing."""
 
     @abstractmethod
     def edit(self, hidden: Tensor, at: EditContext) -> Tensor:
         """[R, T, H] → [R, T, H], same dtype and device; never in place."""
+
+    def forward(self, x: Tensor, at: EditContext) -> Tensor:
+        return self.edit(x, at)
 
 
 @dataclass(frozen=True)
@@ -293,7 +337,26 @@ def checks_answers(source: PromptSource | type[PromptSource] | None) -> bool:
     return cls is not None and cls.correct is not PromptSource.correct
 
 
-class Step(Plugin):
+class RunPart(Plugin):
+    """What a step and an experiment have in common: what it may ask for, and what its result depends on."""
+
+    uses: ClassVar[tuple[type[Config], ...]] = ()
+    """Groups of shared settings that it may ask for with ``run.use(Group)``: part of its key."""
+
+    def needs(self, run: Any) -> Sequence[str]:
+        """Names of the steps and experiments whose artifacts it is given, in this order."""
+        return ()
+
+    def models(self, run: Any) -> Sequence[str]:
+        """Names of the models whose weights its result depends on. What generates an experiment's texts is known."""
+        return ()
+
+    def check(self, run: Any) -> Iterator[Problem]:
+        """Problems with the settings that can be found before anything runs; `where` is a key of the recipe."""
+        return iter(())
+
+
+class Step(RunPart):
     """Makes one artifact of a run out of others. The core decides when, keys it, seals its files and resumes.
 
     A run is the experiments of its recipe and the steps that they need, found by name through `needs`. A name may have
@@ -308,26 +371,12 @@ class Step(Plugin):
 
     of: str = ""
     """The part of the name behind the dot; set by the core."""
-    uses: ClassVar[tuple[type[Config], ...]] = ()
-    """Groups of shared settings that it may ask for with ``run.use(Group)``."""
     sealed: ClassVar[bool] = True
     """Whether its files must stay as they are; those that are not may be made again at any time."""
 
-    def needs(self, run: Any) -> Sequence[str]:
-        """Names of the steps and experiments whose artifacts it is given, in this order."""
-        return ()
-
-    def models(self, run: Any) -> Sequence[str]:
-        """Names of the models whose weights its result depends on."""
-        return ()
-
-    def depends(self, run: Any) -> Any:
+    def depends(self, run: Any, *needs: Any, **_: Any) -> Any:
         """JSON of anything else that the result depends on; `Identity` objects may stand in it."""
         return None
-
-    def check(self, run: Any) -> Iterator[Problem]:
-        """Problems with the settings that can be found before anything runs; `where` is a key of the recipe."""
-        return iter(())
 
     def make(self, run: Any, *needs: Any, **_: Any) -> Any:
         """The artifact.
@@ -385,7 +434,7 @@ class Step(Plugin):
         return f"steps/{self.title}.json"
 
 
-class Experiment(Plugin):
+class Experiment(RunPart):
     """A question, and what was found. In one file: settings, conditions, comparisons, tables, figures, words.
 
     The core generates each distinct condition of all experiments once, scores the texts, compares the pairs, and puts
@@ -397,24 +446,10 @@ class Experiment(Plugin):
     rows: ClassVar[str | None] = ""
     """What its rows are called in the tables' column `experiment`: the plugin's name when empty. None: it has none
     there, as it reads texts that other experiments ask for."""
-    uses: ClassVar[tuple[type[Config], ...]] = ()
-    """As of a step."""
-
-    def needs(self, run: Any) -> Sequence[str]:
-        """Names of the steps and experiments whose artifacts it is given, in this order."""
-        return ()
 
     def afterwards(self, run: Any) -> Sequence[str]:
         """Names of what `findings` is given besides, behind `needs`: it may read the same texts."""
         return ()
-
-    def models(self, run: Any) -> Sequence[str]:
-        """Names of the models whose weights it reads itself; those that generate its texts needn't be named."""
-        return ()
-
-    def check(self, run: Any) -> Iterator[Problem]:
-        """As of a step."""
-        return iter(())
 
     def vectors(self, run: Any) -> Sequence[Any]:
         """Keys (`VectorKey`) of vectors that must have been fitted, beside those of its conditions."""

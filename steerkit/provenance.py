@@ -13,7 +13,7 @@ from steerkit.artifacts import PluginSpec, specs_in
 from steerkit.context import Run
 from steerkit.data.chats import to_json
 from steerkit.identity import spec_settings
-from steerkit.interfaces import Config, Step
+from steerkit.interfaces import Config, RunPart, Step
 from steerkit.recipe.document import dump
 from steerkit.store.files import atomic, digest
 from steerkit.store.identity import plain
@@ -67,7 +67,7 @@ def settings_of(run: Run, steps: Mapping[str, Step]) -> dict[str, Any]:
         "experiments": [spec.name for spec in args.experiments],
     }
     own.pop("plugins", None)
-    parts = [*steps.values(), *run.experiments.values()]
+    parts: list[RunPart] = [*steps.values(), *run.experiments.values()]
     for group in dict.fromkeys(group for part in parts for group in part.uses):
         own |= values_of(run.settings.group(group))
     for part in parts:
@@ -91,7 +91,7 @@ def provenance(run: Run) -> dict[str, Any]:
 
 
 def _plugins(run: Run, steps: Mapping[str, Step]) -> Iterator[tuple[str, PluginSpec]]:
-    parts = [*steps.values(), *run.experiments.values()]
+    parts: list[RunPart] = [*steps.values(), *run.experiments.values()]
     groups = dict.fromkeys(group for part in parts for group in part.uses)
     configs = [*(run.settings.group(group) for group in groups), *(part.config for part in parts)]
     for config in configs:

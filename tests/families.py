@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,12 +24,15 @@ from zoo import HYBRIDS, ZOO, breed
 from steerkit.checks.averages import WINDOW, Around
 from steerkit.checks.probe import ADD, make_probe
 from steerkit.checks.suite import CHECKS, run_checks
+from steerkit.data.site import Part, Site
 from steerkit.data.trace import Item
+from steerkit.errors import SteerkitError
 from steerkit.extraction.extract import extract
 from steerkit.generation.stream import GenerationRow, end_ids, generate
 from steerkit.interventions.steering import Edit, Tokens
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
+from steerkit.models.sites import resolve
 
 ATTENTION = tuple(name for name in ZOO if name not in HYBRIDS and name not in TOWERS)
 FAMILIES = (*TOWERS, *HYBRIDS, *ATTENTION)
@@ -36,6 +40,7 @@ BEGINS_AT_A_BLOCK = ("mamba", "mamba2", "falcon_mamba")  # their hidden_states l
 SEEDS = {"qwen3_next": 3}  # its random weights amplify rounding; with seeds 0 to 2 by up to 2 tolerances of a check
 ELSEWHERE = ("weights complete", "adapter has an effect")  # checks of files and of adapters
 KNOWN = {"zamba2": ("cache = no cache",)}  # checks that fail, and why stands in HEAD
+PARTS = get_args(Part)[1:]  # without the block itself
 LENGTHS = (4, 9, 13)  # of prompts, in tokens
 NEW = 5  # tokens a text
 KINDS: tuple[Tokens, ...] = ("all", "prompt", "generated")
@@ -65,8 +70,17 @@ method that transformers doesn't know is refused. FP8 weights that this machine 
 says so. Rows of bitsandbytes' 8-bit models (LLM.int8) are run alone, because their layers mix the rows of a batch.
 `check` allows for the coarser arithmetic, and skips what can't be done with packed weights.
 
-| family | class | batches | read | texts | check |
-|---|---|---|---|---|---|
+**Sites** are the parts of a block that can be read, edited and replaced beside the block itself: `attention`, `mlp`,
+and the projections `q`, `k`, `v`, `o`, `gate`, `up`, `down`. *all* is all of them. `q.out` means that one module makes
+several parts of one input, so that only the output can be told apart (a share of `c_attn`, `qkv_proj`, `gate_up_proj`).
+In hybrids some blocks have other parts than others. Refused in words: what a family lacks (an MLP without a gate),
+Mamba mixers and convolutions in the place of attention, the projections inside experts, keys of latent attention (two
+modules make them), and MLPs that are two modules side by side. `q`, `k` and `v` are those before any norm and rotation;
+`attention.out` and `mlp.out` are what the module adds to the residual stream, before a norm or factor that a family
+applies to it first.
+
+| family | class | batches | read | texts | check | sites |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -78,6 +92,7 @@ class Row:
         read: largest relative error of extracted means.
         same: texts that equal the loop's; `texts` of them were made.
         checks: (passed, skipped, failed) names of checks.
+        sites: parts that some block has; with `.out` where it has its output alone.
     """
 
     family: str
@@ -87,6 +102,7 @@ class Row:
     same: int
     texts: int
     checks: tuple[tuple[str, ...], ...]
+    sites: tuple[str, ...]
 
     def __str__(self) -> str:
         found = ", ".join(
@@ -95,7 +111,9 @@ class Row:
             if names
         )
         read = "≤ 1e-6" if self.read <= 1e-6 else f"{self.read:.0e}"
-        return f"| {self.family} | {self.kind} | {self.batches} | {read} | {self.same} of {self.texts} | {found} |"
+        sites = "all" if self.sites == PARTS else " ".join(self.sites) or "none"
+        texts = f"{self.same} of {self.texts}"
+        return f"| {self.family} | {self.kind} | {self.batches} | {read} | {texts} | {found} | {sites} |"
 
 
 def grow(family: str, folder: Path) -> tuple[LanguageModel, Any]:
@@ -119,7 +137,19 @@ def measure(lm: LanguageModel, model: Any) -> Row:
         same,
         texts,
         tuple(by_verdict),
+        sites_of(lm),
     )
+
+
+def sites_of(lm: LanguageModel) -> tuple[str, ...]:
+    """The parts that some block has."""
+    found = {}
+    for part, layer in product(PARTS, range(lm.depth)):
+        for side in ("out", "in"):
+            with suppress(SteerkitError):
+                resolve(lm, Site(layer, part, side))
+                found[part] = part if side == "in" else found.get(part, f"{part}.out")
+    return tuple(found.values())
 
 
 def compare_reads(lm: LanguageModel) -> float:
@@ -162,7 +192,7 @@ def compare_texts(lm: LanguageModel) -> tuple[int, int]:
             direction = torch.randn(lm.width, generator=noise)
             layer = (number + len(rows)) % lm.depth
             norm = float(np.linalg.norm(block_outputs(lm, prompt)[layer], axis=-1).mean())
-            rows.append(GenerationRow(prompt, 0, Edit(ADD, layer, norm, direction / direction.norm(), kind)))
+            rows.append(GenerationRow(prompt, 0, (Edit(ADD, layer, norm, direction / direction.norm(), kind),)))
     found = generate(lm, rows, max_new_tokens=NEW, temperature=0, batch_size=5)
     expected = [alone(lm, row) for row in rows]
     return sum(text.ids == ids for text, ids in zip(found, expected, strict=True)), len(rows)
@@ -183,10 +213,10 @@ def alone(lm: LanguageModel, row: GenerationRow) -> list[int]:
 @contextmanager
 def edited(lm: LanguageModel, row: GenerationRow) -> Iterator[None]:
     """Inside, a hook adds the row's vector to the tokens that its edit names."""
-    edit, length = row.edit, len(row.prompt_ids)
-    if edit is None:
+    if not row.edits:
         yield
         return
+    (edit,), length = row.edits, len(row.prompt_ids)
     assert edit.direction is not None
     place = {"all": slice(None), "prompt": slice(length), "generated": slice(length, None)}[edit.tokens]
     vector = edit.norm * edit.direction

@@ -71,7 +71,9 @@ def test_each_role_is_what_peft_computes(name: str, base: str, plain: LanguageMo
     for lm, expected in ((pair["reasoning"], theirs), (pair["base"], plain.model)):
         assert_states(lm, expected)
         for given, added in ((None, torch.zeros(16)), (edit, 4.0 * direction)):
-            [text] = generate(lm, [GenerationRow(PROMPT, 0, given)], max_new_tokens=NEW, temperature=0)
+            [text] = generate(
+                lm, [GenerationRow(PROMPT, 0, (given,) if given else ())], max_new_tokens=NEW, temperature=0
+            )
             assert text.ids == greedy(expected, added)
     assert_states(pair["reasoning"], theirs)  # after the base ran
 

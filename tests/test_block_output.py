@@ -130,7 +130,7 @@ def test_generation_through_any_container(kind: Any, direction) -> None:
     lm.blocks[1].register_forward_hook(pack)
     lm.blocks[2].register_forward_pre_hook(unpack)
     edits = [Edit(ResidualAdd(), 1, norm, direction) for norm in (4.0, -4.0)]
-    rows = [GenerationRow([5, 9, 12, 33], 0, edit) for edit in edits]  # they share blocks 0 and 1
+    rows = [GenerationRow([5, 9, 12, 33], 0, (edit,)) for edit in edits]  # they share blocks 0 and 1
     texts, expected = ([t.ids for t in generate(m, rows, max_new_tokens=5, temperature=0)] for m in (lm, plain))
     assert texts == expected
     first = edited_logits(plain.model, torch.tensor([[5, 9, 12, 33]]), 1, lambda h: h + 4.0 * direction)

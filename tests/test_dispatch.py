@@ -57,7 +57,7 @@ def test_steered_logits(dispatched, direction, layer) -> None:
 
 def test_steered_generation(dispatched, direction) -> None:
     rows = [
-        GenerationRow(p, key_of(p), e)
+        GenerationRow(p, key_of(p), (e,) if e else ())
         for p in PROMPTS
         for e in (None, Edit(ResidualAdd(), 1, 4.0, direction), Edit(GaussianNoise(), 3, 4.0, key=5))
     ]

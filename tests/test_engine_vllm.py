@@ -119,7 +119,7 @@ def test_a_run_that_steers_nothing_is_an_error(engine, pocket) -> None:
     """One new token: nothing generated is ever fed back, so `tokens: generated` has nothing to steer."""
     add = registry.get("steerers", "residual-add")()
     edit = Edit(add, 1, 1.0, random_direction(pocket.width), "generated")
-    row = GenerationRow([1, 20, 30], 0, edit)
+    row = GenerationRow([1, 20, 30], 0, (edit,))
     with pytest.raises(SteerkitError, match="steering changed no position of 1 rows in vLLM"):
         engine.generate("reasoning", [row], max_new_tokens=1, sampling=GREEDY, batch_size=1, progress=lambda done: None)
 

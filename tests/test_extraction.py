@@ -21,7 +21,7 @@ def relative(found: torch.Tensor, expected: np.ndarray) -> float:
 
 
 def fitted(statistics, window=WINDOW, pool=None, **options) -> np.ndarray:
-    fitter = DifferenceOfMeans(window=window, **options)
+    fitter = DifferenceOfMeans(**{"label": "backtracking", **options}, window=window)
     directions = fitter.fit(statistics.at(window, pool))
     assert all(value.dtype == torch.float64 for value in directions.values())
     return np.stack([directions[layer].numpy() for layer in sorted(directions)])
@@ -194,7 +194,7 @@ def test_sums_are_float64_to_the_last_digits(llama, items) -> None:
 
 
 def fitted_of(window) -> np.ndarray:
-    found = DifferenceOfMeans(window=WINDOW).fit(window)
+    found = DifferenceOfMeans(label="backtracking", window=WINDOW).fit(window)
     return np.stack([found[layer].numpy() for layer in sorted(found)])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import ATTENTION, ELSEWHERE, FAMILIES, HEAD, KNOWN, grow, measure
+from families import ATTENTION, ELSEWHERE, FAMILIES, HEAD, KNOWN, PARTS, grow, measure
 from tiny import random_items, word_tokenizer
 from towers import TOWERS, save, whole
 from zoo import HYBRIDS, REFUSED, breed
@@ -37,7 +37,9 @@ def test_a_family_is_right(family: str, tmp_path: Path) -> None:
     assert (row.read <= 1e-6, row.same) == (True, row.texts)
     _, skipped, failed = row.checks
     assert failed == KNOWN.get(family, ())
-    assert skipped == (() if lm.batches == "padded" else ("left-padded = alone",))
+    parts = {name.partition(".")[0] for name in row.sites}
+    missing = {f"site: {part}" for part in PARTS if part not in parts}
+    assert set(skipped) == missing | (set() if lm.batches == "padded" else {"left-padded = alone"})
     assert sum(map(len, row.checks)) == len(CHECKS) - len(ELSEWHERE)
     assert f"\n{row}\n" in DOCS.read_text(encoding="utf-8"), f"python tests/families.py > docs/families.md: {row}"
     after = lm.model.state_dict()
@@ -104,7 +106,7 @@ def test_families_that_are_refused(name: str, said: str) -> None:
     if name == "gemma3n":
         from families import ADD, Edit
 
-        row = GenerationRow([5, 9, 12], 0, Edit(ADD, 0, 1.0, torch.ones(16) / 4))
+        row = GenerationRow([5, 9, 12], 0, (Edit(ADD, 0, 1.0, torch.ones(16) / 4),))
     with pytest.raises(SteerkitError, match=f"^{name}: .*{said}"):
         generate(lm, [row], max_new_tokens=2, temperature=0)
 
@@ -152,6 +154,6 @@ def test_trust_in_one_block_is_none_in_another() -> None:
     lm: LanguageModel = wrap_model(model, word_tokenizer())
     draws = torch.nn.functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(1)), dim=1)
     for layer in range(lm.depth):
-        rows = [GenerationRow([5, 9, 12, 7], 0, Edit(ADD, layer, 5.0, draw)) for draw in draws]
+        rows = [GenerationRow([5, 9, 12, 7], 0, (Edit(ADD, layer, 5.0, draw),)) for draw in draws]
         together = [text.ids for text in generate(lm, rows, max_new_tokens=4, temperature=0)]
         assert together == [generate(lm, [row], max_new_tokens=4, temperature=0)[0].ids for row in rows]

@@ -8,6 +8,7 @@ from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import build, tiny
 
 from steerkit import registry
+from steerkit.data.site import Site
 from steerkit.errors import SteerkitError
 from steerkit.generation.likelihood import ScoredText, log_likelihoods
 from steerkit.generation.stream import GenerationRow, generate
@@ -41,12 +42,12 @@ def test_an_unsteered_row_that_breaks_is_an_error(temperature) -> None:
 def test_a_strength_that_breaks_its_rows_leaves_the_others_alone(llama, direction, tokens, size, norm) -> None:
     """Also those that take over a broken row's line, whose cache held NaN. 1e20 is finite, and its square is not."""
     edits = [None, Edit(ADD, 1, 4.0, direction, tokens), Edit(ADD, 2, norm, direction, tokens)]
-    rows = [GenerationRow(p, i, edit) for i, p in enumerate(PROMPTS) for edit in edits]
+    rows = [GenerationRow(p, i, (edit,) if edit else ()) for i, p in enumerate(PROMPTS) for edit in edits]
     found = generate(llama, rows, max_new_tokens=NEW, temperature=0.7, batch_size=size)
-    sound = [row for row in rows if row.edit is not edits[2]]
+    sound = [row for row in rows if edits[2] not in row.edits]
     expected = generate(llama, sound, max_new_tokens=NEW, temperature=0.7, batch_size=size)
-    assert [text for text, row in zip(found, rows, strict=True) if row.edit is not edits[2]] == expected
-    broken = [text for text, row in zip(found, rows, strict=True) if row.edit is edits[2]]
+    assert [text for text, row in zip(found, rows, strict=True) if edits[2] not in row.edits] == expected
+    broken = [text for text, row in zip(found, rows, strict=True) if edits[2] in row.edits]
     before = 0 if tokens == "all" else 1  # the prompt alone gives the first token
     told = f"not finite in the output of block 2, where {norm:g} is added, at generated token {before}"
     assert [(text.broken, text.finished, len(text.ids)) for text in broken] == [(told, False, before)] * len(PROMPTS)
@@ -56,7 +57,7 @@ def test_a_strength_that_breaks_its_rows_leaves_the_others_alone(llama, directio
 def test_a_strength_of_1e20_breaks_under_every_norm(architecture, direction) -> None:
     [text] = generate(
         tiny(architecture),
-        [GenerationRow(PROMPTS[0], 1, Edit(ADD, 1, 1e20, direction))],
+        [GenerationRow(PROMPTS[0], 1, (Edit(ADD, 1, 1e20, direction),))],
         max_new_tokens=4,
         temperature=0,
     )
@@ -124,7 +125,7 @@ def test_every_steerer_at_large_activations(name, dtype) -> None:
 
     def edited(kind: torch.dtype) -> torch.Tensor:
         at = EditContext(
-            1,
+            Site(1),
             torch.full((2, 1, 1), 45.0, dtype=kind),
             direction.to(kind).expand(2, 1, 64),
             torch.arange(3).expand(2, 3),

@@ -31,11 +31,11 @@ def ends_early(lm, prompts, new):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_greedy_equals_hf_generate(architecture: str, steered: bool, direction) -> None:
     lm = ends_early(tiny(architecture), PROMPTS, NEW)
-    edit = Edit(ADD, 1, 4.0, direction) if steered else None
-    found = generate(lm, [GenerationRow(p, 0, edit) for p in PROMPTS], max_new_tokens=NEW, temperature=0)
+    edits = (Edit(ADD, 1, 4.0, direction),) if steered else ()
+    found = generate(lm, [GenerationRow(p, 0, edits) for p in PROMPTS], max_new_tokens=NEW, temperature=0)
     for prompt, row in zip(PROMPTS, found, strict=True):
         ids = torch.tensor([prompt])
-        with Steering(lm, edit if edit else [None]):
+        with Steering(lm, edits):
             whole = lm.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
@@ -65,7 +65,7 @@ def test_some_rows_end_early_and_some_do_not() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_sampled_rows_equal_the_same_row_alone(architecture: str, direction) -> None:
     lm = ends_early(tiny(architecture), PROMPTS, NEW)
-    rows = [GenerationRow(p, key_of(i), Edit(ADD, 1, float(i), direction)) for i, p in enumerate(PROMPTS * 2)]
+    rows = [GenerationRow(p, key_of(i), (Edit(ADD, 1, float(i), direction),)) for i, p in enumerate(PROMPTS * 2)]
     together = generate(lm, rows, max_new_tokens=NEW, temperature=1.2)
     shuffled = generate(lm, rows[::-1], max_new_tokens=NEW, temperature=1.2)[::-1]
     alone = [generate(lm, [row], max_new_tokens=NEW, temperature=1.2)[0] for row in rows]
@@ -86,7 +86,7 @@ def test_sampling_by_hand(llama) -> None:
 
 def test_the_same_key_gives_the_same_draws_in_every_condition(llama, direction) -> None:
     """Steered and unsteered rows of a prompt are paired: a vanishing edit changes no token."""
-    rows = [GenerationRow(PROMPTS[0], key_of(1), e) for e in (None, Edit(ADD, 1, 1e-7, direction))]
+    rows = [GenerationRow(PROMPTS[0], key_of(1), edits) for edits in ((), (Edit(ADD, 1, 1e-7, direction),))]
     one, other = generate(llama, rows, max_new_tokens=NEW, temperature=1.0)
     assert one.ids == other.ids
     another = generate(llama, [GenerationRow(PROMPTS[0], key_of(2))], max_new_tokens=NEW, temperature=1.0)[0]
@@ -140,10 +140,10 @@ def test_no_position_steered_is_an_error_unless_the_steered_rows_ended_at_once(d
     lm = build("llama")
     edit = Edit(ADD, 1, 3.0, direction, tokens="generated")
     with pytest.raises(SteerkitError, match="steering changed no position at block 1 in 1 forward pass"):
-        generate(lm, [GenerationRow(PROMPTS[0], 0, edit)], max_new_tokens=1, temperature=0)
+        generate(lm, [GenerationRow(PROMPTS[0], 0, (edit,))], max_new_tokens=1, temperature=0)
     first = generate(lm, [GenerationRow(PROMPTS[0], 0)], max_new_tokens=1, temperature=0)[0].ids[0]
     lm.model.generation_config.eos_token_id = first  # now this prompt's answer is empty
-    rows = [GenerationRow(PROMPTS[0], 0, edit)]
+    rows = [GenerationRow(PROMPTS[0], 0, (edit,))]
     assert [r.ids for r in generate(lm, rows, max_new_tokens=5, temperature=0)] == [[]]
     others = [p for p in PROMPTS[1:] if generate(lm, [GenerationRow(p, 0)], max_new_tokens=5, temperature=0)[0].ids]
     rows += [GenerationRow(others[0], 0)]  # unsteered, and it has a text

@@ -15,7 +15,7 @@ from tiny import ARCHITECTURES, tiny
 from steerkit.errors import SteerkitError
 from steerkit.generation import capacity, prefill
 from steerkit.generation.capacity import best_batch_size
-from steerkit.generation.kv import LineCache
+from steerkit.generation.line_cache import LineCache
 from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interventions.steering import Edit
 from steerkit.stats.noise import key_of
@@ -36,7 +36,7 @@ def grid(direction: torch.Tensor, depth: int) -> list[GenerationRow]:
         Edit(ADD, 1, 0.0, direction),
     ]
     return [
-        GenerationRow(prompt, key_of(which, sample), edit)
+        GenerationRow(prompt, key_of(which, sample), (edit,) if edit else ())
         for edit in edits
         for which, prompt in enumerate(PROMPTS)
         for sample in range(2)
@@ -91,12 +91,12 @@ def count_tokens(lm, rows, batch_size=None) -> Counter[int]:
 
 
 def test_prompts_are_read_once_as_far_as_no_edit_touches_them(llama, direction) -> None:
-    one = [GenerationRow(PROMPTS[0], 0, Edit(ADD, 1, float(s + 1), direction, "generated")) for s in range(6)]
-    generate(llama, [replace(one[0], edit=replace(one[0].edit, tokens="all"))] * 2, max_new_tokens=1, temperature=0)
+    one = [GenerationRow(PROMPTS[0], 0, (Edit(ADD, 1, float(s + 1), direction, "generated"),)) for s in range(6)]
+    everywhere = [replace(row, edits=(replace(row.edits[0], tokens="all"),)) for row in one]
+    generate(llama, everywhere[:1] * 2, max_new_tokens=1, temperature=0)
     assert set(count_tokens(llama, one).values()) == {len(PROMPTS[0])}
-    every = [replace(row, edit=replace(row.edit, tokens="all")) for row in one]
     prefill._trusted.setdefault(llama.decoder, {})[1] = True
-    seen, length = count_tokens(llama, every), len(PROMPTS[0])
+    seen, length = count_tokens(llama, everywhere), len(PROMPTS[0])
     assert seen == {0: length, 1: length, 2: 6 * length, 3: 6 * length}
 
 
@@ -110,7 +110,7 @@ def test_a_model_whose_blocks_share_more_than_hidden_states_reads_prompts_in_ful
 
     lm.blocks[0].forward = keep
     lm.blocks[3].forward = lambda hidden, *args, **kwargs: last(hidden, *args, **kwargs) + kept.pop("hidden")
-    rows = [GenerationRow(p, 0, Edit(ADD, 1, float(s), direction)) for p in PROMPTS for s in (1, 2, 3)]
+    rows = [GenerationRow(p, 0, (Edit(ADD, 1, float(s), direction),)) for p in PROMPTS for s in (1, 2, 3)]
     plain = [generate(lm, [row], max_new_tokens=NEW, temperature=0)[0].ids for row in rows]
     assert [text.ids for text in generate(lm, rows, max_new_tokens=NEW, temperature=0)] == plain
     assert prefill._trusted[lm.decoder] == {1: False}

@@ -199,7 +199,7 @@ def test_a_helper_goes_along_to_vllms_workers(here: Path) -> None:
     load(path)
     edit = Edit(PluginSpec(name="mine").build("steerers"), 0, 1.0, None, "all")
     (here / "edits").write_bytes(_pickled([edit]))
-    code = "import pickle; print(pickle.load(open('edits', 'rb'))[0].steerer.edit(None, None))"
+    code = "import pickle; print(pickle.load(open('edits', 'rb'))[0].intervention.edit(None, None))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "2"
 

@@ -126,7 +126,7 @@ def test_each_condition_is_steered_by_its_own_plugin(tmp_path: Path) -> None:
     wanted = distinct([e for e in planner.test(30.0) if e.name == "baselines"])
     jobs = steering_jobs(trainer, wanted, [Prompt(id="a", prompt="Max has 3 cups.", split="test")], {})
     methods = {condition.id: condition.method for _, condition in wanted}
-    seeds = {methods[job.names[0]]: job.row.edit.steerer.config.seed for job in jobs if job.row.edit}
+    seeds = {methods[job.names[0]]: job.row.edits[0].intervention.config.seed for job in jobs if job.row.edits}
     assert seeds == {
         "dom": 7,
         "random-direction (label)": 7,

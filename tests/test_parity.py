@@ -33,7 +33,7 @@ class Mirror:
     def greedy(self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
         assert role == "base"
         if self.wrong == "mixed conditions":
-            rows = [replace(row, edit=rows[number - 1].edit) for number, row in enumerate(rows)]
+            rows = [replace(row, edits=rows[number - 1].edits) for number, row in enumerate(rows)]
         texts = generate(self.lm, rows, max_new_tokens=max_new_tokens, temperature=0)
         log_probs, _, steered = reference(self.lm, rows, texts, max_new_tokens)
         if self.wrong == "steered twice":
@@ -46,7 +46,7 @@ class Mirror:
         self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int, sampling: Sampling, **rest: Any
     ) -> list[Generated]:
         if self.wrong == "mixed conditions":
-            rows = [replace(row, edit=rows[number - 1].edit) for number, row in enumerate(rows)]
+            rows = [replace(row, edits=rows[number - 1].edits) for number, row in enumerate(rows)]
         if self.wrong == "other noise":
             rows = [replace(row, key=row.key + 1) for row in rows]
         given = sampling.model_dump() if self.wrong != "no filters" else {"temperature": sampling.temperature}
@@ -135,5 +135,5 @@ def test_strengths_are_shares_of_the_activations(direction) -> None:
     rows = check_rows(lm, ["the sum is wait hmm"], [0.5], 2, {"residual-add": ResidualAdd()})["residual-add, all"]
     with Steering(lm, [None]):
         own = activation_length(lm, [rows[0].prompt_ids], 2)
-    assert rows[0].edit is not None and rows[0].edit.norm == pytest.approx(0.5 * own)
+    assert rows[0].edits[0].norm == pytest.approx(0.5 * own)
     assert scale > 0 and lm.blocks[2]._forward_hooks == {}

@@ -39,7 +39,7 @@ def merged() -> LanguageModel:
 
 def vector(lm, items, **options):
     found = extract(lm, items, OffsetWindow(windows=(WINDOW,)), LABELS, batch_tokens=1)
-    directions = DifferenceOfMeans(window=WINDOW).fit(found.at(WINDOW))
+    directions = DifferenceOfMeans(label="backtracking", window=WINDOW).fit(found.at(WINDOW))
     return np.stack([directions[layer].numpy() for layer in sorted(directions)])
 
 
@@ -53,7 +53,7 @@ def test_each_role_is_extracted_as_itself(pair, merged, items) -> None:
 
 def test_each_role_generates_as_itself(pair, merged, direction) -> None:
     for edit in (None, Edit(ADD, 1, 4.0, direction)):
-        row = [GenerationRow(PROMPT, 3, edit)]
+        row = [GenerationRow(PROMPT, 3, (edit,) if edit else ())]
         texts = [
             generate(lm, row, max_new_tokens=16, temperature=1.0)[0].ids
             for lm in (pair["base"], build("llama"), pair["reasoning"], merged)

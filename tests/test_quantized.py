@@ -247,7 +247,7 @@ def test_rows_of_int8_models_are_run_alone(tmp_path: Path) -> None:
     assert lm.setup["batches"] == "alone" and lm.quantized == "bitsandbytes, 8 bits"
     draws = torch.nn.functional.normalize(torch.randn(6, 64, generator=torch.Generator().manual_seed(0)), dim=1)
     rows = [
-        GenerationRow([5 + n, 9, 12, 30 + n, 7][: 3 + n % 3], n, Edit(ADD, n % 3, 9.0, draw))
+        GenerationRow([5 + n, 9, 12, 30 + n, 7][: 3 + n % 3], n, (Edit(ADD, n % 3, 9.0, draw),))
         for n, draw in enumerate(draws)
     ]
     together = [text.ids for text in generate(lm, rows, max_new_tokens=5, temperature=1.0, batch_size=6)]

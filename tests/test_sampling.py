@@ -116,12 +116,12 @@ def test_only_top_p_sorts_more_and_no_more_than_it_needs() -> None:
 def test_texts_by_hand_with_processors_of_transformers(given: dict, direction: torch.Tensor) -> None:
     """Filter, then noise, then argmax, token by token without a cache; rows of a mixed batch, taken over and alone."""
     lm, edit = tiny("llama"), Edit(ResidualAdd(), 1, 2.0, direction)
-    rows = [GenerationRow(p, key_of(i), e) for i, p in enumerate(PROMPTS[:3]) for e in (None, edit)]
+    rows = [GenerationRow(p, key_of(i), edits) for i, p in enumerate(PROMPTS[:3]) for edits in ((), (edit,))]
     expected = []
     for row in rows:
         ids: list[int] = list(row.prompt_ids)
         for step in range(8):
-            steer = (lambda h: h + 2.0 * direction) if row.edit else (lambda h: h)
+            steer = (lambda h: h + 2.0 * direction) if row.edits else (lambda h: h)
             scaled = edited_logits(lm.model, torch.tensor([ids]), 1, steer)[0, -1:] / 0.9
             noise = gumbel(torch.tensor(row.key), torch.tensor(step), stream=STREAM, size=scaled.shape[-1])
             scores = (scaled + noise).masked_fill(~kept_by_transformers(scaled, given), -torch.inf)
@@ -149,14 +149,14 @@ def test_frequencies_follow_the_filtered_softmax(llama) -> None:
 
 def test_a_filter_that_keeps_everything_changes_no_text(direction: torch.Tensor) -> None:
     lm = build("llama")
-    rows = [GenerationRow(p, key_of(i), Edit(ResidualAdd(), 1, float(i), direction)) for i, p in enumerate(PROMPTS)]
+    rows = [GenerationRow(p, key_of(i), (Edit(ResidualAdd(), 1, float(i), direction),)) for i, p in enumerate(PROMPTS)]
     plain = generate(lm, rows, max_new_tokens=20, temperature=1.3, margins=True)
     for given in ({"top_k": 64}, {"top_k": 10**6}, {"top_p": 1.0}, {"min_p": 0.0}, {"min_p": 1e-30}):
         assert generate(lm, rows, max_new_tokens=20, temperature=1.3, margins=True, **given) == plain
 
 
 def test_noise_is_paired_under_a_filter(llama, direction: torch.Tensor) -> None:
-    rows = [GenerationRow(PROMPTS[0], 7, e) for e in (None, Edit(ResidualAdd(), 1, 1e-7, direction))]
+    rows = [GenerationRow(PROMPTS[0], 7, edits) for edits in ((), (Edit(ResidualAdd(), 1, 1e-7, direction),))]
     one, other = generate(llama, rows, max_new_tokens=20, temperature=1.2, top_p=0.8)
     free = generate(llama, rows[:1], max_new_tokens=20, temperature=1.2)[0]
     assert one.ids == other.ids != free.ids

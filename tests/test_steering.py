@@ -169,10 +169,10 @@ def test_errors_in_words(llama, direction) -> None:
         steer(llama, vector, 1.0)
     narrow = SteeringVector({1: torch.ones(12)}, vector.info)
     with pytest.raises(SteerkitError, match="the vector has width 12, llama has 16: made for another model"):
-        ADD(llama, narrow, 1.0)
+        steer(llama, narrow, 1.0, steerer=ADD)
     deep = SteeringVector({1: direction}, replace(vector.info, depth=32))
     with pytest.raises(SteerkitError, match="made on a model of 32 blocks, llama has 4: made for another model"):
-        ADD(llama, deep, 1.0)
+        steer(llama, deep, 1.0, steerer=ADD)
     with pytest.raises(SteerkitError, match=r"a direction of width \(12,\) on hidden states of 16"):
         logits(llama, Edit(ADD, 1, 1.0, torch.ones(12)))
     with pytest.raises(SteerkitError, match="2 rows came, edits were given for 3"):

@@ -54,7 +54,9 @@ def test_logits_of_a_mixed_batch_equal_single_rows(architecture: str, direction:
 def test_texts_of_a_mixed_batch_equal_single_rows(architecture: str, temperature: float, direction) -> None:
     lm = tiny(architecture)
     edits = mixed_edits(lm.depth, direction)
-    rows = [GenerationRow(p, key_of(3, i), e) for i, (p, e) in enumerate(zip(PROMPTS, edits, strict=True))]
+    rows = [
+        GenerationRow(p, key_of(3, i), (e,) if e else ()) for i, (p, e) in enumerate(zip(PROMPTS, edits, strict=True))
+    ]
     together = generate(lm, rows, max_new_tokens=14, temperature=temperature)
     alone = [generate(lm, [row], max_new_tokens=14, temperature=temperature)[0] for row in rows]
     assert [(t.ids, t.finished) for t in together] == [(a.ids, a.finished) for a in alone]

@@ -84,7 +84,7 @@ def test_a_vector_of_a_real_fit(llama, items) -> None:
 
     window = (-6, -2)
     statistics = extract(llama, items, OffsetWindow(windows=(window,)), LABELS)
-    fitter = DifferenceOfMeans(window=window, scale="residual-norm")
+    fitter = DifferenceOfMeans(label="backtracking", window=window, scale="residual-norm")
     fitter.name = "dom"
     vector = fit(fitter, statistics, model="llama", depth=4)
     at = statistics.at(window)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerkit.data.words import fold, plain, split_words, with_a_word
-from steerkit.judging.quality import collapsed, longest_repeat
-from steerkit.judging.quality import words as quality_words
+from steerkit.judging.repetition import collapsed, longest_repeat
+from steerkit.judging.repetition import words as quality_words
 
 REPEATABLE = settings(deadline=None, derandomize=True, database=None)
 MIXED = st.lists(

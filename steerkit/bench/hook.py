@@ -38,7 +38,7 @@ def hook_costs(lm: LanguageModel, steerer: Steerer, sizes: Sizes, tick: Tick = n
     twin = sharing_weights(lm)
     ratios = []
     for _ in range(sizes.rounds + 1):
-        with torch.inference_mode(), Steering(twin, [row.edit for row in sweep.rows]):
+        with torch.inference_mode(), Steering(twin, [row.edits for row in sweep.rows]):
             ratios.append(_round([row.prompt_ids for row in sweep.rows], lm, twin, sizes.steps))
         tick()
     question = Question(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interfaces import Steerer
-from steerkit.interventions.steering import Edit
+from steerkit.interventions.edits import Edit
 from steerkit.models.language_model import LanguageModel
 from steerkit.stats.noise import key_of
 
@@ -48,7 +48,7 @@ class Sweep:
     def rows(self) -> list[GenerationRow]:
         """Every prompt under the first condition, then under the second, …"""
         return [
-            GenerationRow(prompt, key_of("sample", place), replace(edit, key=key_of("noise", place)))
+            GenerationRow(prompt, key_of("sample", place), (replace(edit, key=key_of("noise", place)),))
             for edit in self.edits
             for place, prompt in enumerate(self.prompts)
         ]
@@ -68,7 +68,7 @@ class Sweep:
 
     def texts(self, batch_size: int | None, *, steered: bool = True) -> list[list[int]]:
         """New ids of every row."""
-        rows = self.rows if steered else [replace(row, edit=None) for row in self.rows]
+        rows = self.rows if steered else [replace(row, edits=()) for row in self.rows]
         made = generate(
             self.lm, rows, max_new_tokens=self.new_tokens, batch_size=batch_size, **self.sampling.model_dump()
         )

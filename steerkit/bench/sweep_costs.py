@@ -99,8 +99,7 @@ def one_at_a_time(sweep: Sweep, rows: int) -> int:
     """The first prompt's rows, one by one through `model.generate` under a steering hook; number of tokens."""
     found = 0
     for row in sweep.rows[:rows]:
-        assert row.edit is not None
-        with Steering(sweep.lm, row.edit):
+        with Steering(sweep.lm, row.edits):
             found += len(sweep.hf([row.prompt_ids])[0])
     return found
 

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from steerkit.data.trace import Item, Span, Trace
 
-LABELS = ("initializing", "deduction", "adding-knowledge", "example-testing", "uncertainty-estimation", "backtracking")
+LABELS = ("a", "b", "c", "d", "e", "f")
 SHARES = (6, 40, 25, 10, 12, 7)  # of the spans, %
 
 

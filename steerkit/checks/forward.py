@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from steerkit.interventions.steering import Edit, Steering
+from steerkit.interventions.edits import Edit, EditSet
+from steerkit.interventions.steering import Steering
 from steerkit.models.adapter_layout import adapter_state
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def alike(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[list[int]
 def logits(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    edits: Sequence[Edit | None],
+    edits: Sequence[Edit | EditSet | None],
     *,
     side: Side = "left",
     prompt_lengths: Sequence[int] | None = None,

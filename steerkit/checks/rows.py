@@ -76,7 +76,7 @@ def _cached_against_whole(probe: Probe, edits: Sequence[Edit | None]) -> float:
     begin = ids.shape[1] - STEPS
     given: dict[str, Any] = {cache_argument(lm): DynamicCache(config=lm.config)}
     parts = []
-    with running(lm), Steering(lm, edits):
+    with running(lm), Steering(lm, list(edits)):
         for first, last in [(0, begin), *((at, at + 1) for at in range(begin, begin + STEPS))]:
             out = lm.model(
                 input_ids=ids[:, first:last],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from steerkit.checks import adapter, averages, hooks, rows, strengths, texts, weights
+from steerkit.checks import adapter, averages, hooks, rows, sites, strengths, texts, weights
 from steerkit.checks.outcome import Check, Outcome, Skip
 from steerkit.errors import SteerkitError
 
@@ -20,6 +20,7 @@ CHECKS = (
     Check("positions counted", hooks.positions_counted),
     Check("strength 0 = unsteered", strengths.zero_is_unsteered),
     Check("+s then -s = unsteered", strengths.plus_then_minus),
+    *sites.CHECKS,
     Check("batch = single", rows.batch_is_single),
     Check("left-padded = alone", rows.left_padded_is_alone),
     Check("right-padded = alone", hooks.read_padded),

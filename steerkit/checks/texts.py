@@ -11,6 +11,7 @@ from steerkit.checks.outcome import Measured
 from steerkit.checks.outside import greedy_by_hf, only_ends
 from steerkit.checks.probe import KINDS, Probe
 from steerkit.generation.stream import Generated, GenerationRow, generate
+from steerkit.interventions.edits import sets_of
 from steerkit.interventions.steering import Steering
 from steerkit.stats.noise import key_of
 
@@ -26,7 +27,7 @@ def greedy_is_hf(probe: Probe) -> Measured:
     Failure: steerkit's decode loop does not run this model as HF does (cache, positions, end tokens).
     """
     edits = probe.mixed(len(probe.prompts), KINDS)
-    rows = [GenerationRow(prompt, 0, edit) for prompt, edit in zip(probe.prompts, edits, strict=True)]
+    rows = [GenerationRow(*pair) for pair in zip(probe.prompts, [0] * len(edits), sets_of(edits), strict=True)]
     with _ending_early(probe, rows):
         found = generate(probe.lm, rows, max_new_tokens=NEW, temperature=0, margins=True)
         whole: dict[int, list[int]] = {}
@@ -47,8 +48,8 @@ def refilled_is_alone(probe: Probe) -> Measured:
     prompts = [prompt[: len(prompt) - cut] for cut in (0, 3) for prompt in probe.prompts][: 2 * BATCH]
     edits = [None, *probe.mixed(len(prompts) - 1, ("all", "generated"))]
     rows = [
-        GenerationRow(prompt, key_of(probe.seed, number % 3), edit)
-        for number, (prompt, edit) in enumerate(zip(prompts, edits, strict=True))
+        GenerationRow(prompt, key_of(probe.seed, number % 3), own)
+        for number, (prompt, own) in enumerate(zip(prompts, sets_of(edits), strict=True))
     ]
     together: list[Generated] = []
     single: list[Generated] = []

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from steerkit import __version__
-from steerkit.cli import engine, judge, plugin, recipe, vector
+from steerkit.cli import engine, experiment, judge, plugin, recipe, vector
 from steerkit.cli.annotate import annotate
 from steerkit.cli.bench import bench
 from steerkit.cli.check import check
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(experiment.app, name="experiment")
 app.add_typer(judge.app, name="judge")
 app.add_typer(plugin.app, name="plugin")
 app.add_typer(vector.app, name="vector")

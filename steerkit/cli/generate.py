@@ -92,7 +92,7 @@ def generate(
     ids, key = chats.ids(chat), key_of(seed, identity(chat))
     strengths = [0.0, *(strength or [1.0])]
     rows = [
-        GenerationRow(ids, key, loaded.edit(lm, edit_by, s, layer=layer, tokens=tokens, key=key) if s else None)  # type: ignore[arg-type]
+        GenerationRow(ids, key, (loaded.edit(lm, edit_by, s, layer=layer, tokens=tokens, key=key),) if s else ())  # type: ignore[arg-type]
         for s in strengths
     ]
     if model_sampling:

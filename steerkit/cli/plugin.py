@@ -12,7 +12,8 @@ app = typer.Typer(help="List plugins, and say why one does not load.", no_args_i
 @app.command("ls")
 def ls(
     kind: Annotated[
-        str | None, typer.Argument(help="extractors, fitters, steerers, judges, models or prompts; all when left out.")
+        str | None,
+        typer.Argument(help="steps, experiments, extractors, fitters, steerers, judges, ...; all when left out."),
     ] = None,
 ) -> None:
     """List plugins by kind: name, first line of its description, package. A broken one shows its reason."""

@@ -74,11 +74,11 @@ def comfortable_tokens(lm: LanguageModel, batch_tokens: int) -> int:
     return max(min(batch_tokens, CACHE_BYTES // (4 * lm.inner_width)), 1)
 
 
-def groups(plan: Sequence[list[Item]], most: int) -> list[list[list[Item]]]:
+def groups(batches: Sequence[list[Item]], most: int) -> list[list[list[Item]]]:
     """Consecutive batches joined while their traces have at most `most` cells (a trace's label) in all."""
     found: list[list[list[Item]]] = []
     room = 0
-    for batch in plan:
+    for batch in batches:
         needed = sum(map(_cells, batch))
         if found and needed <= room:
             found[-1].append(batch)

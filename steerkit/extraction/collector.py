@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from steerkit.data.statistics import ActivationStatistics, WindowStatistics, groups_of
 from steerkit.errors import SteerkitError
-from steerkit.extraction.cells import Pool, Read, plan
 from steerkit.extraction.raw_windows import RawWriter
+from steerkit.extraction.span_cells import Read, SpanCells, cells_of
 from steerkit.interfaces import Extractor, Need
 from steerkit.models.devices import for_sums
 
@@ -83,7 +83,7 @@ class Collector:
         """Make ready for a group of batches; what of an earlier one was not committed is forgotten."""
         self.group = group
         raw = self.raw_folder is not None
-        self.pools = [plan(group, self.extractor, window, self.labels, raw) for window in self.windows]
+        self.layouts = [cells_of(group, self.extractor, window, self.labels, raw) for window in self.windows]
         self.weights = [_own_weights(batch) for batch in group]
         self.moved: dict[tuple[int, torch.device], tuple[Tensor, list[Read]]] = {}
         self.own: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {layer: [] for layer in self.layers}
@@ -100,10 +100,10 @@ class Collector:
         lengths = single.norm(dim=-1)
         self.own[layer].append((own @ wide, own @ lengths.double(), lengths))
         moments = {"sums": wide, "squares": wide.square()} if "squares" in self.moments else {"sums": wide}
-        for place, pool in enumerate(self.pools):
+        for place, layout in enumerate(self.layouts):
             read = reads[place]
             for moment, rows in moments.items():
-                self._fill((moment, place, layer), pool, read, rows)
+                self._fill((moment, place, layer), layout, read, rows)
             if read.singles is not None:
                 means = torch.nn.functional.embedding_bag(read.singles, single, mode="mean")
                 self.singles.setdefault((place, layer), []).append(means.cpu())
@@ -118,16 +118,16 @@ class Collector:
 
         own = {layer: self._checked(layer) for layer in self.layers}
         self.whole = False
-        for place, pool in enumerate(self.pools):
+        for place, layout in enumerate(self.layouts):
             for moment in self.moments:
                 for layer in self.layers:
-                    self._spread((moment, place, layer), pool)
-            self.counts[place] += pool.counts
-            for label, count in pool.dropped.items():
+                    self._spread((moment, place, layer), layout)
+            self.counts[place] += layout.counts
+            for label, count in layout.dropped.items():
                 self.dropped[place][label] = self.dropped[place].get(label, 0) + count
-            if pool.raw_labels:
+            if layout.raw_labels:
                 means = torch.stack([torch.cat(self.singles[place, layer]) for layer in self.layers], 1)
-                self.raw[place].add(means, pool.raw_labels, pool.raw_traces)
+                self.raw[place].add(means, layout.raw_labels, layout.raw_traces)
         for index, layer in enumerate(self.layers):
             self.tokens[index] += own[layer][0]
             self.norms[index] += own[layer][1]
@@ -156,43 +156,43 @@ class Collector:
             )
         return ActivationStatistics(windows)
 
-    def _fill(self, key: Key, pool: Pool, read: Read, rows: Tensor) -> None:
+    def _fill(self, key: Key, layout: SpanCells, read: Read, rows: Tensor) -> None:
         """Sum rows [B * T, H] into the batch's cells, and these by trace."""
         import torch
 
-        if not pool.size:
+        if not layout.size:
             return
         width = rows.shape[1]
-        cells, traces = self._room(key, pool, rows)
+        cells, traces = self._room(key, layout, rows)
         if not len(read.cells):
             traces[read.traces] = 0
             return
-        runs = rows.as_strided((len(rows) - pool.run + 1, pool.run * width), (width, 1))  # they overlap
-        found = _bag(read.begins, runs, read.bags).reshape(-1, pool.offsets * width)
+        runs = rows.as_strided((len(rows) - layout.run + 1, layout.run * width), (width, 1))  # they overlap
+        found = _bag(read.begins, runs, read.bags).reshape(-1, layout.offsets * width)
         cells[read.cells] = found
-        if pool.shared is not None:
+        if layout.shared is not None:
             traces[read.traces] = _bag(torch.arange(len(found), device=rows.device), found, read.by_trace)
 
-    def _room(self, key: Key, pool: Pool, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _room(self, key: Key, layout: SpanCells, like: Tensor) -> tuple[Tensor, Tensor]:
         """Room for the group's cells [n, O * H], and for their sums by trace."""
-        needed = pool.size + pool.reads[-1].traces.stop
+        needed = layout.size + layout.reads[-1].traces.stop
         if key not in self.rooms or len(self.rooms[key]) < needed:
-            self.rooms[key] = like.new_empty(needed, pool.offsets * self.lm.width)
-        return self.rooms[key][: pool.size], self.rooms[key][pool.size : needed]
+            self.rooms[key] = like.new_empty(needed, layout.offsets * self.lm.width)
+        return self.rooms[key][: layout.size], self.rooms[key][layout.size : needed]
 
-    def _spread(self, key: Key, pool: Pool) -> None:
+    def _spread(self, key: Key, layout: SpanCells) -> None:
         """Add one layer's cells to the sums of the span groups."""
         import torch
 
-        if not pool.size:
+        if not layout.size:
             return
-        cells, traces = self._room(key, pool, self.rooms[key])
+        cells, traces = self._room(key, layout, self.rooms[key])
         if key not in self.sums:
-            self.sums[key] = cells.new_zeros(pool.counts.numel(), cells.shape[1])
+            self.sums[key] = cells.new_zeros(layout.counts.numel(), cells.shape[1])
         into = self.sums[key] = self.sums[key].to(cells.device)
-        if pool.shared is not None:
-            torch.addmm(into, pool.shared.to(into.device), traces, out=into)
-        for rows, weights, part in pool.extra:
+        if layout.shared is not None:
+            torch.addmm(into, layout.shared.to(into.device), traces, out=into)
+        for rows, weights, part in layout.extra:
             into.index_add_(0, rows.to(into.device), weights.to(into.device) @ cells[part])
 
     def _stacked(self, moment: str, place: int) -> Tensor:
@@ -211,7 +211,7 @@ class Collector:
     def _reads(self, number: int, device: torch.device) -> tuple[Tensor, list[Read]]:
         """A batch's weights of its own tokens and what each window reads, where the block runs."""
         if (number, device) not in self.moved:
-            reads = [pool.reads[number] for pool in self.pools]
+            reads = [layout.reads[number] for layout in self.layouts]
             self.moved[number, device] = self.weights[number].to(device), [read.to(device) for read in reads]
         return self.moved[number, device]
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerkit.data.site import Site
 from steerkit.data.statistics import ActivationStatistics, groups_of
 from steerkit.data.trace import Item
 from steerkit.errors import SteerkitError
@@ -24,6 +25,7 @@ from steerkit.models.adapter_layout import adapter_state
 from steerkit.models.block_output import hidden_of
 from steerkit.models.language_model import check_stream
 from steerkit.models.limits import check_items
+from steerkit.models.sites import Place, input_of, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,26 +141,43 @@ def read_layer(
             yield batch, seen[0]
 
 
+def read_sites(
+    lm: LanguageModel, items: Sequence[Item], sites: Sequence[Site], *, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[tuple[list[Item], dict[Site, Tensor]]]:
+    """Batches of items, each with the sites' tensors [B, T, D], padded on the right.
+
+    Nothing that is computed after the last site runs.
+
+    Raises:
+        SteerkitError: no sites, a site that the model hasn't, or a trace that memory doesn't hold even alone.
+    """
+    import torch
+
+    if not sites:
+        raise SteerkitError("there is no site to read")
+    places = [resolve(lm, site) for site in dict.fromkeys(sites)]
+    check_items(lm, items)
+    queue = Queue(lm, items, batch_tokens)
+    while queue.left:
+        with queue.next() as [batch], torch.inference_mode(), adapter_state(lm):
+            read = _read_places(lm, batch, places)
+        if not queue.ran_out:
+            yield batch, read
+
+
 def made_by(lm: LanguageModel) -> dict[str, Any]:
     """Provenance of a model's statistics."""
     return {"model": lm.name, "fingerprint": lm.fingerprint, "depth": lm.depth}
 
 
 class _Stop(Exception):
-    """The deepest requested block has run."""
+    """What was asked for has run."""
 
 
 def _forward(
     lm: LanguageModel, batch: Sequence[Item], layers: Sequence[int], see: Callable[[int, Tensor], None]
 ) -> None:
     """Run the decoder on a right-padded batch; `see(layer, hidden [B, T, H])` for each layer; then stop."""
-    import torch
-
-    longest = max(len(item.ids) for item in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    for row, item in enumerate(batch):
-        ids[row, : len(item.ids)] = torch.tensor(item.ids)
-
     seen: set[int] = set()
 
     def hook(layer: int) -> Callable[..., None]:
@@ -173,13 +192,52 @@ def _forward(
         return read
 
     handles = [lm.blocks[layer].register_forward_hook(hook(layer)) for layer in layers]
+    _run(lm, batch, handles, inside=False)
+    if missed := sorted(set(layers) - seen):
+        raise SteerkitError(f"{lm.name}: block {', '.join(map(str, missed))} ran without its hooks: nothing was read")
+
+
+def _read_places(lm: LanguageModel, batch: Sequence[Item], places: Sequence[Place]) -> dict[Site, Tensor]:
+    """Copies of the tensors at these places."""
+    seen: dict[Site, Tensor] = {}
+
+    def keep(place: Place, value: Any) -> None:
+        # A copy: some models add to a module's output in place
+        seen[place.site] = place.read(value, len(batch)).clone()
+        if len(seen) == len(places):
+            raise _Stop
+
+    def output(place: Place) -> Callable[..., None]:
+        return lambda module, args, output: keep(place, output)
+
+    def given(place: Place) -> Callable[..., None]:
+        return lambda module, args, kwargs: keep(place, input_of(module, args, kwargs)[0])
+
+    handles = [
+        place.module.register_forward_hook(output(place))
+        if place.side == "out"
+        else place.module.register_forward_pre_hook(given(place), with_kwargs=True)
+        for place in places
+    ]
+    _run(lm, batch, handles, inside=True)
+    if missed := [str(place.site) for place in places if place.site not in seen]:
+        raise SteerkitError(f"{lm.name}: {', '.join(missed)}: its module ran without its hooks: nothing was read")
+    return seen
+
+
+def _run(lm: LanguageModel, batch: Sequence[Item], handles: Sequence[Any], *, inside: bool) -> None:
+    """The decoder on a right-padded batch until a hook stops it; then the hooks come off."""
+    import torch
+
+    longest = max(len(item.ids) for item in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    for row, item in enumerate(batch):
+        ids[row, : len(item.ids)] = torch.tensor(item.ids)
     try:
-        with hooks_run(lm):
+        with hooks_run(lm, inside=inside):
             lm.decoder(input_ids=ids.to(lm.device), use_cache=False)
     except _Stop:
         pass
     finally:
         for handle in handles:
             handle.remove()
-    if missed := sorted(set(layers) - seen):
-        raise SteerkitError(f"{lm.name}: block {', '.join(map(str, missed))} ran without its hooks: nothing was read")

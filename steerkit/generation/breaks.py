@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from steerkit.interventions.steering import Edit, Steering
+from steerkit.interventions.edits import EditSet
+from steerkit.interventions.steering import Steering
 from steerkit.models.block_output import hidden_of
 
 if TYPE_CHECKING:
     from steerkit.models.language_model import LanguageModel
 
 
-def first_break(lm: LanguageModel, prompt: Sequence[int], ids: Sequence[int], edit: Edit | None) -> str:
-    """Where a row stops being finite, in words: one forward over its tokens, with its edit.
+def first_break(lm: LanguageModel, prompt: Sequence[int], ids: Sequence[int], edits: EditSet) -> str:
+    """Where a row stops being finite, in words: one forward over its tokens, with its edits.
 
     Args:
         prompt: the row's prompt ids.
@@ -31,7 +32,7 @@ def first_break(lm: LanguageModel, prompt: Sequence[int], ids: Sequence[int], ed
 
         return hook
 
-    steering = Steering(lm, [edit], prompt_lengths=[len(prompt)])
+    steering = Steering(lm, [edits], prompt_lengths=[len(prompt)])
     with torch.inference_mode(), steering:
         # After the edit's hook, so that the block's output is seen as the next one gets it.
         handles = [block.register_forward_hook(look(layer)) for layer, block in enumerate(lm.blocks)]
@@ -43,5 +44,6 @@ def first_break(lm: LanguageModel, prompt: Sequence[int], ids: Sequence[int], ed
         steering.excused = steering.steered_at.keys()
     if not broken:
         return "behind the last block (final norm or LM head)"
-    edited = edit is not None and edit.layer == broken[0]
-    return f"in the output of block {broken[0]}" + (f", where {edit.norm:g} is added" if edit and edited else "")
+    here = [edit for edit in edits if edit.layer == broken[0]]
+    added = [f"{e.norm:g} is added" + ("" if e.site.is_block_output else f" at {e.site.name}") for e in here]
+    return f"in the output of block {broken[0]}" + (f", where {' and '.join(added)}" if added else "")

@@ -34,7 +34,7 @@ class Greedy:
 
 
 class Engine(Plugin):
-    """Generates rows, each with its own edit; extraction is the core's own. `engine: NAME` in a recipe."""
+    """Generates rows, each with its own edits; extraction is the core's own. `engine: NAME` in a recipe."""
 
     @abstractmethod
     def start(self, models: Models, options: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ def log_likelihoods(
         values = found.tolist()
         for place, value in zip(places, values, strict=True):
             if not math.isfinite(value):
-                where = first_break(lm, texts[place].prompt_ids, texts[place].ids, None)
+                where = first_break(lm, texts[place].prompt_ids, texts[place].ids, ())
                 raise SteerkitError(
                     f"{lm.name}: the log-likelihood of text {place} is {value}; it breaks {where}. Half "
                     "precision overflows like this: load the model in float32 or bfloat16"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from steerkit.data.chat_format import format_prompt
 from steerkit.generation.engine import Engine, Greedy
 from steerkit.generation.stream import Generated, GenerationRow, generate
-from steerkit.interventions.steering import Edit, Steering, Tokens
+from steerkit.interventions.edits import Edit, Tokens
+from steerkit.interventions.steering import Steering
 from steerkit.interventions.uncompiled import hooks_run
 from steerkit.models.block_output import hidden_of
 from steerkit.stats.noise import key_of, normal
@@ -42,7 +43,7 @@ class Parity:
         name: of the way of steering.
         rows: number of texts.
         error: largest |Δ ln p| over all tokens, in nats; None for sampled texts, as are the next and the last two.
-        unsteered: the same over the rows without an edit: what the engines differ by anyhow.
+        unsteered: the same over the rows without edits: what the engines differ by anyhow.
         same: texts that are the same token for token, or first differ where transformers' own choice is a tie.
         ties: of these, the texts with such a tie.
         steered: positions that the engine steered.
@@ -89,8 +90,8 @@ def check_rows(
             key = key_of("engine check", number)
             for strength in strengths:
                 given = direction if steerer.direction != "none" else None
-                edit = Edit(steerer, layer, strength * scale, given, tokens, key) if strength else None
-                rows.append(GenerationRow(prompt, key, edit))
+                edit = Edit(steerer, layer, strength * scale, given, tokens, key)
+                rows.append(GenerationRow(prompt, key, (edit,) if strength else ()))
         found[label] = rows
     first = next(iter(found))
     return {**found, f"{first}, again": found[first]}
@@ -113,7 +114,7 @@ def compare(
         log_probs, leads, steered = reference(lm, own, greedy.texts, max_new_tokens)
         same, ties = _same(greedy.texts, expected, leads, tolerance)
         errors = _errors(greedy, log_probs)
-        unsteered = max((e for e, row in zip(errors, own, strict=True) if row.edit is None), default=0.0)
+        unsteered = max((e for e, row in zip(errors, own, strict=True) if not row.edits), default=0.0)
         found.append(Parity(name, len(own), max(errors), unsteered, same, ties, greedy.steered, steered, tolerance))
     return found
 
@@ -147,7 +148,7 @@ def reading(lm: LanguageModel, row: GenerationRow, text: Generated, max_new_toke
     read = [*row.prompt_ids, *text.ids]
     if not text.finished:
         read = read[:-1]  # the last token was never fed back
-    with torch.inference_mode(), Steering(lm, [row.edit], [len(row.prompt_ids)]) as steering:
+    with torch.inference_mode(), Steering(lm, [row.edits], [len(row.prompt_ids)]) as steering:
         if not text.ids or len(text.ids) == max_new_tokens == 1:
             steering.excused = steering.steered_at.keys()
         out = lm.model(input_ids=torch.tensor([read], device=lm.device), use_cache=False).logits[0]

@@ -1,7 +1,8 @@
 """Prompts are read once for all rows that share them, as far as no edit touches them.
 
-Where no prompt token is steered (`tokens: generated`, unsteered rows), a prompt is read once. Where they are,
-the blocks up to the steered one are: it is that block's output that the rows' edits change.
+Where no prompt token is steered (`tokens: generated`, unsteered rows), a prompt is read once. Where they are, the
+blocks below the first edited site are: up to a block whose output is edited, or up to the one before a block that is
+edited inside.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from steerkit.errors import SteerkitError
-from steerkit.generation.own_cache import new_cache, next_logits, select
+from steerkit.generation.group_cache import new_cache, next_logits, select
 from steerkit.generation.prefilled import Prefilled, Prefix
 from steerkit.models.block_output import hidden_of, with_hidden
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from steerkit.interventions.steering import Edit, Steering
+    from steerkit.interventions.edits import EditSet
+    from steerkit.interventions.steering import Steering
     from steerkit.models.language_model import LanguageModel
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-2}  # of the largest logit
@@ -28,7 +30,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-2}  # of the large
 def prefill(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    edits: Sequence[Edit | None],
+    edits: Sequence[EditSet],
     rows: Sequence[int],
     steering: Steering,
 ) -> Prefilled:
@@ -42,25 +44,25 @@ def prefill(
     lone: dict[tuple[int, ...], int] = {}  # prompt → place
     units: dict[tuple[Any, ...], int] = {}  # prompt and what is done to it → place
     of_row, firsts = [], []
-    for prompt, edit, row in zip(prompts, edits, rows, strict=True):
-        unit = lone.setdefault(tuple(prompt), len(lone)), _signature(edit)
+    for prompt, own, row in zip(prompts, edits, rows, strict=True):
+        unit = lone.setdefault(tuple(prompt), len(lone)), _signature(own, row)
         if unit not in units:
             firsts.append(row)
         of_row.append(units.setdefault(unit, len(units)))
     index = torch.tensor(of_row, device=lm.device)
     of_unit = torch.tensor([place for place, _ in units], device=lm.device)
     ids, mask = left_pad(list(lone), lm.device)
-    edited = {done[1] for _, done in units if done is not None}
-    if not edited:
+    if all(done == () for _, done in units):
         found, to = _read(lm, ids, mask, [None] * len(lone), steering), of_unit[index]
     elif (
         len(units) == len(lone)
         or lm.batches != "padded"
-        or not _shareable(lm, ids, mask, of_unit, firsts, min(edited), steering)
+        or (shared := _shared_blocks(edits)) == 0
+        or not _shareable(lm, ids, mask, of_unit, firsts, shared - 1, steering)
     ):
         found, to = _read(lm, ids[of_unit], mask[of_unit], firsts, steering), index
     else:
-        logits, lower, upper = _read_shared(lm, ids, mask, of_unit, firsts, min(edited), steering)
+        logits, lower, upper = _read_shared(lm, ids, mask, of_unit, firsts, shared - 1, steering)
         layers = _prefixes(lower, of_unit[index])[: len(lower.layers)] + _prefixes(upper, index)[len(lower.layers) :]
         return Prefilled(logits[index], mask[of_unit[index]], layers)
     logits, cache = found
@@ -83,11 +85,29 @@ def left_pad(prompts: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Ten
     return ids.to(device), mask.to(device)
 
 
-def _signature(edit: Edit | None) -> tuple[Any, ...] | None:
-    """What an edit does to a prompt; None for nothing."""
-    if edit is None or edit.norm == 0 or edit.tokens == "generated":
-        return None
-    return id(edit.steerer), edit.layer, edit.norm, id(edit.direction), edit.key
+def _on_prompt(edits: EditSet) -> EditSet:
+    """The edits that do something to a prompt. Replaced modules do the same to all rows."""
+    return tuple(
+        edit
+        for edit in edits
+        if edit.norm and edit.changes_forward and (edit.tokens != "generated" or not edit.intervention.shares_prefix)
+    )
+
+
+def _signature(edits: EditSet, row: int) -> tuple[Any, ...]:
+    """What edits do to a prompt, equal for rows that may share its reading; empty for nothing."""
+    done = _on_prompt(edits)
+    alone = () if all(edit.intervention.shares_prefix for edit in done) else (row,)
+    return alone + tuple((id(e.intervention), e.site, e.norm, id(e.direction), e.key) for e in done)
+
+
+def _shared_blocks(edits: Sequence[EditSet]) -> int:
+    """How many blocks lie below the first site where a prompt is edited."""
+    done = [edit for own in edits for edit in _on_prompt(own)]
+    if not all(edit.intervention.shares_prefix for edit in done):
+        return 0
+    first = min(edit.site for edit in done)
+    return first.layer + first.is_block_output
 
 
 def _read(

@@ -2,9 +2,9 @@
 
 One decode loop over the model's own forward: no sampling state outside the rows, so a text depends on its row
 alone, to rounding. Rows of models that can't be padded enter in groups of one prompt length
-(`steerkit.generation.own_cache`). HF's `generate` gives the same greedy tokens (a test holds this) and can be steered
+(`steerkit.generation.group_cache`). HF's `generate` gives the same greedy tokens (a test holds this) and can be steered
 too, with ``with steer(...)``; this loop adds paired noise, shared prompts (`steerkit.generation.prefill`) and lines
-that are taken over by waiting rows (`steerkit.generation.kv`).
+that are taken over by waiting rows (`steerkit.generation.line_cache`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import SteerkitError
 from steerkit.generation.breaks import first_break
-from steerkit.generation.kv import LineCache
-from steerkit.generation.own_cache import GroupCache, next_logits
+from steerkit.generation.group_cache import GroupCache, next_logits
+from steerkit.generation.line_cache import LineCache
 from steerkit.generation.prefill import prefill
 from steerkit.generation.sampling import NOT_FINITE, Sampler, Sampling, leads
-from steerkit.interventions.steering import Edit, Steering
+from steerkit.interventions.edits import EditSet, replacement_key
+from steerkit.interventions.steering import Steering
 from steerkit.models.limits import check_ids, check_lengths
 from steerkit.models.memory import NO_ROOM, out_of_memory, release
 from steerkit.models.supported import refuse
@@ -44,12 +45,12 @@ class GenerationRow:
     Attributes:
         prompt_ids: formatted prompt.
         key: hash of (seed, prompt): the row's noise at step t is a function of (key, t) alone.
-        edit: how the row is steered; None leaves it alone.
+        edits: how the row is steered, those at one site in this order; empty leaves it alone.
     """
 
     prompt_ids: Sequence[int]
     key: int
-    edit: Edit | None = None
+    edits: EditSet = ()
 
 
 @dataclass
@@ -93,15 +94,15 @@ def generate(
         progress: takes the number of rows that have ended.
 
     When memory runs out, half as many rows go on; what had ended is kept. A steered row whose logits are not finite
-    ends there, and its `broken` says where it began; the others go on.
+    ends there, and its `broken` says where it began; the others go on. Rows that replace different modules are run
+    apart, one group after the other.
 
     Raises:
-        SteerkitError: a sampling setting is out of its bounds, an unsteered row's logits are not finite, a steered
-            block changed no position, not even one row fits the memory, a text has ids or positions that the model
-            hasn't, or the model is of a kind that steerkit doesn't generate with.
+        SteerkitError: a sampling setting is out of its bounds, an unsteered row's logits are not finite, no position
+            was changed at a steered site, an edit changes gradients alone, the model has no such site, not even one
+            row fits the memory, a text has ids or positions that the model hasn't, or the model is of a kind that
+            steerkit doesn't generate with.
     """
-    import torch
-
     sampling = Sampling.of(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     if not rows:
         return []
@@ -109,12 +110,45 @@ def generate(
     prompts = [row.prompt_ids for row in rows]
     check_ids(lm, prompts)
     check_lengths(lm, max(map(len, prompts)) + max_new_tokens - 1, "a prompt with its new tokens")
+    _check_edits(rows)
+    apart: dict[Any, list[int]] = {}
+    for number, row in enumerate(rows):
+        apart.setdefault(replacement_key(row.edits), []).append(number)
+    texts: dict[int, Generated] = {}
+    for numbers in apart.values():
+        done = len(texts)
+        tell = None if progress is None else lambda more, done=done, tell=progress: tell(done + more)
+        found = _generate(lm, [rows[i] for i in numbers], max_new_tokens, sampling, batch_size, margins, tell)
+        texts |= zip(numbers, found, strict=True)
+    _explain_breaks(lm, rows, texts)
+    return [texts[i] for i in range(len(rows))]
+
+
+def _check_edits(rows: Sequence[GenerationRow]) -> None:
+    """Raises: SteerkitError when an edit can't change a text."""
+    idle = {type(e.intervention).__name__ for r in rows for e in r.edits if not (e.changes_forward or e.replaces)}
+    if idle:
+        raise SteerkitError(f"{', '.join(sorted(idle))}: changes gradients alone, and generating computes none")
+
+
+def _generate(
+    lm: LanguageModel,
+    rows: Sequence[GenerationRow],
+    max_new_tokens: int,
+    sampling: Sampling,
+    batch_size: int | None,
+    margins: bool,
+    progress: Callable[[int], None] | None,
+) -> list[Generated]:
+    """`generate` for rows that replace the same modules."""
+    import torch
+
     # Rows of a prompt enter together, to share it; the longest first, so that later prompts fit before the column
     # that the batch has come to.
     order = sorted(range(len(rows)), key=lambda row: (-len(rows[row].prompt_ids), tuple(rows[row].prompt_ids)))
     results: dict[int, Generated] = {}
     size = min(batch_size or len(rows), len(rows))
-    with torch.inference_mode(), Steering(lm, [row.edit for row in rows]) as steering:
+    with torch.inference_mode(), Steering(lm, [row.edits for row in rows]) as steering:
         while len(results) < len(rows):
             left = [row for row in order if row not in results]
             lines = min(size, len(left))
@@ -132,25 +166,24 @@ def generate(
             if len(results) < len(rows):
                 release()
                 log.warning("%s: out of memory; %d rows go on, %d at a time", lm.name, len(rows) - len(results), size)
-        with_tokens = {row.edit.layer for i, row in enumerate(rows) if row.edit and results[i].ids}
+        with_tokens = {edit.site for i, row in enumerate(rows) if results[i].ids for edit in row.edits}
         steering.excused = steering.steered_at.keys() - with_tokens
-    _explain_breaks(lm, rows, results)
     return [results[i] for i in range(len(rows))]
 
 
 def _explain_breaks(lm: LanguageModel, rows: Sequence[GenerationRow], results: Mapping[int, Generated]) -> None:
     """Say where broken rows broke, one row for each edit. Raises: SteerkitError when one of them is not steered."""
-    told: dict[tuple[int, float, str], str] = {}
+    told: dict[Any, str] = {}
     for number, result in sorted(results.items()):
         if not result.broken:
             continue
         row = rows[number]
-        edit = row.edit if row.edit is not None and row.edit.norm else None
-        kind = (edit.layer, edit.norm, edit.tokens) if edit else (-1, 0.0, "")
+        edits = tuple(edit for edit in row.edits if edit.norm)
+        kind = tuple((edit.site, edit.norm, edit.tokens) for edit in edits)
         if kind not in told:
-            told[kind] = first_break(lm, row.prompt_ids, result.ids, edit)
+            told[kind] = first_break(lm, row.prompt_ids, result.ids, edits)
         result.broken = f"not finite {told[kind]}, at generated token {len(result.ids)}"
-        if edit is None:
+        if not edits:
             raise SteerkitError(
                 f"{lm.name}: row {number} (unsteered): {result.broken}. Its weights hold NaN or infinity "
                 "(`steerkit check` looks), or half precision overflows: load the model in float32 or bfloat16"
@@ -206,7 +239,7 @@ class RowBatch:
         import torch
 
         self.lines: list[int | None] = [None] * lines  # each line's row
-        self.edits: list[int | None] = [None] * lines  # which row's edit a line has; stays when its row ends
+        self.edits: list[int | None] = [None] * lines  # which row's edits a line has; stays when its row ends
         self.keys, self.born = [0] * lines, [0] * lines
         self.ids, self.position, self.live = torch.zeros(3, lines, 1, dtype=torch.long, device=self.lm.device)
 
@@ -237,7 +270,7 @@ class RowBatch:
             self._clear(len(new))
         places = [line for line, row in enumerate(self.lines) if row is None][: len(new)]
         rows = [self.rows[row] for row in new]
-        read = prefill(self.lm, [row.prompt_ids for row in rows], [row.edit for row in rows], new, self.steering)
+        read = prefill(self.lm, [row.prompt_ids for row in rows], [row.edits for row in rows], new, self.steering)
         self.cache.put(places, [len(row.prompt_ids) for row in rows], read)
         slots = torch.tensor(places, device=self.lm.device)
         for line, row in zip(places, new, strict=True):

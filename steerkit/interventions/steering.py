@@ -1,145 +1,142 @@
-"""The hook: applies Steerers' pure edits to block outputs, row by row, while a model runs.
+"""Interventions applied while a model runs, row by row: the core's hooks, masks, counts and checks.
 
-Works on any engine that calls the model's forward (HF ``generate``, `steerkit.generation.stream`, a plain forward):
-a pre-hook on the decoder learns which tokens this call brings (left padding, KV cache), hooks on the blocks
-apply the edits. Everything comes off when the block ends, also by an exception.
+Works on any engine that calls the model's forward (HF ``generate``, `steerkit.generation.stream`, a plain forward, a
+training step): a pre-hook on the decoder learns which tokens this call brings (left padding, KV cache), hooks at the
+sites apply the edits. Everything comes off when the block ends, also by an exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from steerkit.data.site import Site
 from steerkit.errors import SteerkitError
-from steerkit.interfaces import EditContext, Steerer
+from steerkit.interfaces import EditContext
+from steerkit.interventions.edits import Edit, Edits, EditSet, Tokens, same_replacements, sets_of
+from steerkit.interventions.groups import Group, grouped
 from steerkit.interventions.hf_generate import followed
 from steerkit.interventions.positions import Call, Phase, Positions
+from steerkit.interventions.recomputed import Recomputed, in_backward
+from steerkit.interventions.replacing import replaced
 from steerkit.interventions.uncompiled import hooks_run
 from steerkit.models.adapter_layout import adapter_state
 from steerkit.models.block_output import hidden_of, with_hidden
 from steerkit.models.language_model import check_stream
+from steerkit.models.sites import Place, input_of, resolve
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from steerkit.models.language_model import LanguageModel
 
-Tokens = Literal["all", "prompt", "generated"]
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """What is done to one row (or to every row) at one block.
-
-    Attributes:
-        steerer: the edit.
-        layer: 0-based block whose output is edited.
-        norm: L2 norm that is added, signed; 0 leaves the row untouched, bit for bit.
-        direction: [H] unit vector, or None for steerers that take none.
-        tokens: which of the row's tokens are edited. The last prompt token is `prompt`.
-        key: 64-bit hash of (seed, prompt) for steerers that draw noise.
-    """
-
-    steerer: Steerer
-    layer: int
-    norm: float
-    direction: Tensor | None = None
-    tokens: Tokens = "all"
-    key: int = 0
+__all__ = ["Edit", "Edits", "Steering", "Tokens"]
 
 
 class Steering:
-    """Context manager that steers a model with one Edit for all rows, or one (or None) a row.
+    """Context manager under which a model runs with edits.
 
     Inside, a PEFT adapter on the model is on or off as `lm` says, so that `with` the base runs the base.
 
+    Args:
+        edits: one Edit or a tuple of them for all rows, or a list with an entry for each row (an Edit, a tuple, None).
+        prompt_lengths: tokens of each row's prompt, where the forwards themselves don't tell.
+
     Raises on leaving without another exception:
-        SteerkitError: edits were asked for and no forward ran the hooks, not one position was changed, or an edited
-            position is not finite.
+        SteerkitError: edits were asked for and no forward ran the hooks, not one position was changed, no gradient
+            passed, or an edited position is not finite.
     """
 
-    def __init__(
-        self,
-        lm: LanguageModel,
-        edits: Edit | Sequence[Edit | None],
-        prompt_lengths: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, lm: LanguageModel, edits: Edits, prompt_lengths: Sequence[int] | None = None) -> None:
         self.lm = lm
-        self._shared = isinstance(edits, Edit)
-        self.edits: list[Edit | None] = [edits] if isinstance(edits, Edit) else list(edits)
-        for edit in self.edits:
-            if edit is not None:
-                lm.check_layer(edit.layer)
-        self.steered_at: dict[int, int] = {}  # layer → positions changed so far, over all rows and edits
-        self.excused: Collection[int] = ()  # layers that are not checked at the end (no token to steer came)
+        self._shared = isinstance(edits, Edit | tuple)
+        self.edits = sets_of(edits)
+        for edit in self._all():
+            lm.check_layer(edit.layer)
+        self._replacing = same_replacements(self.edits)
+        self.steered_at: dict[Site, int] = {}  # site → positions changed so far, over all rows and edits
+        self.gradients_at: dict[Site, int] = {}  # site → positions whose gradient was changed
+        self.excused: Collection[Site] = ()  # sites that are not checked at the end (no token to steer came)
         self.position: Tensor | None = None  # [B, T] of the next forward's tokens, from an engine that knows
         self._rows: Sequence[int | None] | None = None  # which edits the batch's rows have, after `assign`
         self._phase: Phase | None = None
         self._prompt_lengths = prompt_lengths
         self._positions = Positions(prompt_lengths)
+        self._recomputed = Recomputed()
         self._copies = 1  # rows of a forward for each one that was given
         self._call: Call | None = None
         self._calls = 0
-        self._handles: list[Any] = []
+        self._open = 0  # how often the `with` was entered: gradients that come after its end are left alone
         self._inside = ExitStack()
-        self._groups: dict[int, list[_Group]] = {}
-        self._sound: dict[int, Tensor] = {}  # layer → whether all edited positions so far are finite
+        self._groups: dict[Site, list[Group]] = {}
+        self._sound: dict[Site, Tensor] = {}  # site → whether all edited positions so far are finite
 
     def __enter__(self) -> Self:
-        self._calls = 0
-        self._sound = {}
+        self._calls, self._sound = 0, {}
         self._rows = self._call = self._phase = None
-        self._positions, self._copies = Positions(self._prompt_lengths), 1
+        self._positions, self._copies, self._recomputed = Positions(self._prompt_lengths), 1, Recomputed()
         self._regroup(None)
-        self._inside.enter_context(adapter_state(self.lm))
-        layers = {edit.layer for edit in self.edits if edit is not None and edit.norm != 0}
-        self.steered_at = dict.fromkeys(sorted(layers), 0)
-        if layers:
-            self._inside.enter_context(hooks_run(self.lm))
-            self._inside.enter_context(followed(self.lm.transformer, self._positions))
-            self._handles.append(self.lm.decoder.register_forward_pre_hook(self._before, with_kwargs=True))
-        for layer in sorted(layers):
-            hook = self._block_hook(layer)
-            self._handles.append(self.lm.blocks[layer].register_forward_hook(hook))
+        active = [edit for edit in self._all() if edit.norm]
+        forward = {edit.site for edit in active if edit.changes_forward or edit.replaces}
+        backward = {edit.site for edit in active if edit.changes_backward}
+        self.steered_at = dict.fromkeys(sorted(forward), 0)
+        self.gradients_at = dict.fromkeys(sorted(backward), 0)
+        with ExitStack() as stack:  # what is on already comes off when a site is refused
+            stack.enter_context(adapter_state(self.lm))
+            if active:
+                inside = not all(edit.site.is_block_output and not edit.replaces for edit in active)
+                stack.enter_context(hooks_run(self.lm, inside=inside))
+                stack.enter_context(followed(self.lm.transformer, self._positions))
+                hook = self.lm.decoder.register_forward_pre_hook(self._before, with_kwargs=True)
+                stack.callback(hook.remove)
+                stack.enter_context(replaced(self.lm, self._replacing, self._stand_in_ran))
+            for site in sorted({edit.site for edit in active if edit.changes_forward or edit.changes_backward}):
+                stack.callback(self._attach(site).remove)
+            self._inside = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._groups.clear()
+        self._open += 1
+        self._groups = {}
         self._inside.close()
         if kind is None:
             self._check_end()
 
+    def _all(self) -> list[Edit]:
+        return [edit for edits in self.edits for edit in edits]
+
     def _check_end(self) -> None:
         """Raises: SteerkitError when edits were asked for and none was made, or one made values that aren't finite."""
-        missed = [layer for layer, count in self.steered_at.items() if not count and layer not in self.excused]
-        if missed and not self._calls:
+        missed = [site for site, count in self.steered_at.items() if not count and site not in self.excused]
+        unpassed = [site for site, count in self.gradients_at.items() if not count and site not in self.excused]
+        if (missed or unpassed) and not self._calls:
             raise SteerkitError(
                 f"steering changed nothing: no forward pass of {self.lm.name} ran its hooks inside the `with`. Call "
                 "the model there, and uncompiled (a graph that was compiled or captured earlier has no hooks)"
             )
         if missed:
             raise SteerkitError(
-                f"steering changed no position at block {', '.join(map(str, missed))} in {self._calls} forward passes "
+                f"steering changed no position at {_listed(missed)} in {self._calls} forward passes "
                 f"of {self.lm.name}: with tokens: generated nothing was generated, or the block's hook did not run"
             )
-        broken = [layer for layer, sound in self._sound.items() if not bool(sound) and layer not in self.excused]
-        if broken:
-            added = max(abs(edit.norm) for edit in self.edits if edit is not None and edit.layer in broken)
+        if unpassed:
             raise SteerkitError(
-                f"{self.lm.name}: the steered output of block {', '.join(map(str, sorted(broken)))} is not finite, or "
+                f"no gradient was changed at {_listed(unpassed)} of {self.lm.name}: call backward() inside the `with`, "
+                "and train something that is computed before the site"
+            )
+        broken = [site for site, sound in self._sound.items() if not bool(sound) and site not in self.excused]
+        if broken:
+            added = max(abs(edit.norm) for edit in self._all() if edit.site in broken)
+            raise SteerkitError(
+                f"{self.lm.name}: the steered output of {_listed(sorted(broken))} is not finite, or "
                 f"its squares overflow; up to {added:g} is added there: lower the strength, or use bf16 or float32"
             )
 
     @property
     def steered(self) -> int:
-        """Positions changed so far, over all layers, rows and edits."""
+        """Positions changed so far, over all sites, rows and edits."""
         return sum(self.steered_at.values())
 
     def assign(self, rows: Sequence[int | None], phase: Phase) -> None:
@@ -148,22 +145,10 @@ class Steering:
         self._regroup(self._rows)
 
     def _regroup(self, rows: Sequence[int | None] | None) -> None:
-        """Sort the batch's rows into groups that one call of a steerer's `edit` serves."""
-        order = rows if rows is not None else list(range(len(self.edits)))
-        order = [row for row in order for _ in range(self._copies)]
-        found: dict[tuple[int, int, bool], _Group] = {}
-        for place, index in enumerate(order):
-            edit = None if index is None else self.edits[index]
-            if edit is None or edit.norm == 0:
-                continue
-            key = (edit.layer, id(edit.steerer), edit.direction is None)
-            group = found.setdefault(key, _Group(edit.steerer, [], []))
-            group.places.append(place)
-            group.edits.append(edit)
-        self._groups = {}
-        for (layer, _, _), group in found.items():
-            group.whole = self._shared or len(group.places) == len(order)
-            self._groups.setdefault(layer, []).append(group)
+        """Sort the batch's rows into groups that one call of an intervention serves."""
+        sets: list[EditSet] = self.edits if rows is None else [() if i is None else self.edits[i] for i in rows]
+        sets = [own for own in sets for _ in range(self._copies)]
+        self._groups = grouped(sets, shared=self._shared)
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Read from the decoder's arguments which tokens this forward brings."""
@@ -176,7 +161,11 @@ class Steering:
             return  # the decoder itself refuses a call without tokens
         self._check_rows(len(tokens))
         self._call = self._positions.call(tokens, given, self._phase, self.position)
+        if in_backward():
+            self._recomputed.again(self._call)
+            return
         self._calls += 1
+        self._recomputed.forward(self._call)
 
     def _check_rows(self, rows: int) -> None:
         """Rows of this forward are those that edits were given for, or `generate`'s copies of each (beams)."""
@@ -190,21 +179,57 @@ class Steering:
             self._copies = copies
             self._regroup(self._rows)
 
-    def _block_hook(self, layer: int) -> Any:
+    def _attach(self, site: Site) -> Any:
+        """Hook the module of a site; the handle that takes the hook off."""
+        if site.is_block_output:
+            return self.lm.blocks[site.layer].register_forward_hook(self._block_hook(site))
+        place = resolve(self.lm, site)
+        if place.side == "out":
+            return place.module.register_forward_hook(self._output_hook(place))
+        return place.module.register_forward_pre_hook(self._input_hook(place), with_kwargs=True)
+
+    def _block_hook(self, site: Site) -> Callable[..., Any]:
         def hook(module: Any, args: Any, output: Any) -> Any:
-            groups = self._groups.get(layer)
+            groups = self._groups.get(site)
             if not groups:
                 return None
             hidden = hidden_of(output)
             check_stream(hidden, self.lm.name)
-            changed = hidden
-            for group in groups:
-                changed = self._apply(group, layer, changed)
-            return with_hidden(output, changed)
+            return with_hidden(output, self._apply_all(groups, site, hidden))
 
         return hook
 
-    def _apply(self, group: _Group, layer: int, hidden: Tensor) -> Tensor:
+    def _output_hook(self, place: Place) -> Callable[..., Any]:
+        def hook(module: Any, args: Any, output: Any) -> Any:
+            groups = self._groups.get(place.site)
+            if not groups or self._call is None:
+                return None
+            found = place.read(output, len(self._call.position))
+            return place.write(output, self._apply_all(groups, place.site, found))
+
+        return hook
+
+    def _input_hook(self, place: Place) -> Callable[..., Any]:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            groups = self._groups.get(place.site)
+            if not groups or self._call is None:
+                return None
+            given, name = input_of(module, args, kwargs)
+            found = place.read(given, len(self._call.position))
+            changed = place.write(given, self._apply_all(groups, place.site, found))
+            return ((changed, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: changed})
+
+        return hook
+
+    def _apply_all(self, groups: Sequence[Group], site: Site, hidden: Tensor) -> Tensor:
+        again = in_backward()
+        if again:
+            self._recomputed.check(self.lm.name)
+        for group in groups:
+            hidden = self._apply(group, site, hidden, count=not again)
+        return hidden
+
+    def _apply(self, group: Group, site: Site, hidden: Tensor, *, count: bool) -> Tensor:
         import torch
 
         call = self._call
@@ -216,83 +241,60 @@ class Steering:
         position = call.position.to(hidden.device)[rows]
         part = hidden[rows]
         norm, direction, key = state.norm, state.direction, state.key
-        if self._shared:
-            count = part.shape[0]
-            norm, key = norm.expand(count, 1, 1), key.expand(count)
-            direction = direction.expand(count, 1, -1)
-        edited = group.steerer.edit(part, EditContext(layer, norm, direction, position, key))
-        # A length whose square overflows becomes 0 in the next norm, and the text would look sound: NaN shows it.
-        whole = torch.linalg.vector_norm(edited, dim=-1, keepdim=True, dtype=torch.float32) < torch.inf
-        edited = edited.where(whole, torch.nan)
-        keep = self._mask(group, call, rows, hidden.device)
-        if self._phase is None:  # an engine looks itself, row by row
-            self._note_breaks(layer, whole[..., 0] if keep is None else whole[..., 0] | ~keep)
-        if keep is None:
-            self.steered_at[layer] += position.numel()
-        else:
-            self.steered_at[layer] += int(keep.sum())
-            edited = torch.where(keep[..., None], edited, part)
+        if group.shared:
+            size = part.shape[0]
+            norm, key = norm.expand(size, 1, 1), key.expand(size)
+            direction = direction.expand(size, 1, -1)
+        context = EditContext(site, norm, direction, position, key)
+        edit, keep = group.edits[0], group.mask(call, rows, hidden.device)
+        edited = part
+        if edit.changes_forward:
+            edited = group.intervention.forward(part, context)
+            # A length whose square overflows becomes 0 in the next norm, and the text would look sound: NaN shows it.
+            length = torch.linalg.vector_norm(edited.detach(), dim=-1, keepdim=True, dtype=torch.float32)
+            whole = length < torch.inf
+            edited = edited.where(whole, torch.nan)
+            if count:
+                self.steered_at[site] += position.numel() if keep is None else int(keep.sum())
+                if self._phase is None:  # an engine looks itself, row by row
+                    self._note_breaks(site, whole[..., 0] if keep is None else whole[..., 0] | ~keep)
+            if keep is not None:
+                edited = torch.where(keep[..., None], edited, part)
+        if edit.changes_backward and edited.requires_grad and torch.is_grad_enabled():
+            edited = self._watched(edited, part.detach(), group, context, keep)
         return edited if group.whole else hidden.index_copy(0, state.places, edited)
 
-    def _note_breaks(self, layer: int, whole: Tensor) -> None:
+    def _watched(self, edited: Tensor, given: Tensor, group: Group, at: EditContext, keep: Tensor | None) -> Tensor:
+        """The same values, whose gradient the intervention changes on its way back, as long as the `with` lasts."""
+        import torch
+
+        opened = self._open
+
+        def change(grad: Tensor) -> Tensor | None:
+            if self._open != opened:
+                return None
+            with torch.no_grad():
+                changed = group.intervention.backward(grad, given, at)
+            self.gradients_at[at.site] += at.position.numel() if keep is None else int(keep.sum())
+            return changed if keep is None else torch.where(keep[..., None], changed, grad)
+
+        own = edited.clone()  # a node of its own: what else reads the tensor keeps its gradient
+        own.register_hook(change)
+        return own
+
+    def _note_breaks(self, site: Site, whole: Tensor) -> None:
         """[R, T] False where an edited position overflowed: kept on the device until the `with` ends."""
         sound = whole.all()
-        self._sound[layer] = sound & self._sound[layer] if layer in self._sound else sound
+        self._sound[site] = sound & self._sound[site] if site in self._sound else sound
 
-    def _mask(self, group: _Group, call: Call, rows: Any, device: torch.device) -> Tensor | None:
-        """[R, T] True where the rows' tokens are edited; None when all of them are."""
-        import torch
-
-        keep = None if call.real is None else call.real.to(device)[rows]
-        kinds = {edit.tokens for edit in group.edits}
-        if kinds <= {"all", call.phase}:
-            return keep
-        wants = torch.tensor([[e.tokens != "generated", e.tokens != "prompt"] for e in group.edits], device=device)
-        if call.phase is not None:
-            column = 0 if call.phase == "prompt" else 1
-            chosen = wants[:, column : column + 1].expand(call.position[rows].shape)
-        elif call.prompt is None:
-            raise SteerkitError("tokens: prompt or generated needs the prompt's forward inside the same `with`")
-        else:
-            chosen = torch.where(call.prompt.to(device)[rows], wants[:, :1], wants[:, 1:])
-        return chosen if keep is None else keep & chosen
+    def _stand_in_ran(self, site: Site) -> None:
+        if self._call is not None and not in_backward():
+            real = self._call.real
+            self.steered_at[site] += self._call.position.numel() if real is None else int(real.sum())
 
 
-@dataclass
-class _Tensors:
-    places: Tensor
-    norm: Tensor
-    direction: Tensor
-    key: Tensor
-
-
-@dataclass(eq=False)
-class _Group:
-    """Rows of a batch that one steerer edits at one block, with their tensors on that block's device."""
-
-    steerer: Steerer
-    places: list[int]
-    edits: list[Edit]
-    whole: bool = False
-    _ready: _Tensors | None = None
-
-    def tensors(self, hidden: Tensor) -> _Tensors:
-        import torch
-
-        ready = self._ready
-        if ready is None or ready.norm.device != hidden.device or ready.norm.dtype != hidden.dtype:
-            vectors = [edit.direction for edit in self.edits if edit.direction is not None]
-            for vector in vectors:
-                if vector.shape != hidden.shape[-1:]:
-                    raise SteerkitError(
-                        f"a direction of width {tuple(vector.shape)} on hidden states of {hidden.shape[-1]}"
-                    )
-            vectors = [vector.detach().to(hidden.dtype).to(hidden.device) for vector in vectors]
-            norm = hidden.new_tensor([edit.norm for edit in self.edits])[:, None, None]
-            ready = self._ready = _Tensors(
-                torch.tensor(self.places, device=hidden.device),
-                norm,
-                torch.stack(vectors)[:, None] if vectors else norm * 0,
-                torch.tensor([edit.key for edit in self.edits], device=hidden.device),
-            )
-        return ready
+def _listed(sites: Sequence[Site]) -> str:
+    """`block 1, 2` for block outputs, each by its name where there are others."""
+    if all(site.is_block_output for site in sites):
+        return f"block {', '.join(str(site.layer) for site in sites)}"
+    return ", ".join(map(str, sites))

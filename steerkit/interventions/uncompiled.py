@@ -15,19 +15,22 @@ _told: set[int] = set()
 
 
 @contextmanager
-def hooks_run(lm: LanguageModel) -> Iterator[None]:
+def hooks_run(lm: LanguageModel, *, inside: bool = False) -> Iterator[None]:
     """Inside, compiled code runs uncompiled, so that hooks on the blocks take effect and are not compiled into it.
 
     Parts inside the blocks stay compiled (`torch_compile`, flex attention) when nothing around the blocks is. A
     graph around such a model that its modules don't show (``f = torch.compile(model)``) then runs without the hooks:
     whoever registers them checks that they ran.
+
+    Args:
+        inside: hooks are on parts inside the blocks, too, and these parts run uncompiled.
     """
     import torch
 
-    inside = {id(part) for block in lm.blocks for part in block.modules() if part is not block}
-    compiled = [id(module) in inside for module in lm.model.modules() if _is_compiled(module)]
+    within = {id(part) for block in lm.blocks for part in block.modules() if part is not block}
+    compiled = [id(module) in within for module in lm.model.modules() if _is_compiled(module)]
     flex = getattr(lm.config, "_attn_implementation", None) == "flex_attention"
-    if (compiled or flex) and all(compiled):
+    if (compiled or flex) and all(compiled) and not (inside and compiled):
         yield
         return
     if compiled and id(lm.model) not in _told:

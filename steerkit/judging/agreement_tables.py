@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from steerkit.errors import SteerkitError
 from steerkit.stats.agreement import Agreement, Figure
 from steerkit.stats.intervals import ENOUGH_POOLED
-from steerkit.store.csv_tables import write_csv
 from steerkit.store.files import write_json
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ def write_agreement(path: Path, found: Mapping[str, Agreement]) -> None:
         SteerkitError: the file has another ending, or can't be written.
     """
     if path.suffix == ".csv":
+        from steerkit.store.csv_tables import write_csv
+
         write_csv(path, COLUMNS, [row for group, each in found.items() for row in agreement_rows(each, group)])
     elif path.suffix == ".json":
         write_json(path, [{"group": group, **_plain(asdict(each))} for group, each in found.items()])

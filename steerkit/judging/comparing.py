@@ -13,7 +13,7 @@ from steerkit.artifacts import PluginSpec
 from steerkit.data.trace import Trace
 from steerkit.errors import SteerkitError, nearest
 from steerkit.interfaces import OTHER, Judge
-from steerkit.judging.units import Source, labels_by, labels_on, read_labelled, read_texts
+from steerkit.judging.units import LabelFile, labels_by, labels_on, read_labelled, read_texts
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def compare_judges(
     Raises:
         SteerkitError: what is wrong with the files, the judges or the names.
     """
-    sources = [Source.parse(text) for text in files]
+    sources = [LabelFile.parse(text) for text in files]
     known = _texts(traces, sources[0].path, needed=bool(live))
     labelled = read_labelled(sources, known, by)
     first = reference or next(iter(labelled))

@@ -22,14 +22,14 @@ from steerkit.interfaces import OTHER, Judge
 from steerkit.judging import ask as judging
 
 
-class Source(NamedTuple):
+class LabelFile(NamedTuple):
     """A file of spans, and the name that its one judge goes by; the spans' own when empty."""
 
     path: Path
     name: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Source:
+    def parse(cls, text: str) -> LabelFile:
         """`spans.jsonl`, or `alice=spans.jsonl`."""
         name, sign, path = text.partition("=")
         return cls(Path(path), name) if sign and name and not Path(text).exists() else cls(Path(text))
@@ -49,7 +49,7 @@ class Labelled:
 
 
 def read_labelled(
-    sources: Sequence[Source], traces: Mapping[str, Trace] | None = None, by: str = ""
+    sources: Sequence[LabelFile], traces: Mapping[str, Trace] | None = None, by: str = ""
 ) -> dict[str, Labelled]:
     """Judge → its spans, in the order of the files.
 

@@ -176,5 +176,5 @@ def _place(state: Mapping[str, Any], key: str) -> Any:
 def _tell_base(adapter: str, config: Any, lm: LanguageModel) -> None:
     """Log that an adapter names another base than the one it is put on; folders and hub ids by their last part."""
     made_for = str(config.base_model_name_or_path or "")
-    if made_for and Path(made_for).name.lower() not in (Path(lm.name).name.lower(), Path(lm.source).name.lower()):
+    if made_for and Path(made_for).name.lower() not in (Path(lm.name).name.lower(), Path(lm.origin).name.lower()):
         log.warning("%s: says that it was made for %s; it is put on %s", adapter, made_for, lm.name)

@@ -31,14 +31,14 @@ class LanguageModel:
         model: the module on which `generate` is called.
         tokenizer: a fast tokenizer.
         adapter: whether a PEFT adapter on it makes it the reasoning model (off for the base).
-        source: folder or hub id that transformers loaded the weights from; empty when they are nowhere but here.
+        origin: folder or hub id that transformers loaded the weights from; empty when they are nowhere but here.
     """
 
     name: str
     model: Any
     tokenizer: Any
     adapter: bool = False
-    source: str = ""
+    origin: str = ""
 
     def __post_init__(self) -> None:
         if self.model_is_wrapped:

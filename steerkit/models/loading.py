@@ -96,7 +96,7 @@ def load_model(
     if packed and not quantized.in_words(model):
         log.warning("%s: its weights are stored as %s and were unpacked to %s", name, packed, model.dtype)
     check_in_memory(name, model)
-    lm = LanguageModel(name, model.eval(), tokenizer, source="" if gguf else path)
+    lm = LanguageModel(name, model.eval(), tokenizer, origin="" if gguf else path)
     if adapter:
         lm = with_adapter(lm, adapter)
     if torch_compile:

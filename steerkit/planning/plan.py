@@ -4,120 +4,174 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from steerkit.conditions import Experiment, Planner, distinct
+from steerkit import registry
+from steerkit.artifacts import Condition
+from steerkit.context import Run
 from steerkit.data.statistics import groups_of
 from steerkit.generation.generation_config import sampling_for
+from steerkit.interfaces import Step
 from steerkit.judging.metrics import same_numbers
 from steerkit.models.adapters import adapter_config
 from steerkit.models.language_model import check_layer
-from steerkit.models.loading import ModelShape, load_generation_config, load_shape
+from steerkit.models.loading import ModelShape, load_generation_config
 from steerkit.planning.duration import Load
 from steerkit.planning.hardware import GIB, Device
 from steerkit.planning.plan_time import gpu_lines, machine_lines
-from steerkit.settings import Recipe
+from steerkit.recipe.load import planned_run
+from steerkit.settings import Generating, Labelling, Reading, Recipe, Samples, Scoring, Steering
+from steerkit.steps.prompts import Prompts
+from steerkit.steps.wanted import fits_of
 
 CHARACTERS = 4  # of a token, about, in English
 PROMPT = 100  # tokens of a prompt, about
 AUTO = 64  # rows at a time, where the run will measure how many are best
+
+Asked = dict[str, tuple[str, Sequence[Condition]]]
+"""Experiment → the split that its texts are written on, and its conditions."""
 
 
 def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
     """The plan in words.
 
     Args:
-        gpu: whose time and memory are given. Only the model's configuration is read then; when left out, this
+        gpu: whose time and memory are given. Only the models' configurations are read then; when left out, this
             machine's speed is measured for a moment, and a small local model's own.
 
     Raises:
         SteerkitError: no such model, an adapter of a kind that can't be used, or a layer out of range.
     """
-    shape = load_shape(recipe.reasoning or recipe.base, trust_remote_code=recipe.trust_remote_code)
-    if recipe.adapter:
-        adapter_config(recipe.adapter)
-    check_layer(recipe.layer, shape.name, shape.depth)
-    for layer in (recipe.layers.layers or ()) if recipe.layers else ():
-        check_layer(layer, shape.name, shape.depth, "layers.layers")
-    planner = Planner(recipe, shape.depth, defaultdict(lambda: 1.0))
-    # Whether a sweep runs at the chosen strength only is known; which strength that is, is not.
-    experiments = [*planner.choose(), *planner.test(recipe.nonzero[0])]
+    run, steps = planned_run(recipe)
+    for spec in run.models.specs.values():
+        if spec.adapter:
+            adapter_config(spec.adapter)
+    shape = run.models.shape(run.models.writer)
+    asked = _asked(run)
+    if any(condition.steered for _, conditions in asked.values() for condition in conditions):
+        check_layer(run.peek(Steering).layer, shape.name, shape.depth)
+    counts = Prompts(**run.settings.own("prompts")).config.counts()
     lines = [
-        f"models      {recipe.base} and {recipe.reasoning or recipe.adapter}: {shape.depth} blocks × {shape.width}, "
-        f"{shape.parameters / 1e6:,.1f} M parameters each",
-        "prompts     " + ", ".join(f"{n} to {split}" for split, n in recipe.prompts.counts().items()),
-        f"sampling    {_sampling(recipe)}",
-        f"vectors     {len(planner.vectors())}, at every block",
+        f"models      {', '.join(_model(run, name) for name in run.models)}",
+        "prompts     " + ", ".join(f"{n} to {split}" for split, n in counts.items()),
+        f"sampling    {_sampling(run)}",
+        f"vectors     {len(fits_of(run)) if 'vectors' in steps else 0}, at every block",
         "",
-        f"{'experiment':<12}{'split':<8}{'conditions':>11}{'texts':>9}",
+        f"{'experiment':<16}{'split':<8}{'conditions':>11}{'texts':>9}",
     ]
+    texts = {split: n * run.peek(Samples).samples for split, n in counts.items()}
     lines += [
-        f"{e.name:<12}{e.split:<8}{len(e.conditions):>11}{len(e.conditions) * _texts(recipe, e.split):>9}"
-        for e in experiments
+        f"{name:<16}{split if conditions else '':<8}{len(conditions):>11}{len(conditions) * texts[split]:>9}"
+        for name, (split, conditions) in asked.items()
     ]
-    load = _load(recipe, experiments)
-    lines += ["", *_costs(recipe, shape, experiments, load)]
+    load = _load(run, steps, asked, texts, counts["extract"])
+    lines += ["", *_costs(run, steps, shape, asked, load, texts)]
     lines += gpu_lines(shape, load, gpu) if gpu else machine_lines(shape, load, recipe.device)
     return "\n".join(lines)
 
 
-def _sampling(recipe: Recipe) -> str:
-    name = recipe.reasoning or recipe.base
-    sampling = sampling_for(recipe, name, lambda: load_generation_config(name))
-    return f"{sampling}" + (f", as the generation_config of {name} says" if recipe.sampling == "model" else "")
+def _model(run: Run, name: str) -> str:
+    spec, shape = run.models.specs[name], run.models.shape(name)
+    adapter = f" + {spec.adapter}" if spec.adapter else ""
+    size = f"{shape.depth} blocks × {shape.width}, {shape.parameters / 1e6:,.1f} M parameters"
+    return f"{name} {spec.weights}{adapter} ({size})"
 
 
-def _texts(recipe: Recipe, split: str) -> int:
-    return recipe.prompts.counts()[split] * recipe.samples
+def _asked(run: Run) -> Asked:
+    """What each experiment has generated. What only a run finds out (the chosen strength) has a stand-in."""
+    found: Asked = {}
+    for name, experiment in run.experiments.items():
+        own = run.of(experiment, name)
+        needs: Mapping[str, Any] = {need: _stand_in(run, need) for need in experiment.needs(own)}
+        found[name] = experiment.split, experiment.conditions(own, *needs.values())
+    return found
 
 
-def _load(recipe: Recipe, experiments: list[Experiment]) -> Load:
+def _stand_in(run: Run, need: str) -> Any:
+    return run.experiments[need].planned(run) if need in run.experiments else None
+
+
+def _sampling(run: Run) -> str:
+    s, name = run.peek(Generating), run.models.specs[run.models.writer].weights
+    sampling = sampling_for(s, name, lambda: load_generation_config(name))
+    return f"{sampling}" + (f", as the generation_config of {name} says" if s.sampling == "model" else "")
+
+
+def _distinct(asked: Asked) -> dict[tuple[str, str], Condition]:
+    """(split, condition's id) → condition: what is generated, once each."""
+    return {(split, c.id): c for split, conditions in asked.values() for c in conditions}
+
+
+def _traces(run: Run, steps: Mapping[str, Step], extract: int) -> int:
+    """Traces that will be generated."""
+    return extract if "traces" in steps and not steps["traces"].config.file else 0
+
+
+def _load(run: Run, steps: Mapping[str, Step], asked: Asked, texts: Mapping[str, int], extract: int) -> Load:
     """What the run asks of its models, every text being as long as it may."""
-    steered = sum(_texts(recipe, split) for split, _ in distinct(experiments))
-    made = 0 if recipe.traces else recipe.prompts.extract
+    s = run.peek(Generating)
+    readers = sum(title.startswith("statistics.") for title in steps)
+    weights = {(spec.weights, "") for spec in run.models.specs.values()}
     return Load(
-        texts=steered + made,
-        new_tokens=recipe.max_new_tokens,
+        texts=sum(texts[split] for split, _ in _distinct(asked)) + _traces(run, steps, extract),
+        new_tokens=s.max_new_tokens,
         prompt=PROMPT,
-        rows=AUTO if recipe.per_device_batch_size == "auto" else recipe.per_device_batch_size,
-        read=2 * recipe.prompts.extract * (PROMPT + recipe.max_new_tokens),
-        bytes_each=2 if recipe.bf16 else 4,
-        models=1 if recipe.adapter or recipe.base == recipe.reasoning else 2,
+        rows=AUTO if s.per_device_batch_size == "auto" else s.per_device_batch_size,
+        read=readers * extract * (PROMPT + s.max_new_tokens),
+        bytes_each=2 if run.args.bf16 else 4,
+        models=len(weights),
     )
 
 
-def _costs(recipe: Recipe, shape: ModelShape, experiments: list[Experiment], load: Load) -> list[str]:
-    once = distinct(experiments)
-    traces = 0 if recipe.traces else recipe.prompts.extract
-    steered, size = load.texts - traces, load.rows
-    by_stage: dict[tuple[str, str], int] = defaultdict(int)
-    for split, condition in once:
-        by_stage[split, condition.target] += _texts(recipe, split)
-    batches = sum(math.ceil(n / size) for n in by_stage.values()) + math.ceil(traces / size)
-    cache = size * recipe.max_new_tokens * shape.depth * 2 * shape.kv_width * load.bytes_each
-    labels = len(recipe.span_judge.build("judges").labels())
-    offsets = sum(max(b - a + 1, 1) for a, b in recipe.extractor.build("extractors").windows())
-    sums = 2 * len(groups_of([""] * labels)) * shape.depth * offsets * shape.width * 8
+def _costs(
+    run: Run,
+    steps: Mapping[str, Step],
+    shape: ModelShape,
+    asked: Asked,
+    load: Load,
+    texts: Mapping[str, int],
+) -> list[str]:
+    once, longest = _distinct(asked), run.peek(Generating).max_new_tokens
+    steered = sum(texts[split] for split, _ in once)
+    traces, size = load.texts - steered, load.rows
+    by_batch: dict[tuple[str, str], int] = defaultdict(int)
+    for (split, _), condition in once.items():
+        by_batch[split, condition.model] += texts[split]
+    batches = sum(math.ceil(n / size) for n in by_batch.values()) + math.ceil(traces / size)
+    cache = size * longest * shape.depth * 2 * shape.kv_width * load.bytes_each
+    readers = [title for title in steps if title.startswith("statistics.")]
+    sums = 0
+    if readers:
+        labels = len(registry.build("judges", run.peek(Labelling).span_judge).labels())
+        windows = registry.build("extractors", run.peek(Reading).extractor).windows()
+        offsets = sum(max(b - a + 1, 1) for a, b in windows)
+        sums = len(readers) * len(groups_of([""] * labels)) * shape.depth * offsets * shape.width * 8
     weights = load.models * shape.parameters * load.bytes_each
     return [
         f"each condition is generated once: {len(once)} conditions, {steered:,} steered texts and {traces:,} traces",
-        f"new tokens      at most {(steered + traces) * recipe.max_new_tokens:,} ({recipe.max_new_tokens} a text)",
-        f"forward passes  at most {batches * recipe.max_new_tokens:,} of {size} rows ({batches} batches), and "
-        f"{2 * max(traces, 1):,} traces read by two models",
+        f"new tokens      at most {(steered + traces) * longest:,} ({longest} a text)",
+        f"forward passes  at most {batches * longest:,} of {size} rows ({batches} batches), and "
+        f"{load.read // (PROMPT + longest):,} traces read by {len(readers)} models",
         f"memory          {weights / GIB:.2f} GiB of weights, about {cache / GIB:.2f} "
         f"GiB of KV cache a batch, {sums / GIB:.2f} GiB of statistics",
-        *_judging(recipe, 0 if recipe.spans else recipe.prompts.extract, steered),
+        *_judging(run, steps, traces, steered),
     ]
 
 
-def _judging(recipe: Recipe, traces: int, steered: int) -> list[str]:
+def _judging(run: Run, steps: Mapping[str, Step], traces: int, steered: int) -> list[str]:
     """A line for each judge whose work is paid for: at most so much, every text being as long as it may."""
-    span_judge, score_judge = (spec.build("judges") for spec in (recipe.span_judge, recipe.score_judge))
-    asked = [(span_judge, traces + steered)]
-    if not same_numbers(recipe, span_judge, score_judge):
-        asked.append((score_judge, steered))
+    asked = []
+    if "spans" in steps:
+        judge = registry.build("judges", run.peek(Labelling).span_judge)
+        asked.append((judge, (0 if steps["spans"].config.file else traces) + steered))
+        if steered:
+            other = registry.build("judges", run.peek(Scoring).score_judge)
+            if not same_numbers(judge, other, run.peek(Scoring).scored):
+                asked.append((other, steered))
     lines = []
     for judge, texts in asked:
-        size = recipe.max_new_tokens * CHARACTERS
+        size = run.peek(Generating).max_new_tokens * CHARACTERS
         estimate = judge.estimate(f"{n} ".ljust(size, "x") for n in range(texts))
         if estimate:
             shown = ", ".join(f"{value:,.2f} {unit}".replace(".00 ", " ") for unit, value in estimate.items())

@@ -16,7 +16,7 @@ from steerkit.artifacts import plugin_fields
 from steerkit.context import Run, Settings
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.graph import known_groups, problems_of, steps_of, with_experiments
-from steerkit.interfaces import Config, Step
+from steerkit.interfaces import Config, RunPart, Step
 from steerkit.models.models import Loading, Models
 from steerkit.recipe import trust
 from steerkit.recipe.document import Document, Key, read_yaml
@@ -192,7 +192,10 @@ def _slots(model: type[BaseModel], document: Document, prefix: Key) -> Iterator[
     for path, kind in plugin_fields(model).items():
         value: Any = document.data
         for part in (*prefix, *path):
-            value = value.get(part) if isinstance(value, dict) else value[part] if isinstance(value, list) else None
+            if isinstance(value, list):
+                value = value[int(part)]
+            else:
+                value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, list):
             for index, item in enumerate(value):
                 yield (*prefix, *path, index), kind, item
@@ -228,7 +231,7 @@ def _graph_problems(recipe: Recipe, document: Document) -> list[Problem]:
         return _placed(error.problems, document) if not (missing := _missing(document, known_groups())) else missing
     except SteerkitError as error:
         return [Problem(document.place(("experiments",)), str(error))]
-    parts = [*steps.values(), *run.experiments.values()]
+    parts: list[RunPart] = [*steps.values(), *run.experiments.values()]
     groups = dict.fromkeys(group for part in parts for group in part.uses)
     problems = _missing(document, groups)
     for part in parts:

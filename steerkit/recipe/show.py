@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from steerkit import registry
 from steerkit.artifacts import PluginSpec, plugin_fields
+from steerkit.interfaces import RunPart
 from steerkit.recipe.document import dump
 from steerkit.recipe.load import planned_run
 from steerkit.settings import Recipe
@@ -19,7 +20,8 @@ def resolved_yaml(recipe: Recipe, *, documented: bool = False) -> str:
     run, steps = planned_run(recipe)
     lines: list[str] = []
     _emit(recipe, lines, "", documented)
-    parts = list({part.name: part for part in (*steps.values(), *run.experiments.values())}.values())
+    every: list[RunPart] = [*steps.values(), *run.experiments.values()]
+    parts = list({part.name: part for part in every}.values())
     for group in dict.fromkeys(group for part in parts for group in part.uses):
         _emit(run.settings.group(group), lines, "", documented)
     for part in parts:

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from steerkit.errors import SteerkitError
-from steerkit.interfaces import OTHER
 from steerkit.stats.intervals import cluster_intervals
 
 Labels = Sequence[str | None]
 """A judge's label of each unit; None where it has none."""
+
+OTHER = "other"  # the label of what fits none of a judge's labels: counted as the rest
 
 
 class Figure(NamedTuple):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from steerkit.artifacts import Condition
-from steerkit.findings import Band, Claim, Heatmap, Lines, Series, Table
+from steerkit.errors import SteerkitError
+from steerkit.findings import Band, Bars, Claim, Figure, Heatmap, Lines, Series, Table
 from steerkit.interfaces import Metric
 from steerkit.judging.metrics import ACCURACY, OTHERS, RunMetric
 from steerkit.report import words
@@ -53,7 +54,60 @@ def beside(results: Results, row: Row, text: str, detail: str = "") -> Claim:
     )
 
 
-def _figures(metric: RunMetric, row: Row, value: Any) -> dict[str, str]:
+def compared(
+    results: Results, ours: Condition, other: Condition, text: str, *, metric: str = "", laid_down: bool = True
+) -> Claim:
+    """A pair's difference, the first one minus the other, as a line of the finding.
+
+    Args:
+        text: what is claimed, or compared.
+        metric: by its name; the score judge's own when left out.
+        laid_down: whether it was claimed beforehand and holds on its own, or stands beside the claims, where its
+            verdict is corrected for how many comparisons there are.
+
+    Raises:
+        SteerkitError: the experiment's `pairs` lack the pair.
+    """
+    counted = results.metric(metric) if metric else results.score
+    row = results.comparison(ours, other, counted.name)
+    if row is None:
+        raise SteerkitError(
+            f"experiment {results.name}: {dict(ours.labels)} is compared with {dict(other.labels)}, which is not among "
+            "its pairs(); add Pair(ours=..., other=...) there"
+        )
+    return claim(counted, row, text) if laid_down else beside(results, row, text)
+
+
+def bars(
+    results: Results,
+    name: str,
+    conditions: Mapping[str, Condition],
+    *,
+    title: str,
+    caption: str,
+    metrics: Sequence[RunMetric] | None = None,
+) -> Figure:
+    """A figure with a bar a condition, with intervals; a panel a metric.
+
+    Args:
+        name: of its files.
+        conditions: name below the bar → condition.
+        metrics: those that reports show when left out.
+    """
+    panels = []
+    for metric in results.shown if metrics is None else metrics:
+        rows = [results.row(condition, metric.name) for condition in conditions.values()]
+        line = series("", rows, list(map(float, range(len(rows)))), metric)
+        heading, unit = words.heading(metric), words.cut(words.unit(metric))
+        panels.append(
+            Bars(title=heading, ylabel=unit, names=tuple(conditions), values=line.y, low=line.low, high=line.high)
+        )
+    n = max((int(row["n_prompts"]) for row in results.rows), default=0)
+    heading = f"n = {n} prompts, {results.level} intervals"
+    return Figure(name=name, title=title, caption=caption, heading=heading, panels=tuple(panels))
+
+
+def _figures(metric: RunMetric, row: Row, value: Any) -> dict[str, Any]:
     if words.missing(value):
         return {}
     degenerate = row["degenerate"] is True

@@ -16,8 +16,7 @@ from steerkit.interfaces import Experiment, Step
 from steerkit.judging.scored import Scored
 from steerkit.settings import Fitting, Intervals
 from steerkit.stats.intervals import METHOD
-from steerkit.steps.cautions import cautions_of
-from steerkit.steps.generations import added_norm
+from steerkit.steps.generations import added_norm, breaks
 from steerkit.steps.results import Found, Results, seen
 from steerkit.steps.scores import metrics_of_run
 from steerkit.steps.vectors import Vectors
@@ -52,7 +51,7 @@ class RunExperiment(Step):
         found = experiment.findings(own, results, *given)
         if results is None:
             return Found(found, [], [])
-        found = replace(found, cautions=(*cautions_of(results, found.claims), *found.cautions))
+        found = replace(found, cautions=(*broken_texts(results), *found.cautions))
         if experiment.rows is None:
             return Found(found, [], [])
         rows = [{**row, "chosen": False} for row in results.rows]
@@ -101,6 +100,14 @@ class RunExperiment(Step):
     @property
     def _file(self) -> str:
         return f"findings/{self.of}.json"
+
+
+def broken_texts(results: Results) -> list[str]:
+    """A caution for each condition with texts that broke off."""
+    return [
+        f"Broken texts: {line}. Figures of this condition are left out, also those of its other texts."
+        for line in breaks(results.generations)
+    ]
 
 
 def write_data(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

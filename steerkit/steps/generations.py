@@ -15,7 +15,7 @@ from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
 from steerkit.generation.stream import GenerationRow
 from steerkit.identity import spec_identity
-from steerkit.interfaces import Steerer, Step
+from steerkit.interfaces import Intervention, Step
 from steerkit.interventions.steering import Edit
 from steerkit.models.models import Models
 from steerkit.settings import Chatting, Generating, Samples
@@ -86,7 +86,7 @@ class Generations(Step):
         wanted = self._conditions(run, needs)
         own = [prompt for prompt in prompts if prompt.split == self.of]
         check_limits(run, own, dict.fromkeys(condition.model for condition in wanted.values()))
-        built: dict[str, Steerer] = {}
+        built: dict[str, Intervention] = {}
         edits = {name: edits_of(condition, vectors, built) for name, condition in wanted.items()}
         ids: dict[tuple[str, str, str], list[int]] = {}
         jobs = []
@@ -98,7 +98,7 @@ class Generations(Step):
                     formatted = run.chats.ids(with_system(prompt.prompt, condition.system))
                     ids[place] = run.models.ids_for(condition.model, formatted)
                 done = tuple(replace(edit, key=noise) for edit in edits[name])
-                row = GenerationRow(ids[place], draw, done[0] if done else None)
+                row = GenerationRow(ids[place], draw, done)
                 jobs.append(Job(condition.model, row, (name, prompt.id, sample)))
         return jobs
 
@@ -155,7 +155,7 @@ def norm_of(placed: Placed, vectors: Vectors) -> float:
     return placed.strength * vectors[placed.norm_of].norm(placed.layer)
 
 
-def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Steerer]) -> list[Edit]:
+def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Intervention]) -> list[Edit]:
     """What is done to a row, but for its key. Equal steerers are one object, which edits their rows together."""
     found = []
     for placed in condition.interventions:
@@ -166,7 +166,7 @@ def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Steerer]) 
             direction = None
             if vector and steerer.direction != "none":
                 direction = (vector.mean_unit if steerer.direction == "mean" else vector.unit)(placed.layer)
-            found.append(Edit(steerer, placed.layer, norm_of(placed, vectors), direction, placed.tokens))
+            found.append(Edit(steerer, placed.site, norm_of(placed, vectors), direction, placed.tokens))
     return found
 
 

@@ -25,7 +25,7 @@ from steerkit.judging.metrics import (
     run_metrics,
     same_numbers,
 )
-from steerkit.judging.quality import collapsed, distinct_2, longest_repeat
+from steerkit.judging.repetition import collapsed, distinct_2, longest_repeat
 from steerkit.settings import Chatting, Labelling, Scoring
 from steerkit.steps.prompts import source_of
 from steerkit.steps.spans import fitted_label

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from steerkit.interfaces import Steerer
-    from steerkit.interventions.steering import Edit, Tokens
+    from steerkit.interventions.edits import Edit, Tokens
     from steerkit.models.language_model import LanguageModel
     from steerkit.models.loading import ModelShape
 
@@ -165,7 +165,7 @@ class SteeringVector(ModelHubMixin, library_name="steerkit", tags=["steering-vec
         key: int = 0,
     ) -> Edit:
         """The Edit that a steerer makes with this vector on a model."""
-        from steerkit.interventions.steering import Edit
+        from steerkit.interventions.edits import Edit
 
         self.check_model(lm)
         layer = self.only_layer() if layer is None else layer

@@ -59,10 +59,10 @@ def test_on_paper(options: dict[str, str], expected: float) -> None:
 def test_an_empty_positive_set_is_said_in_words() -> None:
     empty = statistics({"all": (3, 3)}, {"all": (1, 1)})
     with pytest.raises(SteerkitError, match=r"no span of group 'b' has a whole window .* in any of 3 traces; use more"):
-        DifferenceOfMeans(label="b").fit(empty)
+        DifferenceOfMeans(label="b", window=(-1, -1)).fit(empty)
 
 
 def test_the_plugin_remembers_its_options() -> None:
-    one = DifferenceOfMeans(weighting="span")
+    one = DifferenceOfMeans(label="backtracking", window=(-13, -8), weighting="span")
     other = one.replace(label="deduction")
     assert (other.config.label, other.config.weighting, one.config.label) == ("deduction", "span", "backtracking")

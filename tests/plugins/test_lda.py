@@ -17,7 +17,7 @@ WINDOW = (-6, -2)
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.1, 1.0])
 def test_equals_numpy(llama, items, shrinkage) -> None:
-    fitter = DiagonalLDA(window=WINDOW, shrinkage=shrinkage)
+    fitter = DiagonalLDA(label="backtracking", window=WINDOW, shrinkage=shrinkage)
     found = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS, needs=fitter.needs, batch_tokens=1)
     directions = fitter.fit(found.at(WINDOW))
     sets: dict[bool, list[np.ndarray]] = {True: [], False: []}
@@ -36,8 +36,8 @@ def test_equals_numpy(llama, items, shrinkage) -> None:
 
 def test_full_shrinkage_points_where_the_difference_of_means_does(llama, items) -> None:
     found = extract(llama, items, OffsetWindow(windows=(WINDOW,)), LABELS, needs={"squares"}).at(WINDOW)
-    lda = DiagonalLDA(window=WINDOW, shrinkage=1.0).fit(found)
-    dom = DifferenceOfMeans(window=WINDOW, reference="rest", weighting="span").fit(found)
+    lda = DiagonalLDA(label="backtracking", window=WINDOW, shrinkage=1.0).fit(found)
+    dom = DifferenceOfMeans(label="backtracking", window=WINDOW, reference="rest", weighting="span").fit(found)
     for layer, direction in lda.items():
         cosine = direction @ dom[layer] / (direction.norm() * dom[layer].norm())
         assert float(cosine) == pytest.approx(1.0)

@@ -7,6 +7,8 @@ import torch
 from tiny import tiny
 
 from steerkit import registry
+from steerkit.data.site import Site
+from steerkit.interfaces import EditContext
 from steerkit.interventions.steering import Edit, Steering
 from steerkit.stats.noise import key_of
 
@@ -61,9 +63,9 @@ def test_self_amplify_adds_along_what_is_there(direction: torch.Tensor) -> None:
 
 
 def test_self_amplify_leaves_zeros_alone() -> None:
-    from steerkit.interfaces import EditContext
-
-    at = EditContext(0, torch.full((1, 1, 1), 4.0), torch.zeros(1, 1, 1), torch.zeros(1, 2, dtype=int), torch.zeros(1))
+    at = EditContext(
+        Site(0), torch.full((1, 1, 1), 4.0), torch.zeros(1, 1, 1), torch.zeros(1, 2, dtype=int), torch.zeros(1)
+    )
     assert torch.equal(steerer("self-amplify").edit(torch.zeros(1, 2, 3), at), torch.zeros(1, 2, 3))
 
 
@@ -114,13 +116,13 @@ def test_noise_is_the_same_with_and_without_a_cache(direction: torch.Tensor) -> 
 
 
 def test_edits_are_pure(direction: torch.Tensor) -> None:
-    from steerkit.interfaces import EditContext
-
     hidden = torch.randn(2, 3, 16)
     for name in NAMES:
         made = steerer(name)
         row = direction.expand(2, 1, 16) if made.direction != "none" else torch.zeros(2, 1, 1)
-        at = EditContext(1, torch.full((2, 1, 1), 2.0), row, torch.arange(3).expand(2, 3), torch.tensor([KEY, KEY + 1]))
+        at = EditContext(
+            Site(1), torch.full((2, 1, 1), 2.0), row, torch.arange(3).expand(2, 3), torch.tensor([KEY, KEY + 1])
+        )
         before = hidden.clone()
         once, twice = made.edit(hidden, at), made.edit(hidden, at)
         assert torch.equal(hidden, before)

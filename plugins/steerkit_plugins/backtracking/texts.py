@@ -18,7 +18,7 @@ from steerkit.findings import Figure, Findings, Marked, Piece, Texts
 from steerkit.interfaces import Experiment, Judge
 from steerkit.judging import ask as judging
 from steerkit.judging.metrics import JUDGED
-from steerkit.judging.quality import collapsed
+from steerkit.judging.repetition import collapsed
 from steerkit.report import words
 from steerkit.settings import Chatting, Labelling, Scoring, Steering
 from steerkit.stats.intervals import ENOUGH_POOLED

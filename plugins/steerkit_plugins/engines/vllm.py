@@ -17,7 +17,7 @@ from steerkit.errors import SteerkitError
 from steerkit.generation.engine import Engine, Greedy
 from steerkit.generation.sampling import GREEDY, Sampling
 from steerkit.generation.stream import Generated, GenerationRow, end_ids
-from steerkit.interfaces import Config, Steerer
+from steerkit.interfaces import Config, Intervention
 from steerkit.models.adapters import merged_model
 from steerkit.models.extras import need
 
@@ -63,7 +63,7 @@ class VLLMEngine(Engine):
         self._llm: Any = None
         self._serves = ""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._steerers: list[Steerer] = []  # kept, so that a place in this list names one for good
+        self._interventions: list[Intervention] = []  # kept, so that a place in this list names one for good
 
     def start(self, models: Models, options: Mapping[str, Any]) -> None:
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the worker extension reads the first runner's batch
@@ -83,7 +83,7 @@ class VLLMEngine(Engine):
     ) -> list[Generated]:
         outputs, steered = self._run(model, rows, max_new_tokens, sampling, progress)
         texts = [_generated(output) for output in outputs]
-        edited = [text for text, row in zip(texts, rows, strict=True) if row.edit and row.edit.norm]
+        edited = [text for text, row in zip(texts, rows, strict=True) if only_edit(row)]
         if edited and not steered and not all(text.finished and not text.ids for text in edited):
             raise SteerkitError(
                 f"steering changed no position of {len(edited)} rows in vLLM: with tokens: generated nothing was "
@@ -126,11 +126,12 @@ class VLLMEngine(Engine):
 
         if not rows:
             return [], 0
+        refuse_edits(rows)
         lm = self.models[model]
         engine = self._serve(lm).llm_engine
         self._check_lengths(rows, max_new_tokens, engine.model_config.max_model_len)
         ends = [i for i in end_ids(lm) if i >= 0]
-        edits = [row.edit for row in rows if row.edit is not None and row.edit.norm]
+        edits = [edit for row in rows if (edit := only_edit(row)) is not None]
         for edit in edits:
             lm.check_layer(edit.layer)
         self._call(engine, "steerkit_begin", _pickled(edits))
@@ -142,8 +143,9 @@ class VLLMEngine(Engine):
                 if sampling.temperature:
                     extra["steerkit_noise"] = [row.key, sampling.model_dump()]
                 salt = "unsteered"
-                if row.edit is not None and row.edit.norm:
-                    extra[EDIT], salt, place = place, self._salt(row.edit), place + 1
+                edit = only_edit(row)
+                if edit is not None:
+                    extra[EDIT], salt, place = place, self._salt(edit), place + 1
                 params = SamplingParams(
                     temperature=0,
                     max_tokens=max_new_tokens,
@@ -218,8 +220,8 @@ class VLLMEngine(Engine):
         """Where vLLM reads the model: where it came from, or a temporary folder that it is written to."""
         import copy
 
-        if lm.source:
-            return lm.source
+        if lm.origin:
+            return lm.origin
         model = lm.model
         if lm.model_is_wrapped:
             both = copy.deepcopy(model)
@@ -254,14 +256,36 @@ class VLLMEngine(Engine):
         With `tokens: generated` the prompt's could be shared with unsteered rows, but vLLM also keeps those of
         the generated tokens under the same name, and those are steered.
         """
-        place = next((i for i, known in enumerate(self._steerers) if known is edit.steerer), None)
+        place = next((i for i, known in enumerate(self._interventions) if known is edit.intervention), None)
         if place is None:
-            place = len(self._steerers)
-            self._steerers.append(edit.steerer)
+            place = len(self._interventions)
+            self._interventions.append(edit.intervention)
         state = hashlib.sha256(f"{place} {edit.layer} {edit.norm!r} {edit.tokens} {edit.key}".encode())
         if edit.direction is not None:
             state.update(edit.direction.detach().cpu().double().numpy().tobytes())
         return state.hexdigest()
+
+
+def only_edit(row: GenerationRow) -> Edit | None:
+    """The row's edit, once `refuse_edits` has let it pass; None where nothing is done to it."""
+    return next((edit for edit in row.edits if edit.norm), None)
+
+
+def refuse_edits(rows: Sequence[GenerationRow]) -> None:
+    """Raises: SteerkitError when rows have edits that the worker's hooks can't make, all kinds of them at once."""
+    sets = [[edit for edit in row.edits if edit.norm] for row in rows]
+    active = [edit for own in sets for edit in own]
+    problems = []
+    if sites := sorted({edit.site for edit in active if not edit.site.is_block_output}):
+        problems.append(f"edits at {', '.join(map(str, sites))}: it edits the outputs of blocks alone")
+    if any(len(own) > 1 for own in sets):
+        problems.append(f"{sum(len(own) > 1 for own in sets)} rows with several edits: it makes one edit a row")
+    if other := sorted({type(e.intervention).__name__ for e in active if e.replaces or e.changes_backward}):
+        problems.append(f"{', '.join(other)}: it changes neither modules nor gradients")
+    if stateful := sorted({type(e.intervention).__name__ for e in active if not e.intervention.shares_prefix}):
+        problems.append(f"{', '.join(stateful)}: rows with one edit share their prompts' keys and values")
+    if problems:
+        raise SteerkitError("\n  ".join(["engine vllm can't do what was asked for; engine: hf can:", *problems]))
 
 
 def _generated(output: Any) -> Generated:
@@ -273,7 +297,8 @@ def _generated(output: Any) -> Generated:
 
 def _cached(row: GenerationRow, output: Any) -> int:
     """Steered positions that came from the prefix cache, where a row of the same condition had left them."""
-    if row.edit is None or not row.edit.norm or row.edit.tokens == "generated":
+    edit = only_edit(row)
+    if edit is None or edit.tokens == "generated":
         return 0
     return int(output.num_cached_tokens or 0)
 
@@ -282,7 +307,7 @@ def _pickled(edits: Sequence[Edit]) -> bytes:
     """For the workers; local files and their helpers go by value: only this process knows their modules."""
     import cloudpickle
 
-    modules = {sys.modules[type(edit.steerer).__module__.partition(".")[0]] for edit in edits}
+    modules = {sys.modules[type(edit.intervention).__module__.partition(".")[0]] for edit in edits}
     own = [module for module in modules if not _importable(module.__name__)]
     with contextlib.ExitStack() as stack:
         for module in own:

@@ -16,7 +16,7 @@ import torch
 
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import EditContext
-from steerkit.interventions.steering import Edit
+from steerkit.interventions.edits import Edit
 from steerkit.models.language_model import BLOCK_NAMES
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class FlatSteering:
         self._prompt = np.array([edit.tokens != "generated" for edit in edits], dtype=bool)
         self._generated = np.array([edit.tokens != "prompt" for edit in edits], dtype=bool)
         keys: dict[tuple[int, int, bool], int] = {}
-        found = [keys.setdefault((e.layer, id(e.steerer), e.direction is None), len(keys)) for e in edits]
+        found = [keys.setdefault((e.layer, id(e.intervention), e.direction is None), len(keys)) for e in edits]
         self._group_of = np.array(found, dtype=np.int64)
         self._within = np.zeros(len(edits), dtype=np.int64)  # place of an edit in its group
         self._groups: list[_Group] = []
@@ -80,7 +80,7 @@ class FlatSteering:
     def attach(self, model: nn.Module, blocks: Mapping[int, nn.Module]) -> None:
         """Hook the blocks that are here (of a pipeline's stages, one has an edit's block)."""
         self._handles.append(model.register_forward_pre_hook(self._before))
-        for layer in sorted({group.layer for group in self._groups} & blocks.keys()):
+        for layer in sorted({group.site.layer for group in self._groups} & blocks.keys()):
             self._handles.append(blocks[layer].register_forward_hook(self._block_hook(layer)))
         self._here = set(blocks)
 
@@ -103,13 +103,13 @@ class FlatSteering:
         self._now = []
         for number in np.unique(numbers):
             group, mine = self._groups[number], numbers == number
-            if group.layer in self._here:
+            if group.site.layer in self._here:
                 self._now.append((group, steered[mine], self._within[edit[mine]], position[mine]))
                 self.counts += np.bincount(edit[mine], minlength=len(self.counts))
 
     def _block_hook(self, layer: int) -> Any:
         def hook(module: Any, args: Any, output: Any) -> Any:
-            mine = [entry for entry in self._now if entry[0].layer == layer]
+            mine = [entry for entry in self._now if entry[0].site.layer == layer]
             if not mine:
                 return None
             hidden, residual = split(output)
@@ -130,15 +130,15 @@ class _Group:
 
     def __init__(self, edits: list[Edit]) -> None:
         self.edits = edits
-        self.steerer, self.layer = edits[0].steerer, edits[0].layer
+        self.intervention, self.site = edits[0].intervention, edits[0].site
         self._ready: tuple[Tensor, Tensor, Tensor] | None = None
 
     def edit(self, stream: Tensor, place: Tensor, position: Tensor) -> Tensor:
         """[N, H] tokens of this group, each a row of its own for the steerer."""
         norm, direction, key = self._tensors(stream)
         place, position = place.to(stream.device), position.to(stream.device)
-        context = EditContext(self.layer, norm[place], direction[place], position[:, None], key[place])
-        return self.steerer.edit(stream[:, None], context)[:, 0]
+        context = EditContext(self.site, norm[place], direction[place], position[:, None], key[place])
+        return self.intervention.forward(stream[:, None], context)[:, 0]
 
     def _tensors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._ready is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from steerkit.store.files import append_jsonl, read_whole_lines
 from steerkit_plugins.llm.completion import read_answer
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.types import Batch
 
-    from steerkit_plugins.llm.client import Client, Request
+    from steerkit_plugins.llm.answers import Answers
+    from steerkit_plugins.llm.options import LLMConfig
 
+Request = dict[str, Any]
 FILE = "batches.jsonl"
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000  # of one batch, at OpenAI (200 MB)
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -33,10 +35,19 @@ class Job:
     batch: str = ""
 
 
+class Asker(Protocol):
+    """What batches need of the client that asks for them."""
+
+    config: LLMConfig
+    answers: Answers
+    progress: Callable[[int, int], None]
+    asked: int
+
+
 class Batches:
     """Batches of a folder's answers; each step is on disk before the next."""
 
-    def __init__(self, client: Client, server: AsyncOpenAI, secret: str) -> None:
+    def __init__(self, client: Asker, server: AsyncOpenAI, secret: str) -> None:
         self.client, self.server, self.secret = client, server, secret
         self._path = client.answers.folder / FILE
         self._failures: dict[str, Failure] = {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import SteerkitError
 from steerkit_plugins.llm.answers import Answers, key_of
+from steerkit_plugins.llm.batch import Batches, Request
 from steerkit_plugins.llm.completion import Answer, read_answer
 from steerkit_plugins.llm.cost import expected_tokens
 from steerkit_plugins.llm.failures import FATAL, Failure, failure_of
@@ -18,7 +19,6 @@ from steerkit_plugins.llm.options import LLMConfig
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-Request = dict[str, Any]
 Outcome = Answer | Failure
 
 GIVE_UP = 20  # failures in a row, beside those under way, after which nothing more is asked
@@ -96,8 +96,6 @@ class Client:
 
     async def _send_all(self, requests: Mapping[str, Request], batch: bool, secret: str) -> dict[str, Failure]:
         from openai import AsyncOpenAI
-
-        from steerkit_plugins.llm.batch import Batches
 
         c = self.config
         async with AsyncOpenAI(

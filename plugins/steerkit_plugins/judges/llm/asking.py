@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steerkit_plugins.judges.llm.prompt import JSON_BEGINS, Form, Structured, Tagged
-from steerkit_plugins.llm.client import Client, Request
+from steerkit_plugins.llm.batch import Request
+from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.completion import Answer
 from steerkit_plugins.llm.failures import UNUSABLE, Failure, unusable
 
 if TYPE_CHECKING:
-    from steerkit_plugins.judges.llm.judge import LLMJudgeConfig
+    from steerkit_plugins.judges.llm.config import LLMJudgeConfig
 
 STRUCTURED, TAGGED = Structured(), Tagged()
 

@@ -5,39 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any
 
 from steerkit.data.annotation import Aligned, align
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Judge
-from steerkit.judging.taxonomy import DEFAULT, find_taxonomy, load_taxonomy
+from steerkit.judging.taxonomy import load_taxonomy
 from steerkit_plugins.judges.llm.asking import Asking, Reply
+from steerkit_plugins.judges.llm.config import LLMJudgeConfig
 from steerkit_plugins.llm.answers import Answers, default_folder
 from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.cost import expected_tokens
 from steerkit_plugins.llm.failures import UNUSABLE, Failure, described
 from steerkit_plugins.llm.notes import notes_of
-from steerkit_plugins.llm.options import LLMConfig
-
-
-class LLMJudgeConfig(LLMConfig):
-    how: ClassVar[frozenset[str]] = LLMConfig.how | {"unusable"}
-
-    taxonomy: str = DEFAULT
-    """Labels with their glosses: a YAML file, or the name of a shipped set."""
-    format: Literal["auto", "structured", "tagged"] = "auto"
-    """How sections are asked for: JSON by the server's structured output, tagged text, or tagged where a first
-    try shows that the server has no structured output."""
-    min_coverage: float = Field(default=0.5, ge=0, le=1)
-    """A text is left out (and counted) when less than this share of its characters is found in labelled sections."""
-    unusable: Literal["error", "leave-out"] = "error"
-    """What becomes of a text whose answer is refused, cut off or not in the form: `error` names them all in the end,
-    `leave-out` counts them and gives them no spans."""
-
-    def reads(self) -> dict[str, list[Path]]:
-        return {"taxonomy": [find_taxonomy(self.taxonomy)]}
 
 
 class LLMJudge(Judge):

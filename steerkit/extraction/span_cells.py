@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Read:
     """Which of a batch's flat [B * T] positions go to which cells.
 
-    A cell is `Pool.offsets` sums [H]. It takes whole runs of as many positions when `Pool.run` says so; else each
-    offset takes its positions one by one.
+    A cell is `SpanCells.offsets` sums [H]. It takes whole runs of as many positions when `SpanCells.run` says so; else
+    each offset takes its positions one by one.
     """
 
     begins: Tensor  # first position of each run, cell by cell (or each position, offset by offset)
@@ -39,7 +39,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Pool:
+class SpanCells:
     """One window range of a group of batches: what is read, and each span group's weight of each cell.
 
     Most span groups take all of a trace's cells or none of them, so the cells are also summed by trace; only
@@ -74,9 +74,9 @@ class Entries:
     own: np.ndarray  # [traces, keys, 2 * G] what a cell's weights have beyond `shared`
 
 
-def plan(
+def cells_of(
     group: Sequence[Sequence[Item]], extractor: Extractor, window: tuple[int, int], labels: tuple[str, ...], raw: bool
-) -> Pool:
+) -> SpanCells:
     """Where the activations of a group of batches go for one window."""
     import torch
 
@@ -124,7 +124,7 @@ def plan(
             )
         )
         first = last
-    return Pool(
+    return SpanCells(
         range=(window[0], window[1]),
         offsets=offsets,
         run=run,

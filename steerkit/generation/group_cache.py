@@ -57,8 +57,8 @@ def select(cache: Any, rows: Tensor) -> None:
 
 
 class GroupCache:
-    """The cache of rows that began together. The interface is `steerkit.generation.kv.LineCache`'s, without taking
-    lines over.
+    """The cache of rows that began together. The interface is `steerkit.generation.line_cache.LineCache`'s, without
+    taking lines over.
 
     Attributes:
         hf: what the model is given.

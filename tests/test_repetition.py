@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steerkit.judging.quality import collapsed, distinct_2, longest_repeat, words
+from steerkit.judging.repetition import collapsed, distinct_2, longest_repeat, words
 
 
 def test_words_are_folded_and_stripped() -> None:
