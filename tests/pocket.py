@@ -21,14 +21,12 @@ SIZES = (
 SMALL = (
     *SIZES,
     "strengths=[30]",
-    "baselines=[gaussian-noise]",
-    "baseline_labels=[deduction]",
+    "experiments=[transfer, baselines, offsets, layers, lens, projection, agreement, texts]",
+    "baselines={steerers: [gaussian-noise], labels: [deduction]}",
     "offsets.starts=[-13, 0]",
     "layers.layers=[0, 1]",
-    "lens={}",
-    "projection={}",
+    "agreement.judge={name: keyword, keywords: [wait, hmm]}",
     "perplexity=true",
-    "agreement={name: keyword, keywords: [wait, hmm]}",
 )
 
 
