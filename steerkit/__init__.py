@@ -28,6 +28,7 @@ _HOMES = {
     "steerkit.settings": ["Recipe", "Steering", "SteeringArguments"],
     "steerkit.callbacks": ["SteeringCallback"],
     "steerkit.data.chats": ["Message"],
+    "steerkit.data.site": ["Site"],
     "steerkit.errors": ["InputError", "SteerkitError"],
     "steerkit.extraction.extract": ["extract"],
     "steerkit.vectors.fit": ["fit"],
@@ -39,12 +40,14 @@ _HOMES = {
         "Experiment",
         "Extractor",
         "FitterConfig",
+        "Intervention",
         "Judge",
         "Metric",
         "Step",
         "Steerer",
         "VectorFitter",
     ],
+    "steerkit.interventions.steering": ["Edit", "Steering"],
     "steerkit.models.loading": ["load_model"],
     "steerkit.models.language_model": ["LanguageModel"],
     "steerkit.models.models": ["Models", "load_models"],
@@ -71,6 +74,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.callbacks import SteeringCallback as SteeringCallback
     from steerkit.context import Run as Run
     from steerkit.data.chats import Message as Message
+    from steerkit.data.site import Site as Site
     from steerkit.data.statistics import ActivationStatistics as ActivationStatistics
     from steerkit.data.statistics import WindowStatistics as WindowStatistics
     from steerkit.data.trace import Item as Item
@@ -100,11 +104,14 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.interfaces import Experiment as Experiment
     from steerkit.interfaces import Extractor as Extractor
     from steerkit.interfaces import FitterConfig as FitterConfig
+    from steerkit.interfaces import Intervention as Intervention
     from steerkit.interfaces import Judge as Judge
     from steerkit.interfaces import Metric as Metric
     from steerkit.interfaces import Steerer as Steerer
     from steerkit.interfaces import Step as Step
     from steerkit.interfaces import VectorFitter as VectorFitter
+    from steerkit.interventions.steering import Edit as Edit
+    from steerkit.interventions.steering import Steering as Steering
     from steerkit.models.language_model import LanguageModel as LanguageModel
     from steerkit.models.loading import load_model as load_model
     from steerkit.models.models import Models as Models

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -118,13 +118,13 @@ def needs_of(run: Run, step: Step) -> list[str]:
     return [f"{FINDINGS}.{need}" if need in known else need for need in step.needs(run.of(step, step.title))]
 
 
-@cache
 def known_groups() -> tuple[type[Config], ...]:
-    """The groups of shared settings that any known step or experiment uses."""
+    """The groups of shared settings that any known step or experiment uses; one that doesn't load has none."""
     found: dict[type[Config], None] = {}
     for kind in ("steps", "experiments"):
         for name in registry.entries(kind):
-            found |= dict.fromkeys(registry.get(kind, name).uses)
+            with suppress(SteerkitError):
+                found |= dict.fromkeys(registry.get(kind, name).uses)
     return tuple(found)
 
 

@@ -82,4 +82,4 @@ def config_inputs(config: Config, key: str = "") -> dict[str, Any]:
 def code_identity(kind: str, plugin: Plugin, title: str) -> Identity:
     """A plugin's code alone."""
     code = plugin.code or notebook_code(type(plugin))
-    return Identity(f"{title} ({kind[:-1]})", [kind, plugin.name], code.versions, {}, code.name)
+    return Identity(f"{kind[:-1]} {title}", [kind, plugin.name], code.versions, {}, code.name)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from steerkit import __version__, registry
 from steerkit.callbacks import Events, JsonlLog, SteeringCallback, Trackers
+from steerkit.code.local_modules import is_local, local_files
 from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
-from steerkit.errors import InputError
+from steerkit.errors import InputError, SteerkitError
 from steerkit.graph import needs_of, problems_of, steps_of, with_experiments
 from steerkit.identity import code_identity, config_inputs
 from steerkit.interfaces import Executor, Step
@@ -170,7 +172,8 @@ class SteeringTrainer:
         run.events.tell("step_begin", run, title)
         began = time.monotonic()
         needs = [self._artifacts[name]() for name in names]
-        value = self._made(run, step, pieces, needs)
+        with explained(run, step):
+            value = self._made(run, step, pieces, needs)
         files = step.save(run, value)
         folder.finish(title, key, files, time.monotonic() - began, sealed=step.sealed, made_of=made_of(used))
         pieces.remove()
@@ -199,6 +202,27 @@ class SteeringTrainer:
             under_way[number], saved = 0, saved + sizes[number]
             run.events.tell("batch_end", run, run.title, saved, total)
         return step.join(run, (step.kept(store.file(number)) for number in range(len(pieces))), *needs)
+
+
+@contextmanager
+def explained(run: Run, step: Step) -> Iterator[None]:
+    """Say where a local plugin's own code failed: its author needs the line, and not the core's frames above it."""
+    parts: list[Any] = [step, *(run.experiments[name] for name in [step.of] if name in run.experiments)]
+    modules = [type(part).__module__ for part in parts]
+    files = {str(path) for name in modules if is_local(name) for path in local_files(name).values()}
+    try:
+        yield
+    except SteerkitError:
+        raise
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+        if not frames:
+            raise
+        line = frames[-1]
+        raise SteerkitError(
+            f"{line.filename}:{line.lineno}: {run.title} failed in {line.name}(): {type(error).__name__}: {error}\n"
+            f"    {line.line}\n  What was done before is kept; mend it and give the same command again"
+        ) from error
 
 
 def _once(load: Callable[[], Any]) -> Callable[[], Any]:

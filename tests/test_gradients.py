@@ -224,6 +224,32 @@ def test_checkpointing_counts_positions_once_and_gives_the_same_gradients(option
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpoint_around_a_block_and_its_hooks(reentrant: bool) -> None:
+    """As transformers had it before 5.2x: the hooks on the block itself run again, too."""
+    from torch.utils.checkpoint import checkpoint
+
+    lm = build("llama")
+    lm.model.enable_input_require_grads()
+    edits = (Edit(ADD, 1, 3.0, unit(16), "prompt"), Edit(Neutralise(), Site(1, "block", "in"), 1.0, unit(16)))
+    with Steering(lm, edits, prompt_lengths=[3, 5]) as plain:
+        expected = gradients(lm.model)
+
+    class Checkpointed(type(lm.blocks[1])):  # type: ignore[misc]
+        def __call__(self, hidden: Tensor, **kwargs: Any) -> Any:
+            again = super().__call__
+            return checkpoint(lambda x: again(x, **kwargs), hidden, use_reentrant=reentrant)
+
+    block: Any = lm.blocks[1]
+    block.__class__ = Checkpointed
+    with Steering(lm, edits, prompt_lengths=[3, 5]) as steering:
+        found = gradients(lm.model)
+    assert steering.steered_at == plain.steered_at == {Site(1): 8}
+    assert steering.gradients_at == plain.gradients_at == {Site(1, "block", "in"): 12}
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
+
+
 def test_blocks_that_run_again_for_an_unknown_forward_are_refused() -> None:
     """Two forwards with other padding and one backward pass: masks would be mixed up."""
     lm = checkpointed(build("llama"), {"use_reentrant": False})

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,6 +284,23 @@ def test_what_breaks_inside_a_block_is_told() -> None:
         lm.model(input_ids=torch.tensor([[5, 9]]))
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_other_number_formats(kind: torch.dtype) -> None:
+    lm = breed("llama")
+    lm.model.to(kind)
+    edits = (Edit(ADD, Site(1, "up"), 4.0, unit(24)), Edit(ADD, 2, 4.0, unit(16)))
+    ids = torch.tensor([PROMPTS[0]])
+    with torch.no_grad():
+        with Steering(lm, edits):
+            found = lm.model(input_ids=ids).logits
+        same = tuple(replace(edit, direction=edit.direction.to(kind)) for edit in edits)
+        exact = [torch.tensor(edit.norm, dtype=kind) * edit.direction for edit in same]
+        same = tuple(replace(edit, norm=1.0, direction=added) for edit, added in zip(same, exact, strict=True))
+        with by_hand(lm.model, same, 5):
+            assert torch.equal(found, lm.model(input_ids=ids).logits)
+    assert found.dtype == kind
+
+
 def test_hooks_come_off_after_an_exception_and_where_a_site_is_refused() -> None:
     lm = breed("gpt2")
 
@@ -316,6 +334,18 @@ def test_mistakes_in_words(llama: LanguageModel) -> None:
     edits = (Edit(ADD, Site(2, "up"), 1.0, unit(24), "generated"), Edit(ADD, 1, 1.0, unit(16), "generated"))
     with pytest.raises(SteerkitError, match=message), torch.no_grad(), Steering(llama, edits):
         llama.model(input_ids=torch.tensor([[5, 9]]))
+
+
+def test_the_docs_example_runs() -> None:
+    text = (Path(__file__).parents[1] / "docs/sites.md").read_text(encoding="utf-8")
+    blocks = text.split("```python\n")[1:]
+    code = "\n".join(block.split("```")[0] for block in blocks)
+    known: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(code, known)
+    plain, edited = (text.ids for text in known["texts"])
+    assert len(blocks) == 2 and plain != edited
 
 
 def test_vllm_refuses_what_it_cannot_do_before_it_starts() -> None:

@@ -45,7 +45,7 @@ CHECKS = tuple(check_of(part) for part in get_args(Part) if part != "block")
 def _measure(probe: Probe, part: Part) -> Measured:
     lm, prompts, items = probe.lm, probe.prompts[:PROMPTS], probe.items[:PROMPTS]
     places = _places(probe, part)
-    before = logits(lm, prompts, [None] * len(prompts))
+    before = probe.plain[:PROMPTS]
     states: dict[Site, dict[str, Tensor]] = {place.site: {} for place in places}
     for batch, tensors in read_sites(lm, items, [place.site for place in places]):
         for site, tensor in tensors.items():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from steerkit.data.site import Site
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Intervention
 from steerkit.interventions.edits import Edit, EditSet
-from steerkit.interventions.positions import Call
+from steerkit.interventions.positions import Call, Phase
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +36,18 @@ class Group:
         places: the rows' places in the batch.
         whole: whether these are all rows.
         shared: whether the only edit is every row's, however many rows there are.
+        kinds: which tokens are edited, of all the rows.
+        forward, backward: which methods the intervention has.
     """
 
     intervention: Intervention
+    forward: bool
+    backward: bool
+    shared: bool
     places: list[int] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
+    kinds: set[Phase | Literal["all"]] = field(default_factory=set)
     whole: bool = False
-    shared: bool = False
     _ready: GroupTensors | None = None
 
     def tensors(self, like: Tensor) -> GroupTensors:
@@ -71,8 +76,7 @@ class Group:
         import torch
 
         keep = None if call.real is None else call.real.to(device)[rows]
-        kinds = {edit.tokens for edit in self.edits}
-        if kinds <= {"all", call.phase}:
+        if self.kinds <= {"all", call.phase}:
             return keep
         wants = torch.tensor([[e.tokens != "generated", e.tokens != "prompt"] for e in self.edits], device=device)
         if call.phase is not None:
@@ -102,9 +106,11 @@ def grouped(rows: Sequence[EditSet], *, shared: bool) -> dict[Site, list[Group]]
                 continue
             turn = turns[edit.site] = turns.get(edit.site, -1) + 1
             key = turn, id(edit.intervention), edit.direction is None
-            group = found.setdefault(edit.site, {}).setdefault(key, Group(edit.intervention, shared=shared))
+            new = Group(edit.intervention, edit.changes_forward, edit.changes_backward, shared)
+            group = found.setdefault(edit.site, {}).setdefault(key, new)
             group.places.append(place)
             group.edits.append(edit)
+            group.kinds.add(edit.tokens)
     for groups in found.values():
         for group in groups.values():
             group.whole = shared or len(group.places) == len(rows)

@@ -57,7 +57,7 @@ class Steering:
             lm.check_layer(edit.layer)
         self._replacing = same_replacements(self.edits)
         self.steered_at: dict[Site, int] = {}  # site → positions changed so far, over all rows and edits
-        self.gradients_at: dict[Site, int] = {}  # site → positions whose gradient was changed
+        self.gradients_at: dict[Site, int] = {}  # site → positions whose gradient was changed, where one is expected
         self.excused: Collection[Site] = ()  # sites that are not checked at the end (no token to steer came)
         self.position: Tensor | None = None  # [B, T] of the next forward's tokens, from an engine that knows
         self._rows: Sequence[int | None] | None = None  # which edits the batch's rows have, after `assign`
@@ -80,7 +80,7 @@ class Steering:
         self._regroup(None)
         active = [edit for edit in self._all() if edit.norm]
         forward = {edit.site for edit in active if edit.changes_forward or edit.replaces}
-        backward = {edit.site for edit in active if edit.changes_backward}
+        backward = {edit.site for edit in active if edit.changes_backward} - forward
         self.steered_at = dict.fromkeys(sorted(forward), 0)
         self.gradients_at = dict.fromkeys(sorted(backward), 0)
         with ExitStack() as stack:  # what is on already comes off when a site is refused
@@ -237,30 +237,28 @@ class Steering:
             return hidden
         call = call.last(hidden.shape[1])
         state = group.tensors(hidden)
-        rows = slice(None) if group.whole else state.places
-        position = call.position.to(hidden.device)[rows]
-        part = hidden[rows]
+        rows: Any = slice(None) if group.whole else state.places
+        part, position = hidden, call.position.to(hidden.device)
+        if not group.whole:
+            part, position = hidden[rows], position[rows]
         norm, direction, key = state.norm, state.direction, state.key
         if group.shared:
             size = part.shape[0]
             norm, key = norm.expand(size, 1, 1), key.expand(size)
             direction = direction.expand(size, 1, -1)
         context = EditContext(site, norm, direction, position, key)
-        edit, keep = group.edits[0], group.mask(call, rows, hidden.device)
+        keep = group.mask(call, rows, hidden.device)
         edited = part
-        if edit.changes_forward:
-            edited = group.intervention.forward(part, context)
-            # A length whose square overflows becomes 0 in the next norm, and the text would look sound: NaN shows it.
-            length = torch.linalg.vector_norm(edited.detach(), dim=-1, keepdim=True, dtype=torch.float32)
-            whole = length < torch.inf
-            edited = edited.where(whole, torch.nan)
+        if group.forward:
+            edited, length = checked(group.intervention.forward(part, context))
             if count:
                 self.steered_at[site] += position.numel() if keep is None else int(keep.sum())
                 if self._phase is None:  # an engine looks itself, row by row
-                    self._note_breaks(site, whole[..., 0] if keep is None else whole[..., 0] | ~keep)
+                    whole = (length < torch.inf)[..., 0]
+                    self._note_breaks(site, whole if keep is None else whole | ~keep)
             if keep is not None:
                 edited = torch.where(keep[..., None], edited, part)
-        if edit.changes_backward and edited.requires_grad and torch.is_grad_enabled():
+        if group.backward and edited.requires_grad and torch.is_grad_enabled():
             edited = self._watched(edited, part.detach(), group, context, keep)
         return edited if group.whole else hidden.index_copy(0, state.places, edited)
 
@@ -269,6 +267,7 @@ class Steering:
         import torch
 
         opened = self._open
+        self.gradients_at.setdefault(at.site, 0)
 
         def change(grad: Tensor) -> Tensor | None:
             if self._open != opened:
@@ -291,6 +290,21 @@ class Steering:
         if self._call is not None and not in_backward():
             real = self._call.real
             self.steered_at[site] += self._call.position.numel() if real is None else int(real.sum())
+
+
+def checked(edited: Tensor) -> tuple[Tensor, Tensor]:
+    """An edited tensor [R, T, D], NaN where its length is not finite, and the lengths [R, T, 1].
+
+    A length whose square overflows becomes 0 in the next norm, and the text would look sound: NaN shows it. Half
+    precision is measured in float32. 0 times a length adds 0, or NaN where it is infinite, in fewer steps than a mask.
+    """
+    import torch
+
+    wide = torch.float32 if edited.itemsize < 4 else None
+    length: Tensor = torch.linalg.vector_norm(edited.detach(), dim=-1, keepdim=True, dtype=wide)
+    if wide is None:
+        return edited.add(length, alpha=0), length
+    return edited + (0 * length).to(edited.dtype), length
 
 
 def _listed(sites: Sequence[Site]) -> str:
