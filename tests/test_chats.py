@@ -11,9 +11,9 @@ import pytest
 
 from steerkit.data.chats import Message, as_text, identity, messages_of, parse_chat, to_json
 from steerkit.data.rows import as_prompts, text_of
+from steerkit.data.splits import assign_splits
 from steerkit.data.trace import Prompt, Trace, from_json, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError
-from steerkit.data.splits import assign_splits
 
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}
 ANSWER = {"role": "assistant", "content": "Three."}

@@ -14,6 +14,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` installs it apart and runs these")
 
+from steerkit.models.pair import ModelPair
 from steerkit_plugins.engines.vllm import VLLMEngine
 
 from steerkit import registry
@@ -25,7 +26,6 @@ from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interventions.steering import Edit
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
-from steerkit.models.pair import ModelPair
 from steerkit.vectors.info import VectorInfo
 from steerkit.vectors.steering_vector import SteeringVector
 

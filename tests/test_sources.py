@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from steerkit.data.rows import as_prompts
+from steerkit.data.splits import SPLITS, assign_splits, check_splits
 from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
-from steerkit.data.splits import SPLITS, assign_splits, check_splits
 
 COUNTS = {"extract": 6, "choose": 2, "test": 3}
 
