@@ -9,19 +9,25 @@ from pathlib import Path
 import steerkit as sk
 
 run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/backtracking")
-pair = sk.load_pair("pocket:base", "pocket:reasoning")
+models = sk.load_models(
+    {
+        "base": {"weights": "pocket:base", "id_map": {"reasoning": {4: 251, 5: 251}}},  # as the recipe has it
+        "reasoning": "pocket:reasoning",
+    },
+    writer="reasoning",
+)
 traces = sk.read_rows(run / "traces.jsonl", sk.Trace)
 spans = sk.read_rows(run / "spans.jsonl", sk.Span)
 extractor = sk.get("extractors", "offset-window")(windows=[(-13, -8)])
 dom = sk.get("fitters", "dom")(label="backtracking", window=(-13, -8))
 
 # The base model reads the reasoning model's traces; one forward serves every layer.
-statistics = sk.extract(pair.base, pair.items("base", traces, spans), extractor)
+statistics = sk.extract(models["base"], models.items("base", traces, spans), extractor)
 vector = sk.fit(dom, statistics, source="base")
 print(vector)
 
 # Steer the reasoning model with it: a context manager around HF's own generate.
-lm = pair.reasoning
+lm = models["reasoning"]
 inputs = lm.tokenizer.apply_chat_template(
     [{"role": "user", "content": traces[0].prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
 )

@@ -12,9 +12,11 @@ from steerkit import registry
 from steerkit.artifacts import PluginSpec, specs_in
 from steerkit.context import Run
 from steerkit.data.chats import to_json
+from steerkit.generation.generation_config import sampling_with
 from steerkit.identity import spec_settings
 from steerkit.interfaces import Config, RunPart, Step
 from steerkit.recipe.document import dump
+from steerkit.settings import Generating
 from steerkit.store.files import atomic, digest
 from steerkit.store.identity import plain
 
@@ -67,10 +69,9 @@ def settings_of(run: Run, steps: Mapping[str, Step]) -> dict[str, Any]:
         "experiments": [spec.name for spec in args.experiments],
     }
     own.pop("plugins", None)
-    parts: list[RunPart] = [*steps.values(), *run.experiments.values()]
-    for group in dict.fromkeys(group for part in parts for group in part.uses):
+    for group in _groups(run, steps):
         own |= values_of(run.settings.group(group))
-    for part in parts:
+    for part in (*steps.values(), *run.experiments.values()):
         if values := values_of(part.config):
             own[part.name] = values
     if run.given is not None:
@@ -92,8 +93,7 @@ def provenance(run: Run) -> dict[str, Any]:
 
 def _plugins(run: Run, steps: Mapping[str, Step]) -> Iterator[tuple[str, PluginSpec]]:
     parts: list[RunPart] = [*steps.values(), *run.experiments.values()]
-    groups = dict.fromkeys(group for part in parts for group in part.uses)
-    configs = [*(run.settings.group(group) for group in groups), *(part.config for part in parts)]
+    configs = [*(run.settings.group(group) for group in _groups(run, steps)), *(part.config for part in parts)]
     for config in configs:
         for _, kind, spec in specs_in(config):
             yield kind, spec
@@ -105,6 +105,19 @@ def _version_of(kind: str, spec: PluginSpec) -> str:
     """A plugin's distribution with its version, or its file with a digest of the code."""
     version, code = registry.versions(kind, spec.name), registry.get(kind, spec.name).code
     return f"{version} {code.name} {digest(code.versions)}" if version == registry.LOCAL and code else version
+
+
+def _groups(run: Run, steps: Mapping[str, Step]) -> list[type[Config]]:
+    """The groups of shared settings that a run's parts use."""
+    parts: list[RunPart] = [*steps.values(), *run.experiments.values()]
+    return list(dict.fromkeys(group for part in parts for group in part.uses))
+
+
+def _sampling(run: Run) -> dict[str, Any]:
+    """How texts were sampled, and by whose generation_config where it was a model's own."""
+    s, writer = run.settings.group(Generating), run.models[run.models.writer]
+    found = {"sampling": sampling_with(s, writer).model_dump(exclude_none=True)}
+    return found | ({"sampling_of": writer.name} if s.sampling == "model" else {})
 
 
 def write_recipe(run: Run, steps: Mapping[str, Step]) -> None:
@@ -121,6 +134,8 @@ def write_recipe(run: Run, steps: Mapping[str, Step]) -> None:
             for name, lm in facts.items()
         },
     }
+    if Generating in _groups(run, steps):
+        made |= _sampling(run)
     prints = {name: made["models"][name]["fingerprint"] for name in facts}
     made["same_models"] = [[a, b] for a, b in combinations(facts, 2) if prints[a] == prints[b]]
     text = dump({**settings, "made_with": made}, width=110)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tiny import build, word_tokenizer
 
+from steerkit.models.models import Models, load_models
+
 THREE = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
 SQUARE = {"target_modules": ["q_proj", "o_proj"]}
 WORKING: dict[str, dict[str, Any]] = {
@@ -101,3 +103,9 @@ def save_adapter(folder: Path, kind: str = "LORA", options: dict[str, Any] | Non
         warnings.simplefilter("ignore")
         wrapped.save_pretrained(folder)
     return str(folder)
+
+
+def with_and_without(base: str, adapter: str, id_map: dict[int, int] | None = None) -> Models:
+    """A model as `base`, and as `reasoning` with an adapter on; `id_map` is the base's, of the other's ids."""
+    plain = {"weights": base, "id_map": {"reasoning": id_map or {}}}
+    return load_models({"base": plain, "reasoning": {"weights": base, "adapter": adapter}}, writer="reasoning")

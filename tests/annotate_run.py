@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,10 @@ from steerkit.annotate.server import Server
 from steerkit.annotate.session import Session
 from steerkit.annotate.store import Store
 from steerkit.annotate.tasks import shuffled, trace_tasks
-from steerkit.data.trace import Span, Trace, write_rows
+from steerkit.artifacts import Generation
+from steerkit.data.trace import Prompt, Span, Trace, write_rows
 from steerkit.judging.taxonomy import load_taxonomy
+from steerkit.store.files import write_jsonl
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"> </mark><script>document.title='owned'</script> & &amp; so."
 TRACES = {
@@ -24,7 +25,27 @@ TRACES = {
     "t1": f"We try 2. {EVIL} Hmm, no.",
     "t2": "One. Two. Three. Four. Five. Six. Seven. Eight. Nine. Ten.",
 }
-GENERATIONS = [("none", 0.0, "q0", "It is 4. Wait, 5."), ("dom", 8.0, "q0", "Hmm. Wait. Wait. So 4.</think> Wait: 4.")]
+PROMPTS = {"q0": "What is it?", "q1": "And that?"}
+NONE, DOM = {"model": "base", "strength": 0.0}, {"vector": "base", "strength": 8.0}
+GENERATIONS = [
+    Generation(
+        split=split,
+        condition=name,
+        labels=labels,
+        added_norm=float(labels["strength"]),
+        prompt_id=prompt,
+        sample=0,
+        finished=True,
+        text=text,
+        ids=(),
+        starts=(),
+    )
+    for split, name, labels, prompt, text in (
+        ("test", "none", NONE, "q0", "It is 4. Wait, 5."),
+        ("test", "dom", DOM, "q0", "Hmm. Wait. Wait. So 4.</think> Wait: 4."),
+        ("choose", "dom", DOM, "q1", "So it is. Wait, no."),
+    )
+]
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -51,12 +72,9 @@ def write_run(folder: Path) -> Path:
         for i, (a, b) in enumerate(sentences(text))
     ]
     write_rows(folder / "spans.jsonl", spans)
-    rows = [
-        {"condition": name, "prompt_id": prompt, "sample": 0, "strength": strength, "text": text}
-        for name, strength, prompt, text in GENERATIONS
-    ]
-    lines(folder / "generations.jsonl", rows)
-    lines(folder / "prompts.jsonl", [{"id": "q0", "prompt": "What is it?"}])
+    for split in ("choose", "test"):
+        write_jsonl(folder / f"generations/{split}.jsonl", [row.to_json() for row in GENERATIONS if row.split == split])
+    write_rows(folder / "prompts.jsonl", [Prompt(id=name, prompt=text) for name, text in PROMPTS.items()])
     recipe = {
         "span_judge": {"name": "rules", "patterns": {"backtracking": ["^Wait"]}},
         "score_judge": {"name": "keyword", "keywords": ["wait", "hmm"]},
@@ -65,10 +83,6 @@ def write_run(folder: Path) -> Path:
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder
-
-
-def lines(path: Path, rows: list[dict[str, object]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def label_all(run: Path, name: str, label: str = "deduction", **special: str) -> None:

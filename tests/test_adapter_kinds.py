@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_zoo import CHANGES_BASE, VARIANTS, WORKING, put_on, save_adapter, save_base
+from adapter_zoo import CHANGES_BASE, VARIANTS, WORKING, put_on, save_adapter, save_base, with_and_without
 from oracles import edited_logits, hidden_by_layer
 from peft import PeftModel, PeftType
-from steerkit.models.pair import load_pair
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import EOS, build, random_items, word_tokenizer
 
@@ -63,20 +62,20 @@ def test_the_docs_name_every_kind() -> None:
 def test_each_role_is_what_peft_computes(name: str, base: str, plain: LanguageModel, tmp_path: Path, direction) -> None:
     kind, options = CASES[name]
     adapter = save_adapter(tmp_path, kind, options)
-    pair = load_pair(base, adapter=adapter)
-    assert (pair.base.model is pair.reasoning.model) == (name.removeprefix("LoRA, ") not in CHANGES_BASE)
+    pair = with_and_without(base, adapter)
+    assert (pair["base"].model is pair["reasoning"].model) == (name.removeprefix("LoRA, ") not in CHANGES_BASE)
     theirs = PeftModel.from_pretrained(build("llama").model, adapter).eval()
-    assert pair.base.fingerprint == plain.fingerprint
-    assert pair.reasoning.fingerprint != plain.fingerprint
+    assert pair["base"].fingerprint == plain.fingerprint
+    assert pair["reasoning"].fingerprint != plain.fingerprint
     edit = Edit(ResidualAdd(), 1, 4.0, direction)
-    for lm, expected in ((pair.reasoning, theirs), (pair.base, plain.model)):
+    for lm, expected in ((pair["reasoning"], theirs), (pair["base"], plain.model)):
         assert_states(lm, expected)
         for given, added in ((None, torch.zeros(16)), (edit, 4.0 * direction)):
             [text] = generate(
                 lm, [GenerationRow(PROMPT, 0, (given,) if given else ())], max_new_tokens=NEW, temperature=0
             )
             assert text.ids == greedy(expected, added)
-    assert_states(pair.reasoning, theirs)  # after the base ran
+    assert_states(pair["reasoning"], theirs)  # after the base ran
 
 
 def assert_states(lm: LanguageModel, model: Any) -> None:
@@ -102,7 +101,7 @@ def test_other_kinds_are_refused_by_name(kind: str, base: str, tmp_path: Path) -
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind, "task_type": "CAUSAL_LM"}))
     message = rf"a {kind} adapter can't be used: {REFUSED[kind][:20]}.*these kinds can: ADALORA, "
     with pytest.raises(SteerkitError, match=message):
-        load_pair(base, adapter=str(tmp_path))
+        with_and_without(base, str(tmp_path))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -117,7 +116,7 @@ def test_options_are_refused_by_name(option: str, base: str, tmp_path: Path) -> 
         json.dumps({"peft_type": kind, "task_type": "CAUSAL_LM", option: value})
     )
     with pytest.raises(SteerkitError, match=f"a {kind} adapter with {option} can't be used"):
-        load_pair(base, adapter=str(tmp_path))
+        with_and_without(base, str(tmp_path))
 
 
 def test_models_in_memory_are_refused_too() -> None:
@@ -144,4 +143,4 @@ def test_a_kind_that_is_new_to_steerkit_is_refused(monkeypatch, base: str, tmp_p
     adapter = save_adapter(tmp_path)
     monkeypatch.setattr(adapter_kinds, "WORK", ("IA3",))
     with pytest.raises(SteerkitError, match="a LORA adapter can't be used: steerkit was never tried with it"):
-        load_pair(base, adapter=adapter)
+        with_and_without(base, adapter)

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_zoo import VARIANTS, WORKING, put_on, save_adapter, save_base
+from adapter_zoo import VARIANTS, WORKING, put_on, save_adapter, save_base, with_and_without
 from hub_server import hub
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from steerkit.models.pair import ModelPair, load_pair
 from tiny import EOS, VOCABULARY, build, random_items, word_tokenizer
 
 from steerkit.checks.adapter import has_an_effect
@@ -96,7 +95,7 @@ def renamed(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 def test_tensors_that_do_not_match(change, messages: list[str], base: str, lora: str, tmp_path: Path) -> None:
     adapter = changed(lora, tmp_path / "a", change)
     with pytest.raises(SteerkitError, match="the adapter does not match the model") as caught:
-        load_pair(base, adapter=adapter)
+        with_and_without(base, adapter)
     assert all(message in str(caught.value) for message in messages)
 
 
@@ -104,7 +103,7 @@ def test_a_module_that_was_to_be_saved_and_was_not(base: str, tmp_path: Path) ->
     whole = save_adapter(tmp_path / "whole", "LORA", {**LORA, "modules_to_save": ["lm_head"]})
     adapter = changed(whole, tmp_path / "a", lambda t: {key: value for key, value in t.items() if "lm_head" not in key})
     with pytest.raises(SteerkitError, match=r"adapter_model.safetensors lacks 'base_model.model.lm_head.weight'"):
-        load_pair(base, adapter=adapter)
+        with_and_without(base, adapter)
 
 
 def test_an_adapter_of_another_base(base: str, tmp_path: Path) -> None:
@@ -117,16 +116,16 @@ def test_an_adapter_of_another_base(base: str, tmp_path: Path) -> None:
     with pytest.raises(
         SteerkitError, match=r"does not fit .*: it was made for google/gemma-3\n  \d+ tensors of another shape"
     ):
-        load_pair(base, adapter=adapter)
+        with_and_without(base, adapter)
 
 
 def test_another_base_of_the_same_shape_is_told(base: str, lora: str, tmp_path: Path, caplog) -> None:
     adapter = changed(lora, tmp_path / "a", dict, base_model_name_or_path="some-org/another-llama")
-    load_pair(base, adapter=adapter)
+    with_and_without(base, adapter)
     assert "says that it was made for some-org/another-llama; it is put on" in caplog.text
     caplog.clear()
     moved = changed(lora, tmp_path / "b", dict, base_model_name_or_path=f"/elsewhere/{Path(base).name}")
-    load_pair(base, adapter=moved)
+    with_and_without(base, moved)
     assert caplog.text == ""
 
 
@@ -136,7 +135,7 @@ def test_another_base_of_the_same_shape_is_told(base: str, lora: str, tmp_path: 
 def test_an_adapter_without_effect_is_an_error(base: str, lora: str, tmp_path: Path) -> None:
     untrained = changed(lora, tmp_path / "a", lambda t: {k: v * 0 if "lora_B" in k else v for k, v in t.items()})
     with pytest.raises(SteerkitError, match="the adapter changes nothing: logits are the same with and without it"):
-        load_pair(base, adapter=untrained)
+        with_and_without(base, untrained)
     model = put_on(build("llama").model, "LORA", LORA)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -152,7 +151,7 @@ def test_an_adapter_without_effect_is_an_error(base: str, lora: str, tmp_path: P
 
 def test_an_effect_on_single_tokens_is_one(base: str, tmp_path: Path) -> None:
     options = {"token_indices": [61], "target_modules": ["embed_tokens"]}
-    assert not load_pair(base, adapter=save_adapter(tmp_path, "TRAINABLE_TOKENS", options)).same
+    assert not with_and_without(base, save_adapter(tmp_path, "TRAINABLE_TOKENS", options)).same("base", "reasoning")
 
 
 def test_an_adapter_that_acts_outside_the_decoder() -> None:
@@ -195,13 +194,13 @@ def test_each_role_inside_the_other(kind: str) -> None:
 def test_biases_that_stay_make_the_base_load_by_itself(tmp_path: Path, caplog) -> None:
     base = save_base(tmp_path / "base", "qwen2")
     adapter = save_adapter(tmp_path / "a", "LORA", {**LORA, "bias": "all"}, build("qwen2").model)
-    pair = load_pair(base, adapter=adapter)
-    assert "the base is loaded a second time" in caplog.text
-    assert pair.base.model is not pair.reasoning.model
-    assert pair.base.fingerprint == build("qwen2").fingerprint
+    pair = with_and_without(base, adapter)
+    assert "base is loaded a second time" in caplog.text
+    assert pair["base"].model is not pair["reasoning"].model
+    assert pair["base"].fingerprint == build("qwen2").fingerprint
     theirs = PeftModel.from_pretrained(build("qwen2").model, adapter)
-    torch.testing.assert_close(logits(pair.reasoning.model), logits(theirs), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(logits(pair.base.model), logits(build("qwen2").model), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits(pair["reasoning"].model), logits(theirs), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits(pair["base"].model), logits(build("qwen2").model), rtol=1e-3, atol=1e-3)
 
 
 # --- tokenizer and vocabulary ----------------------------------------------------------------------------------------
@@ -215,16 +214,16 @@ def test_the_tokenizer_beside_an_adapter_is_the_reasoning_models(base: str, lora
     own = load_model(base, adapter=adapter).tokenizer
     assert own.chat_template is None
     (tmp_path / "a" / "chat_template.jinja").write_text(TEMPLATE)
-    pair = load_pair(base, adapter=adapter)
-    assert (pair.reasoning.tokenizer.chat_template, pair.base.tokenizer.chat_template) == (TEMPLATE, None)
-    assert pair.reasoning.tokenizer.get_vocab() == pair.base.tokenizer.get_vocab()
+    pair = with_and_without(base, adapter)
+    assert (pair["reasoning"].tokenizer.chat_template, pair["base"].tokenizer.chat_template) == (TEMPLATE, None)
+    assert pair["reasoning"].tokenizer.get_vocab() == pair["base"].tokenizer.get_vocab()
     other = word_tokenizer()
     other.chat_template = TEMPLATE.replace("wait", "hmm")
     try:
         other.save_pretrained(tmp_path / "a")
     finally:
         other.chat_template = None
-    assert load_pair(base, adapter=adapter).reasoning.tokenizer.chat_template.endswith("hmm")
+    assert with_and_without(base, adapter)["reasoning"].tokenizer.chat_template.endswith("hmm")
 
 
 def grown(folder: Path, **options: Any) -> tuple[str, Any]:
@@ -243,19 +242,19 @@ def test_a_larger_vocabulary(options: dict[str, Any], base: str, tmp_path: Path)
     adapter, made = grown(tmp_path / "a", **options)
     id_map = {VOCABULARY: 5, VOCABULARY + 1: 6}
     plain = load_model(base)
-    pair = load_pair(base, adapter=adapter, id_map=id_map)
-    assert pair.reasoning.model.get_input_embeddings().weight.shape[0] == VOCABULARY + 2
-    assert (len(pair.reasoning.tokenizer), len(pair.base.tokenizer)) == (VOCABULARY + 2, VOCABULARY + 1)
+    pair = with_and_without(base, adapter, id_map)
+    assert pair["reasoning"].model.get_input_embeddings().weight.shape[0] == VOCABULARY + 2
+    assert (len(pair["reasoning"].tokenizer), len(pair["base"].tokenizer)) == (VOCABULARY + 2, VOCABULARY + 1)
     ids = torch.tensor([[5, VOCABULARY + 1, 12, VOCABULARY, 7]])
-    torch.testing.assert_close(logits(pair.reasoning.model, ids), logits(made, ids), rtol=1e-3, atol=1e-3)
-    assert torch.equal(logits(pair.base.model), logits(plain.model))
-    assert pair.base.fingerprint == plain.fingerprint
+    torch.testing.assert_close(logits(pair["reasoning"].model, ids), logits(made, ids), rtol=1e-3, atol=1e-3)
+    assert torch.equal(logits(pair["base"].model), logits(plain.model))
+    assert pair["base"].fingerprint == plain.fingerprint
     row = [GenerationRow(IDS[0].tolist(), 0)]
-    texts = [generate(lm, row, max_new_tokens=4, temperature=0)[0].ids for lm in (pair.base, plain)]
+    texts = [generate(lm, row, max_new_tokens=4, temperature=0)[0].ids for lm in (pair["base"], plain)]
     assert texts[0] == texts[1]
-    assert load_pair(base, adapter=adapter, id_map=id_map).reasoning.fingerprint == pair.reasoning.fingerprint
-    with pytest.raises(SteerkitError, match="the pair's tokenizers disagree on 1 ids"):
-        load_pair(base, adapter=adapter)
+    assert with_and_without(base, adapter, id_map)["reasoning"].fingerprint == pair["reasoning"].fingerprint
+    with pytest.raises(SteerkitError, match="the tokenizers of reasoning and base disagree on 1 ids"):
+        with_and_without(base, adapter)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +305,7 @@ def test_a_larger_vocabulary_without_the_new_rows_of_the_head(base: str, tmp_pat
     adapter, _ = grown(tmp_path / "a")
     cut = changed(adapter, tmp_path / "b", lambda t: {k: v for k, v in t.items() if "lm_head" not in k})
     with pytest.raises(SteerkitError, match=r"has a vocabulary of 66 tokens, and lacks the rows of the new ones"):
-        load_pair(base, adapter=cut)
+        with_and_without(base, cut)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +321,7 @@ def test_what_is_no_adapter(told: str | None, message: str, base: str, tmp_path:
     if told:
         (tmp_path / "adapter_config.json").write_text(told)
     with pytest.raises(SteerkitError, match=message):
-        load_pair(base, adapter=str(tmp_path))
+        with_and_without(base, str(tmp_path))
 
 
 # --- folders that are something else ---------------------------------------------------------------------------------
@@ -389,7 +388,7 @@ def test_several_adapters(tmp_path: Path) -> None:
         own = ids[3:]
         assert texts[-1] == (own[: own.index(EOS)] if EOS in own else own)
     assert len(prints) == 2 and texts[0] != texts[1]
-    assert ModelPair(LanguageModel("b", model, word_tokenizer()), lm).base.fingerprint == build("llama").fingerprint
+    assert LanguageModel("b", model, word_tokenizer()).fingerprint == build("llama").fingerprint
 
 
 def test_a_dry_run_knows_what_can_not_be_used(base: str, lora: str, tmp_path: Path) -> None:
@@ -397,17 +396,21 @@ def test_a_dry_run_knows_what_can_not_be_used(base: str, lora: str, tmp_path: Pa
     from steerkit.recipe.load import load_recipe
 
     prompts = save_adapter(tmp_path, "PROMPT_TUNING", {"num_virtual_tokens": 3})
-    recipe = load_recipe("backtracking").model_copy(update={"base": base, "reasoning": None, "adapter": prompts})
-    with pytest.raises(SteerkitError, match="a PROMPT_TUNING adapter can't be used"):
-        plan_text(recipe)
-    assert "4 blocks × 16" in plan_text(recipe.model_copy(update={"adapter": lora}))
+    for adapter, said in ((prompts, "a PROMPT_TUNING adapter can't be used"), (lora, "4 blocks × 16")):
+        models = {"base": {"weights": base}, "reasoning": {"weights": base, "adapter": adapter}}
+        recipe = load_recipe("backtracking", [f"models={json.dumps(models)}"])
+        if adapter == lora:
+            assert said in plan_text(recipe)
+        else:
+            with pytest.raises(SteerkitError, match=said):
+                plan_text(recipe)
 
 
 def test_an_adapter_on_the_hub(base: str, lora: str, tmp_path: Path) -> None:
     code = (
-        f"import warnings; warnings.simplefilter('ignore')\nfrom steerkit.models.pair import load_pair\n"
-        f"pair = load_pair({base!r}, adapter='me/lora')\n"
-        f"print(pair.reasoning.tokenizer.chat_template, pair.reasoning.fingerprint)"
+        f"import warnings; warnings.simplefilter('ignore')\nfrom steerkit import load_models\n"
+        f"pair = load_models({{'x': {{'weights': {base!r}, 'adapter': 'me/lora'}}}})\n"
+        f"print(pair['x'].tokenizer.chat_template, pair['x'].fingerprint)"
     )
     with hub() as server:
         server.repos["me/lora"] = {"main": {file.name: file.read_bytes() for file in Path(lora).iterdir()}}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from annotate_run import label_all, write_run
 
-from steerkit.annotate.pool import disagreements
+from steerkit.annotate.agreement import disagreements
+from steerkit.annotate.judged_generations import generation_tasks
 from steerkit.annotate.session import shown
 from steerkit.annotate.store import Store, read_log
 from steerkit.annotate.tasks import trace_tasks
@@ -120,33 +121,42 @@ def fields(span: Span) -> dict[str, object]:
 
 
 def test_labels_of_generations_go_to_another_copy_of_the_run(run: Path, annotate: Call, tmp_path: Path) -> None:
-    from steerkit.annotate.generations import generation_tasks
-
     with Store(run, "ada") as store:
         store.put("label", *generation_tasks(run, "scored", 1), label="backtracking")
     annotate(run, "--export", "ada.jsonl")
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "annotations")
-    assert annotate(copy, "--import", "ada.jsonl")[1] == "ada: 4 new labels\n"
+    assert annotate(copy, "--import", "ada.jsonl")[1] == "ada: 5 new labels\n"
     spans = read_rows(tmp_path / "ada.jsonl", Span)
-    assert {span.trace_id for span in spans} == {"none/q0/0", "dom/q0/0"}
+    assert {span.trace_id for span in spans} == {"none/q0/0", "dom/q0/0", "dom/q1/0"}
 
 
 def test_labels_of_generations_carry_their_strength(run: Path, annotate: Call, tmp_path: Path) -> None:
-    from steerkit.annotate.generations import generation_tasks
-
     with Store(run, "ada") as store:
         store.put("label", *generation_tasks(run, "scored", 1), trace_tasks(run, 1)[0], label="other")
     annotate(run, "--export", "ada.jsonl", "--with", "strength")
     rows = [json.loads(line) for line in (tmp_path / "ada.jsonl").read_text().splitlines()]
     assert [(row["trace_id"], row.get("strength")) for row in rows] == [
         *[("dom/q0/0", 8.0)] * 3,
+        ("dom/q1/0", 8.0),
         ("none/q0/0", 0.0),
         ("t0", None),
     ]
     code, _, err = annotate(run, "--export", "more.jsonl", "--with", "strenght")
-    assert code == 2 and "generations.jsonl has no such field; did you mean 'strength'?" in err
+    assert code == 2 and "the generations of" in err and "have no such field; did you mean 'strength'?" in err
+
+
+def test_a_label_that_only_some_conditions_have(run: Path, annotate: Call, tmp_path: Path) -> None:
+    with Store(run, "ada") as store:
+        store.put("label", *generation_tasks(run, "generations", 1), label="other")
+    annotate(run, "--export", "ada.jsonl", "--with", "model")
+    rows = [json.loads(line) for line in (tmp_path / "ada.jsonl").read_text().splitlines()]
+    assert {row["trace_id"]: row.get("model") for row in rows} == {
+        "dom/q0/0": None,
+        "dom/q1/0": None,
+        "none/q0/0": "base",
+    }
 
 
 def test_disagreements_are_shown_without_names(run: Path) -> None:

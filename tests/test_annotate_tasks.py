@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from annotate_run import GENERATIONS, TRACES, sentences, write_run
 
-from steerkit.annotate.generations import JUDGED, generation_tasks
+from steerkit.annotate.judged_generations import JUDGED, generation_tasks
 from steerkit.annotate.session import shown
 from steerkit.annotate.tasks import sample, shuffled, trace_tasks
-from steerkit.data.trace import Span, generation_id, read_rows, write_rows
+from steerkit.artifacts import Generation
+from steerkit.data.trace import Span, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError
 from steerkit.interfaces import Judge, Metric
 from steerkit.registry import register
+from steerkit.store.files import write_jsonl
 
 
 @pytest.fixture
@@ -81,16 +85,20 @@ def test_flagged_sentences_of_generations(run: Path) -> None:
     def found(flag: str) -> list[tuple[str, str]]:
         return [(t.place[0], shown(t)["parts"][2]) for t in generation_tasks(run, flag, 1)]  # type: ignore[arg-type]
 
-    assert found("generations") == [("dom/q0/0", "Wait."), ("dom/q0/0", "Wait."), ("none/q0/0", "Wait, 5.")]
+    assert found("generations") == [
+        ("dom/q0/0", "Wait."),
+        ("dom/q0/0", "Wait."),
+        ("dom/q1/0", "Wait, no."),
+        ("none/q0/0", "Wait, 5."),
+    ]
     assert found("scored") == [("dom/q0/0", "Hmm."), *found("generations")]
-    assert generation_tasks(run, "scored", 1)[0].text.prompt == "What is it?"
+    prompts = [task.text.prompt for task in generation_tasks(run, "scored", 1)]
+    assert prompts == [*["What is it?"] * 3, "And that?", "What is it?"]
     judged = read_rows(run / JUDGED, Span)
     assert {(s.judge, s.label) for s in judged} == {
         (j, x) for j in ("rules", "keyword") for x in ("backtracking", "other")
     }
-    rows = [json.loads(line) for line in open_lines(run / "generations.jsonl")]
-    assert {generation_id(row): row["strength"] for row in rows} == {"none/q0/0": 0.0, "dom/q0/0": 8.0}
-    assert {s.trace_id for s in judged} == {generation_id(row) for row in rows}
+    assert {s.trace_id for s in judged} == {row.id for row in GENERATIONS}
 
 
 def recipe_with(run: Path, judge: dict[str, object]) -> None:
@@ -104,7 +112,7 @@ def test_sentences_flagged_by_a_score_judge_of_labels(run: Path) -> None:
     assert [shown(t)["parts"][2] for t in generation_tasks(run, "scored", 1)] == ["Hmm."]
     assert {s.judge for s in read_rows(run / JUDGED, Span)} == {"rules", "rules:score"}
     recipe_with(run, {"name": "rules", "patterns": {"backtracking": ["^Wait"]}})
-    assert len(generation_tasks(run, "scored", 1)) == len(generation_tasks(run, "generations", 1)) == 3
+    assert len(generation_tasks(run, "scored", 1)) == len(generation_tasks(run, "generations", 1)) == 4
     assert {s.judge for s in read_rows(run / JUDGED, Span)} == {"rules"}
 
 
@@ -117,7 +125,7 @@ def test_a_score_judge_of_points_flags_no_sentence(run: Path) -> None:
     recipe_with(run, {"name": "points-for-annotation"})
     with pytest.raises(SteerkitError, match=r"gives points 0 to 100 \(trait\), which picks out no sentence"):
         generation_tasks(run, "scored", 1)
-    assert len(generation_tasks(run, "generations", 1)) == 3
+    assert len(generation_tasks(run, "generations", 1)) == 4
 
 
 def test_generations_are_judged_once_and_again_when_they_change(run: Path) -> None:
@@ -125,10 +133,17 @@ def test_generations_are_judged_once_and_again_when_they_change(run: Path) -> No
     before = (run / JUDGED).stat().st_mtime_ns
     generation_tasks(run, "generations", 1)
     assert (run / JUDGED).stat().st_mtime_ns == before
-    row = {"condition": "c", "prompt_id": "q0", "sample": 0, "strength": 0, "text": "Wait now."}
-    (run / "generations.jsonl").write_text(json.dumps(row) + "\n")
+    (run / "generations/test.jsonl").unlink()
+    assert [t.place for t in generation_tasks(run, "scored", 1)] == [("dom/q1/0", 10, 19)]
+    write_generations(run, replace(GENERATIONS[0], condition="c", text="Wait now."))
     assert [t.place for t in generation_tasks(run, "scored", 1)] == [("c/q0/0", 0, 9)]
-    assert len(GENERATIONS) == 2
+
+
+def write_generations(run: Path, *rows: Generation) -> None:
+    """Generations in place of those that a run has."""
+    for path in (run / "generations").glob("*.jsonl"):
+        path.unlink()
+    write_jsonl(run / "generations/test.jsonl", [row.to_json() for row in rows])
 
 
 def test_runs_that_have_nothing_to_label(run: Path, tmp_path: Path) -> None:
@@ -144,6 +159,35 @@ def test_runs_that_have_nothing_to_label(run: Path, tmp_path: Path) -> None:
         trace_tasks(run, 1)
     assert "spans.jsonl:1: there is no trace 't9'" in str(error.value)
     assert "spans.jsonl:2: characters 0 to 999 are not in the trace" in str(error.value)
-    (run / "generations.jsonl").write_text('{"condition": "c", "prompt_id": "q0", "sample": 0, "text": "So."}\n')
+    write_generations(run, replace(GENERATIONS[0], text="So."))
     with pytest.raises(SteerkitError, match="no sentence of its generations is 'backtracking' by keyword"):
         generation_tasks(run, "scored", 1)
+    shutil.rmtree(run / "generations")
+    with pytest.raises(SteerkitError, match="holds no generations: run the recipe until they are made"):
+        generation_tasks(run, "generations", 1)
+
+
+def test_a_run_without_judges_has_no_sentences_of_generations(run: Path) -> None:
+    """Nothing of it labels sentences: its experiments need no spans."""
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"think_end": recipe["think_end"]}))
+    with pytest.raises(SteerkitError, match=r"recipe\.yaml: has no span_judge and no score_judge and no fitter"):
+        generation_tasks(run, "generations", 1)
+    assert trace_tasks(run, 1)
+
+
+def test_damaged_generations_are_named_by_line(run: Path) -> None:
+    good = json.dumps(GENERATIONS[0].to_json())
+    bad = json.dumps({**GENERATIONS[0].to_json(), "text": 5, "prompt_id": None})
+    (run / "generations/choose.jsonl").write_text(f"{good}\n{{\n5\n")
+    (run / "generations/test.jsonl").write_text(f"{bad}\n{good}\n{{}}\n")
+    with pytest.raises(InputError) as error:
+        generation_tasks(run, "generations", 1)
+    said = {p.where.rpartition("/")[2]: p.message.partition("(")[0].strip() for p in error.value.problems}
+    fields = "'split', 'condition', 'prompt_id', 'sample', 'text', 'added_norm', 'finished'"
+    assert said == {
+        "choose.jsonl:2": "not a JSON line",
+        "choose.jsonl:3": "a JSON object was expected, not int",
+        "test.jsonl:1": "'prompt_id', 'text' missing, or of another type",
+        "test.jsonl:3": f"{fields} missing, or of another type",
+    }

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import templates
 from console import Steerkit
+from steerkit.annotate.pool import run_texts
 from steerkit.steps.scoring import accuracies
 from steerkit_plugins.pocket.prompts import problems
 from templates import tokenizer_with
 
 from steerkit import load_recipe
 from steerkit import steps as stages
-from steerkit.annotate.pool import run_texts
 from steerkit.artifacts import PluginSpec
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.chats import messages_of, to_json

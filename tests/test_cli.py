@@ -69,9 +69,9 @@ def test_listing_recipes_and_plugins_imports_no_torch() -> None:
         (("recipe", "run", "backtraking"), "no such recipe, neither a file here nor a shipped one; did you mean"),
         (("recipe", "validate", "backtracking", "--set", "layer=x"), "--set layer=x: 'layer' must be a whole number"),
         ((*DRY, "layer=99"), "layer: 99 is not a block of"),
-        ((*DRY, "reasoning=pocket:reasonin"), "mean 'reasoning'?"),
-        ((*DRY, "reasoning=./gone"), "./gone: no model folder"),
-        ((*DRY, "reasoning=gone.gguf"), "gone.gguf: no such GGUF file"),
+        ((*DRY, "models.reasoning=pocket:reasonin"), "mean 'reasoning'?"),
+        ((*DRY, "models.reasoning=./gone"), "./gone: no model folder"),
+        ((*DRY, "models.reasoning=gone.gguf"), "gone.gguf: no such GGUF file"),
         (("plugin", "ls", "fiters"), "no kind of plugin is called 'fiters'; did you mean 'fitters'?"),
         (("vector", "show", "gone.safetensors"), "gone.safetensors: no such vector file"),
         (("report", "gone"), "gone: no finished run there"),
@@ -87,7 +87,7 @@ def test_user_mistakes(steerkit: Steerkit, words: tuple[str, ...], message: str,
 def test_a_hub_name_while_offline(steerkit: Steerkit, tmp_path: Path) -> None:
     done = steerkit(
         *("recipe", "run", "backtracking"),
-        *("--set", "base=someone/no-such-model", "--set", "reasoning=someone/no-such-model"),
+        *("--set", "models={base: someone/no-such-model, reasoning: someone/no-such-model}"),
     )
     assert done.returncode == 2
     assert "someone/no-such-model: the model can't be loaded" in done.stderr
@@ -194,7 +194,7 @@ def test_ctrl_c_is_said_to_keep_what_is_done(steerkit: Steerkit, monkeypatch: py
     def interrupted() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("steerkit.recipe.load.shipped", interrupted)
+    monkeypatch.setattr("steerkit.recipe.find.shipped", interrupted)
     done = steerkit("recipe", "ls")
     assert done.returncode == 130
     assert done.stderr == "stopped; what is done is kept: give the same command again to go on\n"
@@ -207,7 +207,7 @@ def test_ctrl_c_that_compiled_code_makes_another_error_of(steerkit: Steerkit, mo
             time.sleep(5)
         raise TypeError("could not determine the shape of an object")
 
-    monkeypatch.setattr("steerkit.recipe.load.shipped", interrupted)
+    monkeypatch.setattr("steerkit.recipe.find.shipped", interrupted)
     done = steerkit("recipe", "ls")
     assert done.returncode == 130
     assert done.stderr == "stopped; what is done is kept: give the same command again to go on\n"
@@ -220,6 +220,6 @@ def test_a_command_that_ctrl_c_ends_well_has_ended_well(steerkit: Steerkit, monk
             time.sleep(5)
         return []
 
-    monkeypatch.setattr("steerkit.recipe.load.shipped", served)
+    monkeypatch.setattr("steerkit.recipe.find.shipped", served)
     done = steerkit("recipe", "ls")
     assert (done.returncode, done.stderr) == (0, "")

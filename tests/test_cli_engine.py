@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from pydantic import Field
-from steerkit.models.pair import ModelPair
 
 from steerkit import registry
 from steerkit.generation.engine import Engine, Greedy
@@ -16,6 +15,7 @@ from steerkit.generation.parity import reference
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interfaces import Config
+from steerkit.models.models import Models
 
 SMALL = ("pocket:reasoning", "--strengths", "0,1", "--max-new-tokens", "4")
 
@@ -33,18 +33,18 @@ class Mirror(Engine):
     Config = MirrorConfig
     closed: list[bool] = []  # noqa: RUF012
 
-    def start(self, pair: ModelPair, options: Mapping[str, Any]) -> None:
-        self.pair = pair
+    def start(self, models: Models, options: Mapping[str, Any]) -> None:
+        self.models = models
         assert options == {"bf16": False, "device_map": None, "trust_remote_code": False}
 
     def generate(
-        self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int, sampling: Sampling, **rest: Any
+        self, model: str, rows: Sequence[GenerationRow], *, max_new_tokens: int, sampling: Sampling, **rest: Any
     ) -> list[Any]:
         given = {**sampling.model_dump(), **self.config.instead}
-        return generate(self.pair[role], rows, max_new_tokens=max_new_tokens, **given)
+        return generate(self.models[model], rows, max_new_tokens=max_new_tokens, **given)
 
-    def greedy(self, role: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
-        lm = self.pair[role]
+    def greedy(self, model: str, rows: Sequence[GenerationRow], *, max_new_tokens: int) -> Greedy:
+        lm = self.models[model]
         texts = generate(lm, rows, max_new_tokens=max_new_tokens, temperature=0)
         log_probs, _, steered = reference(lm, rows, texts, max_new_tokens)
         return Greedy(texts, log_probs, steered + self.config.off_by)

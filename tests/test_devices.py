@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from console import Steerkit
-from steerkit.shards import Shard
 from tiny import random_items, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,8 +22,7 @@ from steerkit.models import devices
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
 from steerkit.models.setup import in_words
-from steerkit.recipe.load import load_recipe
-from steerkit.settings import SteeringArguments
+from steerkit.recipe.load import load_arguments, load_recipe
 
 ASK = """
 import json, torch
@@ -92,21 +90,12 @@ def test_devices_that_are_not_there(name: str, said: str) -> None:
 def test_a_device_or_a_map() -> None:
     with pytest.raises(SteerkitError, match="device: cpu and device_map: auto: give one of them"):
         load_model("pocket:base", device="cpu", device_map="auto")
-    args = SteeringArguments.from_recipe("backtracking")
+    args = load_arguments("backtracking")
     with pytest.raises(SteerkitError, match="give device or device_map, not both"):
         load_recipe("backtracking", ["device=cpu", "device_map=auto"])
     with pytest.raises(SteerkitError, match="device"):
         load_recipe("backtracking", ["device=GPU 1"])
     assert args.device == "auto" and load_recipe("backtracking", ["device=cuda:1"]).device == "cuda:1"
-
-
-def test_one_gpu_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    shard = Shard(0, 2, local_index=1, local_count=2)
-    with pytest.raises(SteerkitError):  # there is none; with one, that it is one device
-        shard.take_devices(None, "cuda:0")
-    monkeypatch.setattr(devices, "choose_device", torch.device)
-    with pytest.raises(SteerkitError, match="device: cuda:0: 2 processes run on this machine, and that is one device"):
-        shard.take_devices(None, "cuda:0")
 
 
 def test_the_command_line(steerkit: Steerkit, tmp_path: Path) -> None:

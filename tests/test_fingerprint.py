@@ -10,7 +10,6 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from adapter_zoo import VARIANTS, WORKING, put_on
-from steerkit.models.pair import ModelPair
 from tiny import build, tiny, word_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 from zoo import breed
@@ -18,6 +17,7 @@ from zoo import breed
 from steerkit.models.fingerprint import LINE, SUMMED
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
+from steerkit.models.models import Models
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's
 
@@ -55,12 +55,12 @@ def test_weights_may_change_after_it_was_asked_for(change: Callable[[Any], None]
     assert lm.fingerprint != before
 
 
-def test_a_pair_is_the_same_only_as_long_as_it_is() -> None:
+def test_two_models_are_the_same_only_as_long_as_they_are() -> None:
     base, other = build("llama"), build("llama")
-    pair = ModelPair(base, other)
-    assert pair.same
+    models = Models({"base": base, "other": other}, "base")
+    assert models.same("base", "other")
     in_place(other.model)
-    assert not pair.same
+    assert not models.same("base", "other")
 
 
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {

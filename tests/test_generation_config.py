@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,24 @@ from console import Steerkit
 from tiny import EOS, build
 from transformers import GenerationConfig
 
+from steerkit import registry
+from steerkit.artifacts import Condition
 from steerkit.callbacks import SteeringCallback
+from steerkit.context import Run
 from steerkit.errors import InputError, SteerkitError
+from steerkit.findings import Findings
 from steerkit.generation.generation_config import sampling_of
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import GenerationRow, end_ids, generate
+from steerkit.interfaces import Experiment
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_generation_config, load_model
 from steerkit.recipe.load import load_recipe
 from steerkit.report.facts import made_with
-from steerkit.report.rows import Rows
-from steerkit.report.run import Run
+from steerkit.report.run import Run as ReportRun
 from steerkit.run import SteeringTrainer
 from steerkit.settings import SteeringArguments
+from steerkit.steps.texts import decoding
 
 WORDS = ["w1 w2 the sum", "w3 w4 is w5 wait", "hmm w6 but w7", "w8 w9 w10", "w11 the w12", "w13 is w14 ."]
 
@@ -119,7 +125,8 @@ def test_all_end_tokens_of_a_model_on_disk_end_a_text(saved: Path) -> None:
 
 
 def test_a_plan_reads_it_without_the_weights(saved: Path, tmp_path: Path, steerkit: Steerkit) -> None:
-    given = ("--set", f"reasoning={saved}", "--set", f"base={saved}", "--set", "layer=1", "--set", "sampling=model")
+    models = f"models={{base: {saved}, reasoning: {saved}}}"
+    given = ("--set", models, "--set", "layer=1", "--set", "sampling=model")
     done = steerkit("recipe", "run", "backtracking", "--dry-run", "--gpu", "h100", *given)
     assert done.returncode == 0, done.stderr
     assert f"sampling    temperature 1.3, top_k 40, top_p 0.95, as the generation_config of {saved} says" in done.stdout
@@ -148,6 +155,22 @@ def test_a_recipe_names_what_is_wrong_with_its_sampling(tmp_path: Path) -> None:
         load_recipe("backtracking", ["sampling=model", "top_p=0.9", "min_p=0.1"])
 
 
+class Plain(Experiment):
+    """Texts of the model as it is."""
+
+    def conditions(self, run: Run, *needs: Any, **_: Any) -> Sequence[Condition]:
+        return [run.unsteered("llama")]
+
+    def findings(self, run: Run, results: Any, *needs: Any, **_: Any) -> Findings:
+        return Findings(title="Plain")
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_local", {})
+    registry.register("experiments", "plain")(Plain)
+
+
 def tiny_run(folder: Path, lm: LanguageModel, heard: SteeringCallback | None = None, **more: Any) -> SteeringTrainer:
     args = SteeringArguments(
         output_dir=str(folder),
@@ -157,23 +180,24 @@ def tiny_run(folder: Path, lm: LanguageModel, heard: SteeringCallback | None = N
         span_judge="keyword",
         score_judge="keyword",
         extractor={"name": "offset-window", "windows": [[-2, -1]]},
-        fitter={"name": "dom", "window": [-2, -1]},
+        fitter={"name": "dom", "label": "backtracking", "window": [-2, -1]},
         steerer="residual-add",
         layer=1,
         strengths=[2.0],
-        transfer=False,
+        experiments=["plain"],
         resamples=100,
         **more,
     )
     counts = {"extract": 4, "choose": 1, "test": 1}
-    return SteeringTrainer(lm, lm, args=args, prompts=WORDS, counts=counts, callbacks=[heard] if heard else [])
+    callbacks = [heard] if heard else []
+    return SteeringTrainer({"llama": lm}, args=args, prompts=WORDS, counts=counts, callbacks=callbacks)
 
 
-def test_a_run_takes_the_models_own_and_says_so(tmp_path: Path) -> None:
+def test_a_run_takes_the_models_own_and_says_so(tmp_path: Path, plain: None) -> None:
     heard: list[Any] = []
 
     class Listen(SteeringCallback):
-        def on_log(self, trainer: SteeringTrainer, values: Any) -> None:
+        def on_log(self, run: Run, values: Any) -> None:
             heard.extend([values] if "sampling" in values else [])
 
     lm = build("llama")
@@ -182,28 +206,24 @@ def test_a_run_takes_the_models_own_and_says_so(tmp_path: Path) -> None:
     texts = {}
     for name, more in (("model", {"sampling": "model"}), ("recipe", given), ("plain", {"temperature": 1.4})):
         trainer = tiny_run(tmp_path / name, lm, Listen(), **more)
-        trainer.folder.path.mkdir(parents=True)
-        try:
-            trainer.run()
-        except SteerkitError as error:  # six words are too few to find "wait" in
-            assert "label" in str(error)
-        texts[name] = (tmp_path / name / "traces.jsonl").read_bytes()
+        trainer.run()
+        texts[name] = (tmp_path / name / "generations/test.jsonl").read_bytes()
     assert texts["model"] == texts["recipe"] != texts["plain"]
-    assert heard == [{"sampling": given, "sampling_of": "llama"}]
+    assert heard == [{"sampling": given, "sampling_of": "llama"}] * 2  # traces, and texts on the test prompts
     recipe = yaml.safe_load((tmp_path / "model/recipe.yaml").read_text())
     assert (recipe["sampling"], recipe["made_with"]["sampling"]) == ("model", given)
-    shown = dict(made_with(Run(tmp_path, recipe, (), Rows(), Rows(), ())))
-    assert shown["sampling"] == "temperature 1.4, top_k 30, top_p 0.9"
+    shown = dict(made_with(ReportRun.read(tmp_path / "model")))
+    assert (shown["sampling"], shown["sampling of"]) == ("temperature 1.4, top_k 30, top_p 0.9", "llama")
 
 
-def test_a_changed_generation_config_is_another_stage(tmp_path: Path) -> None:
+def test_a_changed_generation_config_is_another_step(tmp_path: Path, plain: None) -> None:
     """Texts depend on it: on the end tokens always, on its sampling when that is asked for."""
     lm = build("llama")
     lm.model.generation_config.update(do_sample=True, temperature=0.9)
     keys = []
     for change in ({}, {"temperature": 0.8}, {"temperature": 0.9, "eos_token_id": [EOS, 5]}):
         lm.model.generation_config.update(**change)
-        keys.append(json.dumps(tiny_run(tmp_path / "run", lm, sampling="model").decoding("base", "reasoning")))
+        keys.append(json.dumps(decoding(tiny_run(tmp_path / "run", lm, sampling="model").context, ["llama"])))
     assert len(set(keys)) == 3
 
 

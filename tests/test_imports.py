@@ -32,9 +32,14 @@ def test_the_core_imports_no_plugin(path: Path) -> None:
     assert not {name for name in imported(path) if name.split(".")[0] == "steerkit_plugins"}
 
 
-@pytest.mark.parametrize("path", sorted(CORE.glob("*.py")) + sorted(CORE.glob("stages/*.py")), ids=lambda p: p.name)
+DEFAULTS = {"settings.py": {"residual-add"}, "vectors/steer.py": {"residual-add"}}
+"""How a vector is used where nobody says it; engines (`hf`) and executors (`local`) have such names, too."""
+CODE = [path for path in sorted(CORE.rglob("*.py")) if path.parent.name != "cli"]
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(CORE)))
 def test_the_core_names_no_plugin(path: Path) -> None:
-    """No name of a built-in plugin stands in the core's code (docstrings, and the command line's defaults, aside)."""
+    """No name of a built-in plugin stands in the core's code (docstrings and defaults aside)."""
     from importlib.metadata import entry_points
 
     groups = [f"steerkit.{kind}" for kind in ("extractors", "fitters", "steerers", "judges")]
@@ -44,7 +49,8 @@ def test_the_core_names_no_plugin(path: Path) -> None:
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
     strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docs}
-    assert not names & {s for s in strings if isinstance(s, str)}
+    found = names & {s for s in strings if isinstance(s, str)}
+    assert not found - DEFAULTS.get(path.relative_to(CORE).as_posix(), set())
 
 
 @pytest.mark.parametrize("code", ["import steerkit", "import steerkit; dir(steerkit); steerkit.register"])

@@ -24,8 +24,8 @@ from steerkit.generation.stream import GenerationRow, generate
 from steerkit.models import limits
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.limits import check_lengths, positions
+from steerkit.recipe.load import load_arguments
 from steerkit.run import SteeringTrainer
-from steerkit.settings import SteeringArguments
 from steerkit.vectors.info import VectorInfo
 from steerkit.vectors.lens import LogitLens
 from steerkit.vectors.steering_vector import SteeringVector
@@ -180,9 +180,8 @@ def test_commands_that_make_their_own_texts(steerkit: Steerkit, folder: Path) ->
     transformers.AutoModelForCausalLM.from_config(few).save_pretrained(folder)
     done = steerkit("check", folder)
     assert done.returncode == 2 and "what is checked has 32 tokens, and the model has 20 positions" in done.stderr
-    plan = steerkit(
-        "recipe", "run", "backtracking", "--dry-run", "--set", f"base={folder}", "--set", f"reasoning={folder}"
-    )
+    models = f"models={{base: {folder}, reasoning: {folder}}}"
+    plan = steerkit("recipe", "run", "backtracking", "--dry-run", "--set", models)
     assert plan.returncode == 0, plan.stderr
 
 
@@ -195,15 +194,14 @@ def test_commands_that_make_their_own_texts(steerkit: Steerkit, folder: Path) ->
     ids=["id", "length"],
 )
 def test_a_run_says_so_before_its_first_text(prompt: str, message: str, folder: Path) -> None:
-    args = SteeringArguments.from_recipe(
-        "backtracking", output_dir=str(folder.parent / "run"), layer=1, chat="no", max_new_tokens=8
-    )
+    args = load_arguments("backtracking", output_dir=str(folder.parent / "run"), layer=1, chat="no", max_new_tokens=8)
     prompts = [
         Prompt(id=f"p{n}", prompt=text, split=split)
         for n, (text, split) in enumerate([("the sum", "extract"), (prompt, "choose"), ("hmm but", "test")])
     ]
     counts = {"extract": 1, "choose": 1, "test": 1}
-    trainer = SteeringTrainer(str(folder), str(folder), args=args, prompts=prompts, counts=counts)
+    models = {"base": str(folder), "reasoning": str(folder)}
+    trainer = SteeringTrainer(models, args=args, prompts=prompts, counts=counts)
     with pytest.raises(SteerkitError, match=message):
         trainer.run()
     assert not (folder.parent / "run" / "traces.jsonl").exists()

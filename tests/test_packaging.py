@@ -75,5 +75,5 @@ def test_the_example_plugin_installs_and_is_found(tmp_path: Path) -> None:
     )
     listed = run(sys.executable, "-m", "steerkit", "plugin", "ls", "fitters", cwd=tmp_path, path=site)
     assert "median" in listed and "steerkit-plugin-hello 0.1.0" in listed
-    words = ["recipe", "validate", "backtracking", "--set", "fitter={name: median, least: 3}"]
+    words = ["recipe", "validate", "backtracking", "--set", "fitter.name=median", "--set", "fitter.least=3"]
     assert "valid" in run(sys.executable, "-m", "steerkit", *words, cwd=tmp_path, path=site)

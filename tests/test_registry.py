@@ -11,6 +11,9 @@ from steerkit import registry
 from steerkit.errors import SteerkitError
 
 BUILT_IN = {
+    "steps": {"prompts", "chats", "traces", "spans", "statistics", "vectors", "generations", "scores", "findings"},
+    "experiments": {"choose", "transfer", "baselines", "offsets", "layers", "lens", "projection", "agreement", "texts"},
+    "executors": {"local"},
     "extractors": {"offset-window"},
     "fitters": {"dom", "lda"},
     "steerers": {"residual-add", "overall-mean", "gaussian-noise", "self-amplify"},

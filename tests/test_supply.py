@@ -99,8 +99,8 @@ def test_a_strangers_mypy_sees_the_types(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "from steerkit.stats.intervals import mean_interval\n"
         "from steerkit_plugins.judges.keyword import KeywordJudge\n"
-        "from steerkit import SteeringArguments, Steerer, generate\n"
-        "reveal_type(SteeringArguments.from_recipe)\n"
+        "from steerkit import Steerer, generate, load_arguments\n"
+        "reveal_type(load_arguments)\n"
         "reveal_type(mean_interval)\n"
         "reveal_type(KeywordJudge)\n"
         "mean_interval(3, confidence='high')\n"

@@ -6,25 +6,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from steerkit.conditions import none
-from steerkit.steps.batches import Job
+from tiny import build
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vocabularies import ALL, gpt2, llama2, llama3, random_texts, tiktoken, unigram_bytes, word_level, word_piece
 
-from steerkit.data.chat_format import ChatFormat
+from steerkit.artifacts import Condition, Generation
+from steerkit.context import Run, Settings
 from steerkit.data.importing import read_spans
 from steerkit.data.placing import place_in_text, token_texts
 from steerkit.data.tokens import encode_trace, make_trace
 from steerkit.data.trace import Prompt, Span, Trace, first_token, read_rows, write_rows
 from steerkit.errors import InputError
-from steerkit.generation.stream import Generated, GenerationRow
-from steerkit.steps.generations import describe_with
-from steerkit.steps.traces import imported
+from steerkit.interfaces import Experiment
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.models import Models
+from steerkit.settings import SteeringArguments
+from steerkit.steps.generations import Generations
+from steerkit.steps.traces import Traces
+from steerkit.store.folder import RunFolder
 
 PROMPT = Prompt(id="p", prompt="q")
 TEXTS = random_texts(120, seed=1)
@@ -34,6 +37,21 @@ def normalizing(tokenizer: PreTrainedTokenizerFast, normalizer: Any) -> PreTrain
     core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     core.normalizer = normalizer
     return PreTrainedTokenizerFast(tokenizer_object=core)
+
+
+def run_with(tokenizer: Any, folder: Path, **experiments: Experiment) -> Run:
+    """A run whose only model has this tokenizer."""
+    model = build("llama").model
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    models = Models({"tiny": LanguageModel("tiny", model, tokenizer)})
+    arguments = SteeringArguments()
+    return Run("x", "", arguments, Settings({}), models, RunFolder(folder), experiments)
+
+
+def imported(tokenizer: Any, path: Path) -> list[Trace]:
+    """Traces of a file, as a run with this tokenizer reads them."""
+    step = Traces(file=str(path))
+    return step.make(run_with(tokenizer, path.parent).of(step, "traces"), [], None)
 
 
 def parts(tokenizer: Any, text: str) -> list[tuple[str, str]]:
@@ -168,41 +186,54 @@ def test_continues_in_files(tmp_path: Path) -> None:
 def test_tokens_of_files_are_placed_anew(tmp_path: Path) -> None:
     """Starts of another program, or of an earlier version, and tokens of spans are not taken over."""
     tokenizer = tiktoken()
-    pair = SimpleNamespace(reasoning=SimpleNamespace(tokenizer=tokenizer, name="tiny"))
-    trainer = cast(
-        "Any", SimpleNamespace(pair=pair, args=SimpleNamespace(think_end="</think>"), chats=ChatFormat(tokenizer))
-    )
     ids = tokenizer.convert_tokens_to_ids(["t", "Ġâ", "Ī", "ļ", "2"])
     trace = make_trace(tokenizer, PROMPT, (1, 2), ids, True, "")
     composed = "e\u0301 is"
     other = normalizing(gpt2(), normalizers.NFC())
     write_rows(tmp_path / "traces.jsonl", [replace(trace, starts=(0, 0, 0, 0, 1), continues=())])
-    assert imported(trainer, tmp_path / "traces.jsonl") == [trace]
+    assert imported(tokenizer, tmp_path / "traces.jsonl") == [trace]
     spans = [Span(trace_id="p", label="x", judge="j", start=2, end=4, first=9, last=99)]
     write_rows(tmp_path / "spans.jsonl", spans)
     assert read_spans(tmp_path / "spans.jsonl", [trace], []).spans == [replace(spans[0], first=3, last=6)]
 
-    pair.reasoning.tokenizer = other  # its tokens are not the text, but they are those of the text
+    # Of the other one, the tokens are not the text, but they are those of the text.
     forced = encode_trace(other, PROMPT, composed, "")
     write_rows(tmp_path / "forced.jsonl", [replace(forced, starts=(0,) * len(forced.ids))])
-    assert imported(trainer, tmp_path / "forced.jsonl") == [forced]
+    assert imported(other, tmp_path / "forced.jsonl") == [forced]
     foreign = make_trace(tokenizer, PROMPT, (), tokenizer("the sum of √2 is")["input_ids"], True, "")
     wrong = [replace(foreign, id="a"), replace(trace, id="b", ids=(-1, *trace.ids[1:]))]
     write_rows(tmp_path / "wrong.jsonl", [forced, *wrong])
     said = r"(?s)2 problems.*trace 'a': its 'ids' are not its text under the tokenizer of tiny; .*'b'"
     with pytest.raises(InputError, match=said):
-        imported(trainer, tmp_path / "wrong.jsonl")
+        imported(other, tmp_path / "wrong.jsonl")
 
 
-def test_generations_say_which_tokens_continue_a_character() -> None:
-    tokenizer, unsteered = tiktoken(), none("reasoning")
-    pair = SimpleNamespace(reasoning=SimpleNamespace(tokenizer=tokenizer))
-    describe = describe_with(cast("Any", SimpleNamespace(pair=pair)), [("test", unsteered)])
-    job = Job("reasoning", GenerationRow([1], 0), (unsteered.id, "p", "0"))
+class Unsteered(Experiment):
+    """The model as it is."""
 
-    row = describe(job, Generated(tokenizer.convert_tokens_to_ids(["Ġâ", "Ī", "ļ"]), True))
-    assert (row["text"], row["starts"], row["continues"]) == (" √", (0, 1, 1), (1, 2))
-    assert "continues" not in describe(job, Generated(tokenizer("so")["input_ids"], True))
+    def conditions(self, run: Any, *needs: Any, **_: Any) -> Sequence[Condition]:
+        return [run.unsteered("tiny")]
+
+
+def test_generations_say_which_tokens_continue_a_character(tmp_path: Path) -> None:
+    tokenizer = tiktoken()
+    step = Generations()
+    step.of = "test"
+    run = run_with(tokenizer, tmp_path, unsteered=Unsteered()).of(step, step.title)
+    prompts = [Prompt(id=name, prompt="q", split="test") for name in ("p", "r")]
+    texts = [
+        {"ids": ids, "finished": True, "broken": ""}
+        for ids in (tokenizer.convert_tokens_to_ids(["Ġâ", "Ī", "ļ"]), tokenizer("so")["input_ids"])
+    ]
+    found = step.join(run, [texts], prompts, None, {})
+    assert [(row.prompt_id, row.text, row.starts, row.continues) for row in found] == [
+        ("p", " √", (0, 1, 1), (1, 2)),
+        ("r", "so", tuple(range(len(texts[1]["ids"]))), ()),
+    ]
+    step.save(run, found)
+    rows = [json.loads(line) for line in (tmp_path / "generations" / "test.jsonl").read_text().splitlines()]
+    assert rows[0]["continues"] == [1, 2] and "continues" not in rows[1]
+    assert step.load(run) == [Generation.from_json(row) for row in rows] == found
 
 
 def test_a_vocabularys_texts_keep_their_spaces() -> None:

@@ -3,7 +3,7 @@
 Try it without packaging it, from a recipe in this folder:
 
     plugins: [./steerkit_plugin_hello.py]
-    fitter: {name: median}
+    fitter: {name: median, label: backtracking, window: [-13, -8]}
 
 For that, `@register` names it. Installed (`pip install .`), its entry point in pyproject.toml does.
 """

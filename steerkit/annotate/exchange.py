@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from steerkit.annotate.generations import FILE, generation_rows
-from steerkit.annotate.pool import fresh_labels, run_spans, run_texts, settled
+from steerkit.annotate.agreement import fresh_labels, settled
+from steerkit.annotate.generations import read_generations
+from steerkit.annotate.run_texts import run_spans, run_texts
 from steerkit.annotate.store import (
     ADJUDICATED,
     HUMAN,
@@ -36,7 +37,7 @@ def export(run: Path, to: Path, annotator: str | None = None, field: str | None 
     """Write one annotator's labels, or everybody's and what was settled between them. A judge's name tells them apart.
 
     Args:
-        field: column of ``generations.jsonl`` (the strength, say) that labels of generations carry along.
+        field: field of the generations (a label of their condition: the strength, say) that their labels carry along.
 
     Returns:
         labels written, and labels left out because the run's texts have changed since.
@@ -68,12 +69,14 @@ def _text(rows: Iterable[Row]) -> str:
 
 
 def _column(run: Path, field: str) -> dict[str, Row]:
-    """One field of each generation, by its id."""
-    rows = generation_rows(run)
-    known = set(next(iter(rows.values()), {})) - set(Span.__dataclass_fields__)
+    """One field of each generation that has it, by the generation's id."""
+    rows = {row.id: row.to_json() for row in read_generations(run)}
+    known = {name for row in rows.values() for name in row} - set(Span.__dataclass_fields__)
     if field not in known:
-        raise SteerkitError(f"--with {field}: {run / FILE} has no such field; {nearest(field, sorted(known))}")
-    return {name: {field: row[field]} for name, row in rows.items()}
+        raise SteerkitError(
+            f"--with {field}: the generations of {run} have no such field; {nearest(field, sorted(known))}"
+        )
+    return {name: {field: row[field]} for name, row in rows.items() if field in row}
 
 
 def import_labels(run: Path, path: Path, labels: Sequence[str]) -> dict[str, int]:

@@ -1,154 +1,67 @@
-"""Sentences of a run's generations with both judges' labels, made once and kept in the run folder."""
+"""The texts that a run generated, as they are labelled by hand."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from steerkit import registry
-from steerkit.annotate.tasks import Task, Text, tasks_of
-from steerkit.artifacts import PluginSpec
+from steerkit.annotate.tasks import Text
+from steerkit.artifacts import Generation
 from steerkit.data.chats import as_text
 from steerkit.data.tokens import split_answer
-from steerkit.data.trace import Prompt, Span, generation_id, read_jsonl, read_rows, write_rows
+from steerkit.data.trace import Prompt, read_jsonl, read_rows
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.identity import spec_identity
-from steerkit.interfaces import OTHER, Judge
-from steerkit.judging import ask as judging
-from steerkit.judging.ask import metrics_of
-from steerkit.judging.metrics import shares_labels
-from steerkit.recipe.trust import refuse_asking
 from steerkit.store.bounded_yaml import load
-from steerkit.store.files import digest, file_digest, write_json
 
-FILE = "generations.jsonl"
-JUDGED = "annotations/judges/generations.jsonl"
-NOTES = "annotations/judges/generations.notes.json"
-CHUNK = 64
-
-Flag = Literal["generations", "scored"]
-"""Which sentences: those that the span judge gave the fitted label, or those that the score judge finds something in
-(a keyword, the label)."""
+FOLDER = "generations"
+TYPES = {"split": str, "condition": str, "prompt_id": str, "sample": int, "text": str}
 
 
-def generation_tasks(run: Path, flag: Flag, context: int) -> list[Task]:
-    """Flagged sentences of all generations, steered and not.
+def generation_files(run: Path) -> list[Path]:
+    """The files of a run's generations, one a split; none where nothing has been generated."""
+    return sorted((run / FOLDER).glob("*.jsonl"))
+
+
+def read_generations(run: Path) -> list[Generation]:
+    """The generations of all splits.
 
     Raises:
-        SteerkitError: there are no generations yet, no sentence is flagged, or a judge can't be had.
+        SteerkitError: there are none yet.
+        InputError: all damaged lines.
     """
-    recipe = read_recipe(run)
-    spans = judged_generations(run, recipe)
-    judge, label = _names(recipe)[flag], recipe["fitter"]["label"]
-    if flag == "scored":
-        _check_flags(_judges(recipe)[1])
-    flagged = [span for span in spans if span.judge == judge and span.label == label]
-    if not flagged:
-        raise SteerkitError(f"{run}: no sentence of its generations is {label!r} by {judge}: there is nothing to check")
-    return tasks_of(flagged, spans, generation_texts(run, recipe), context)
-
-
-def generation_texts(run: Path, recipe: dict[str, Any] | None = None) -> dict[str, Text]:
-    """The reasoning of each generation by its id (`generation_id`)."""
-    marker = (recipe or read_recipe(run))["think_end"]
-    prompts = {prompt.id: as_text(prompt.prompt) for prompt in read_rows(run / "prompts.jsonl", Prompt)}
-    return {
-        name: Text(text=split_answer(row["text"], marker)[0], prompt=prompts.get(row["prompt_id"], ""))
-        for name, row in generation_rows(run).items()
-    }
-
-
-def generation_rows(run: Path) -> dict[str, dict[str, Any]]:
-    """Rows of ``generations.jsonl`` by their id.
-
-    Raises:
-        SteerkitError: it isn't there, or has damaged lines.
-    """
-    if not (run / FILE).is_file():
-        raise SteerkitError(f"{run / FILE}: is not there: run the recipe until its generations are made")
+    files = generation_files(run)
+    if not files:
+        raise SteerkitError(f"{run / FOLDER}: holds no generations: run the recipe until they are made")
+    found: list[Generation] = []
     problems: list[Problem] = []
-    rows = [row for _, row in read_jsonl(run / FILE, problems)]
+    for path in files:
+        for number, row in read_jsonl(path, problems):
+            if wrong := _wrong(row):
+                problems.append(Problem(f"{path}:{number}", wrong))
+            else:
+                found.append(Generation.from_json(row))
     if problems:
-        raise InputError(str(run / FILE), problems)
-    return {generation_id(row): row for row in rows}
-
-
-def judged_generations(run: Path, recipe: dict[str, Any]) -> list[Span]:
-    """Every sentence of every generation, once by each of the run's judges. Token numbers are -1: not known here."""
-    texts = generation_texts(run, recipe)
-    judges = [PluginSpec.model_validate(recipe[name]) for name in ("span_judge", "score_judge")]
-    known = [spec_identity("judges", judge).key() for judge in judges]
-    key = digest([file_digest(run / FILE), known, recipe["fitter"]["label"]])
-    notes, path = run / NOTES, run / JUDGED
-    if notes.is_file() and path.is_file() and key in notes.read_text(encoding="utf-8"):
-        return read_rows(path, Span)
-    spans = _judge(run, texts, recipe)
-    write_rows(path, spans)
-    counts = Counter(f"{span.judge}: {span.label}" for span in spans)
-    write_json(notes, {"key": key, "labels": dict(counts.most_common())})
-    return spans
-
-
-def _judge(run: Path, texts: dict[str, Text], recipe: dict[str, Any]) -> list[Span]:
-    span_judge, score_judge = _judges(recipe)
-    for judge in (span_judge, score_judge):
-        judge.open(run / "judges" / judge.name, lambda done, total: None)  # the answers that the run paid for
-        refuse_asking(judge, [text.text for text in texts.values()], run)
-    names, label = _names(recipe), recipe["fitter"]["label"]
-    found: list[Span] = []
-    with _progress(len(texts)) as advance:
-        for chunk in _chunks(list(texts.items())):
-            spans = _labelled(span_judge, chunk, names["generations"])
-            found += spans
-            if names["scored"] == names["generations"]:
-                pass
-            elif shares_labels(score_judge):
-                found += _labelled(score_judge, chunk, names["scored"])
-            elif (metric := metrics_of(score_judge)[0]).of:
-                values = judging.score(score_judge, [texts[s.trace_id].text[s.start : s.end] for s in spans])
-                found += [
-                    replace(s, judge=names["scored"], label=label if value.get(metric.name, 0.0) > 0 else OTHER)
-                    for s, value in zip(spans, values, strict=True)
-                ]
-            advance(len(chunk))
+        raise InputError(str(run / FOLDER), problems)
     return found
 
 
-def _labelled(judge: Judge, chunk: Sequence[tuple[str, Text]], name: str) -> list[Span]:
-    """A judge's spans of texts."""
-    found = judging.annotate(judge, [text.text for _, text in chunk])
-    return [
-        Span(trace_id=text, label=label, judge=name, start=start, end=end, first=-1, last=-1)
-        for (text, _), spans in zip(chunk, found, strict=True)
-        for start, end, label in spans
-    ]
+def _wrong(row: Any) -> str:
+    """What is wrong with a line, or an empty string."""
+    if not isinstance(row, dict):
+        return f"a JSON object was expected, not {type(row).__name__}"
+    wrong = [name for name, kind in TYPES.items() if not isinstance(row.get(name), kind)]
+    wrong += [name for name in ("added_norm", "finished") if name not in row]
+    return f"{', '.join(map(repr, wrong))} missing, or of another type" if wrong else ""
 
 
-def _judges(recipe: dict[str, Any]) -> list[Judge]:
-    """The span judge and the score judge."""
-    return [registry.build("judges", PluginSpec.model_validate(recipe[name])) for name in ("span_judge", "score_judge")]
-
-
-def _check_flags(judge: Judge) -> None:
-    """Raises: SteerkitError when a judge's numbers don't say of a sentence that it is one."""
-    metric = metrics_of(judge)[0]
-    if not metric.of:
-        raise SteerkitError(
-            f"--what scored: the score judge {judge.name!r} gives {metric.unit} ({metric.name}), which picks out no "
-            "sentences; label those of the span judge (--what generations)"
-        )
-
-
-def _names(recipe: dict[str, Any]) -> dict[Flag, str]:
-    """What the judges' labels go by; one name for one judge that labels for both."""
-    span_judge, score_judge = _judges(recipe)
-    spans, scores = span_judge.name, score_judge.name
-    same = spans == scores and span_judge.config == score_judge.config and shares_labels(score_judge)
-    return {"generations": spans, "scored": scores if scores != spans or same else f"{scores}:score"}
+def generation_texts(run: Path) -> dict[str, Text]:
+    """The reasoning of each generation by its id (`Generation.id`)."""
+    marker = read_recipe(run)["think_end"]
+    prompts = {prompt.id: as_text(prompt.prompt) for prompt in read_rows(run / "prompts.jsonl", Prompt)}
+    return {
+        row.id: Text(text=split_answer(row.text, marker)[0], prompt=prompts.get(row.prompt_id, ""))
+        for row in read_generations(run)
+    }
 
 
 def read_recipe(run: Path) -> dict[str, Any]:
@@ -160,19 +73,3 @@ def read_recipe(run: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise SteerkitError(f"{path}: is no recipe: a mapping of keys to values")
     return recipe
-
-
-def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("finding sentences", total=total)
-        yield lambda count: progress.advance(task, count)

@@ -85,7 +85,7 @@ def annotate(
 
 
 def _tasks(run: Path, what: str, context: int, size: int | None, seed: int) -> list[Task]:
-    from steerkit.annotate.generations import generation_tasks
+    from steerkit.annotate.judged_generations import generation_tasks
     from steerkit.annotate.tasks import sample, trace_tasks
 
     found = trace_tasks(run, context) if what == "spans" else generation_tasks(run, what, context)  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def _tasks(run: Path, what: str, context: int, size: int | None, seed: int) -> l
 
 
 def _disagreements(run: Path, context: int) -> list[Task]:
-    from steerkit.annotate.pool import disagreements
+    from steerkit.annotate.agreement import disagreements
 
     tasks, shared = disagreements(run, context)
     typer.echo(f"{len(tasks)} of {shared} spans that two or more have labelled have different labels")

@@ -10,7 +10,7 @@ import typer
 
 def bench(
     model: Annotated[
-        str | None, typer.Argument(help="Model to measure on; the recipe's reasoning model when left out.")
+        str | None, typer.Argument(help="Model to measure on; the one that writes the recipe's traces when left out.")
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="Recipe whose extractor, steerer and sampling are measured.")
@@ -47,25 +47,33 @@ def bench(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from steerkit import registry
     from steerkit.bench.costs import run_all, ticks
     from steerkit.bench.measure import machine, settle, write
     from steerkit.bench.sizes import FULL, Sizes
     from steerkit.bench.table import text_table
-    from steerkit.generation.generation_config import sampling_for
+    from steerkit.context import Settings
+    from steerkit.generation.generation_config import sampling_with
     from steerkit.models.loading import load_model
+    from steerkit.models.models import Models
     from steerkit.models.threads import fastest_thread_count
     from steerkit.recipe.load import load_recipe
+    from steerkit.settings import Generating, Reading, Steering
 
     args = load_recipe(recipe, trust_remote_code=trust_remote_code)
+    settings = Settings(args.shared)
+    writer = args.models[Models(args.models, args.writer).writer]
     lm = load_model(
-        model or args.reasoning or args.base,
-        adapter=None if model else args.adapter,
+        model or writer.weights,
+        adapter=None if model else writer.adapter,
         bf16=bf16,
         device=device,
         device_map=device_map,
         trust_remote_code=args.trust_remote_code,
     )
-    sampling = sampling_for(args, lm.name, lambda: getattr(lm.model, "generation_config", None))
+    sampling = sampling_with(settings.group(Generating), lm)
+    extractor = registry.build("extractors", settings.group(Reading).extractor)
+    steerer = registry.build("steerers", settings.group(Steering).steerer)
     sizes = FULL if full else Sizes()
     if rounds:
         sizes = replace(sizes, rounds=rounds)
@@ -77,14 +85,7 @@ def bench(
     columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=ticks(sizes))
-        results = run_all(
-            lm,
-            args.extractor.build("extractors"),
-            args.steerer.build("steerers"),
-            sampling,
-            sizes,
-            lambda: bar.advance(task),
-        )
+        results = run_all(lm, extractor, steerer, sampling, sizes, lambda: bar.advance(task))
     typer.echo(text_table(results))
     if out:
         write(results, out)

@@ -245,11 +245,6 @@ def _misplaced(value: Mapping[str, Any]) -> str:
     return ""
 
 
-def generation_id(row: Mapping[str, Any]) -> str:
-    """`Span.trace_id` of a span that stands in a generation, of its row in ``generations.jsonl``."""
-    return f"{row['condition']}/{row['prompt_id']}/{row['sample']}"
-
-
 def spans_by_trace(spans: Iterable[Span]) -> dict[str, list[Span]]:
     """Spans of each trace, in the order of their first token."""
     found: dict[str, list[Span]] = {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from steerkit.errors import InputError, SteerkitError
 from steerkit.generation.sampling import Sampling
+
+if TYPE_CHECKING:
+    from steerkit.models.language_model import LanguageModel
 
 
 class Wanted(Protocol):
@@ -62,7 +65,7 @@ def sampling_for(args: Wanted, name: str, config: Callable[[], Any]) -> Sampling
     """How a run's texts are sampled.
 
     Args:
-        name: of the reasoning model.
+        name: of the model whose own settings may be asked for.
         config: gives its generation_config, or None; called for ``sampling: model`` alone.
 
     Raises:
@@ -71,6 +74,11 @@ def sampling_for(args: Wanted, name: str, config: Callable[[], Any]) -> Sampling
     if args.sampling == "model":
         return sampling_of(config(), name)
     return Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p)
+
+
+def sampling_with(args: Wanted, lm: LanguageModel) -> Sampling:
+    """The same of a model that is loaded. Raises: SteerkitError as `sampling_of`."""
+    return sampling_for(args, lm.name, lambda: getattr(lm.model, "generation_config", None))
 
 
 def sampling_of(config: Any, name: str) -> Sampling:

@@ -10,7 +10,7 @@ from steerkit.artifacts import PluginSpec
 from steerkit.context import Run
 from steerkit.data.trace import Prompt
 from steerkit.generation.engine import engine_of
-from steerkit.generation.generation_config import sampling_for
+from steerkit.generation.generation_config import sampling_with
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import Generated, GenerationRow, end_ids
 from steerkit.models.limits import check_ids, check_lengths
@@ -52,8 +52,7 @@ def sampling_of(run: Run) -> Sampling:
     Raises:
         SteerkitError: the model's own is asked for, and it has none, or one that can't be followed.
     """
-    lm = run.models[run.models.writer]
-    return sampling_for(run.peek(Generating), lm.name, lambda: getattr(lm.model, "generation_config", None))
+    return sampling_with(run.peek(Generating), run.models[run.models.writer])
 
 
 def decoding(run: Run, models: Iterable[str]) -> list[Any]:

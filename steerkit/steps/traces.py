@@ -18,6 +18,7 @@ from steerkit.models.models import Models
 from steerkit.settings import Chatting, Generating
 from steerkit.stats.noise import key_of
 from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of
+from steerkit.steps.wanted import known_conditions
 
 FILE = "traces.jsonl"
 
@@ -47,13 +48,13 @@ class Traces(Step):
         return [decoding(run, [run.models.writer]), run.chats.settings()]
 
     def pieces(self, run: Run, prompts: list[Prompt], chats: Any) -> list[TextPiece] | None:
+        check_all_limits(run, prompts, {} if self.config.file else {"extract": {run.models.writer: None}})
         if self.config.file:
             return None
         return pieces_of(run, self._jobs(run, prompts))
 
     def _jobs(self, run: Run, prompts: list[Prompt]) -> list[Job]:
         own = [prompt for prompt in prompts if prompt.split == "extract"]
-        check_limits(run, own, [run.models.writer])
         return [
             Job(run.models.writer, GenerationRow(run.chats.ids(p.prompt), key_of(run.seed, "trace", p.id)), (p.id,))
             for p in own
@@ -115,3 +116,18 @@ class Traces(Step):
 
     def load(self, run: Run) -> list[Trace]:
         return read_rows(run.folder / FILE, Trace)
+
+
+def check_all_limits(run: Run, prompts: list[Prompt], writers: dict[str, dict[str, None]]) -> None:
+    """Before the first text, whether all that are known to be wanted can be written.
+
+    Args:
+        writers: split → models that write on its prompts, besides those of the experiments' conditions.
+
+    Raises:
+        SteerkitError: a model has too few ids or positions for the prompts and what it writes on them.
+    """
+    for split, condition in known_conditions(run):
+        writers.setdefault(split, {})[condition.model] = None
+    for split, models in writers.items():
+        check_limits(run, [prompt for prompt in prompts if prompt.split == split], models)

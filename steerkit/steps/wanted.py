@@ -1,11 +1,12 @@
-"""Which vectors a run's experiments want, and who fits them."""
+"""What a run's experiments want: vectors, and who fits them; texts, and who writes them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from steerkit import registry
-from steerkit.artifacts import Fit, PluginSpec, VectorKey
+from steerkit.artifacts import Condition, Fit, PluginSpec, VectorKey
 from steerkit.context import Run
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import VectorFitter
@@ -42,3 +43,16 @@ def needs_of_fitters(run: Run) -> frozenset[Any]:
     """What the fitters must be given."""
     specs = {str(spec.given): spec for spec in fits_of(run).values()}
     return frozenset().union(*(registry.build("fitters", spec).needs for spec in specs.values()))
+
+
+def known_conditions(run: Run) -> Iterator[tuple[str, Condition]]:
+    """(split, condition) of the texts that will be wanted, as far as that is known before anything has run.
+
+    What only a run finds out (the chosen strength) has a stand-in; experiments whose needs have none are left out.
+    """
+    for name, experiment in run.experiments.items():
+        own = run.of(experiment, name)
+        needs = [run.experiments[n].planned(run) if n in run.experiments else None for n in experiment.needs(own)]
+        if None not in needs:
+            for condition in experiment.conditions(own, *needs):
+                yield experiment.split, condition

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from steerkit_plugins.judges.human import HumanJudge
 
 from steerkit import registry
+from steerkit.annotate.agreement import disagreements
 from steerkit.annotate.exchange import export
-from steerkit.annotate.pool import disagreements
 from steerkit.annotate.store import Store
 from steerkit.errors import SteerkitError
 

@@ -1,38 +1,16 @@
-"""Everything in a run that can be labelled, and where annotators disagree."""
+"""Labels that are of the run's texts as they are now, where annotators disagree, and what was settled."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from steerkit.annotate.generations import generation_texts, judged_generations, read_recipe
+from steerkit.annotate.run_texts import run_spans, run_texts
 from steerkit.annotate.store import ADJUDICATED, HUMAN, annotators, folder_of, labels_of, read_log, spans_of
 from steerkit.annotate.tasks import Place, Task, Text, place_of, tasks_of
-from steerkit.data.chats import as_text
-from steerkit.data.trace import Span, Trace, read_rows
+from steerkit.data.trace import Span
 from steerkit.errors import SteerkitError
 from steerkit.store.files import digest
-
-
-def run_texts(run: Path) -> dict[str, Text]:
-    """Every text of a run that can have spans, by id: traces and generations."""
-    found: dict[str, Text] = {}
-    if (run / "traces.jsonl").is_file():
-        traces = read_rows(run / "traces.jsonl", Trace)
-        found = {trace.id: Text(text=trace.text, prompt=as_text(trace.prompt)) for trace in traces}
-    if (run / "generations.jsonl").is_file():
-        found |= generation_texts(run)
-    return found
-
-
-def run_spans(run: Path, ids: Collection[str]) -> list[Span]:
-    """The run's own spans of these texts."""
-    path = run / "spans.jsonl"
-    found = [span for span in read_rows(path, Span) if span.trace_id in ids] if path.is_file() else []
-    if (run / "generations.jsonl").is_file() and set(ids) - {span.trace_id for span in found}:
-        found += [span for span in judged_generations(run, read_recipe(run)) if span.trace_id in ids]
-    return found
 
 
 def fresh_labels(run: Path, name: str, texts: dict[str, Text]) -> tuple[list[Span], int]:
