@@ -25,7 +25,7 @@ _HOMES = {
         "Series",
         "Table",
     ],
-    "steerkit.settings": ["Recipe", "Steering", "SteeringArguments"],
+    "steerkit.settings": ["Recipe", "SteeringArguments"],
     "steerkit.callbacks": ["SteeringCallback"],
     "steerkit.data.chats": ["Message"],
     "steerkit.data.site": ["Site"],
@@ -122,7 +122,6 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.registry import register as register
     from steerkit.run import SteeringTrainer as SteeringTrainer
     from steerkit.settings import Recipe as Recipe
-    from steerkit.settings import Steering as Steering
     from steerkit.settings import SteeringArguments as SteeringArguments
     from steerkit.vectors.fit import fit as fit
     from steerkit.vectors.steer import steer as steer
