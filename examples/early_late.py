@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import steerkit as sk
+from steerkit.settings import Steering
 from steerkit.steps import compose
 from steerkit.steps.results import Results
 
@@ -12,7 +13,7 @@ class EarlyLate(sk.Experiment):
     """Does steering only the prompt do less than steering only what is generated?"""
 
     def conditions(self, run: sk.Run) -> Sequence[sk.Condition]:
-        vector, strength = run.vector("base"), max(run.peek(sk.Steering).strengths)
+        vector, strength = run.vector("base"), max(run.peek(Steering).strengths)
         return [
             run.unsteered("reasoning"),
             run.steered("reasoning", vector, strength, tokens="prompt"),

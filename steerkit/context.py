@@ -38,11 +38,14 @@ class Settings:
         """A group of shared settings.
 
         Raises:
-            InputError: all that is wrong with them.
+            ConfigError: all that is wrong with them.
         """
         if cls not in self._groups:
             values = {name: self.given[name] for name in cls.model_fields if name in self.given}
-            self._groups[cls] = built(cls, values, "")
+            try:
+                self._groups[cls] = cls(**values)
+            except ValidationError as error:
+                raise ConfigError(cls, "", error) from error
         return self._groups[cls]  # type: ignore[return-value]
 
     def own(self, name: str) -> dict[str, Any]:
@@ -51,16 +54,24 @@ class Settings:
         return dict(found) if isinstance(found, Mapping) else {}
 
 
-def built(cls: type[G], values: Mapping[str, Any], key: str) -> G:
-    """A config of values. Raises: InputError, each problem with its key in the recipe."""
-    try:
-        return cls(**values)
-    except ValidationError as error:
-        problems = [
-            Problem(".".join([*([key] if key else []), *map(str, e["loc"])]) or key or cls.__name__, e["msg"])
-            for e in error.errors()
-        ]
-        raise InputError("arguments", problems) from error
+class ConfigError(InputError):
+    """Settings that a config refuses.
+
+    Attributes:
+        config: whose fields they are.
+        key: what stands before the fields' names in a recipe; empty for shared settings.
+        errors: pydantic's.
+    """
+
+    def __init__(self, config: type[Config], key: str, error: ValidationError) -> None:
+        self.config, self.key, self.errors = config, key, error.errors()
+        super().__init__(
+            "arguments",
+            [
+                Problem(".".join([*([key] if key else []), *map(str, e["loc"])]) or config.__name__, e["msg"])
+                for e in self.errors
+            ],
+        )
 
 
 @dataclass(frozen=True)
@@ -247,7 +258,7 @@ class Run:
             self.models.check_name(key.source)
         layer = s.layer if layer is None else layer
         return Placed(
-            steerer=PluginSpec.model_validate(steerer) if steerer is not None else s.steerer,
+            steerer=registry.without_defaults("steerers", s.steerer if steerer is None else steerer),
             site=Site(layer) if isinstance(layer, int) else layer,
             strength=strength,
             norm_of=norm_of,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from steerkit import registry
 from steerkit.artifacts import PluginSpec
-from steerkit.context import Run
+from steerkit.context import ConfigError, Run
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.interfaces import Config, Experiment, RunPart, Step
+from steerkit.models.language_model import check_layer
+from steerkit.settings import Steering
 
 FINDINGS = "findings"
 """The step that runs an experiment: ``findings.NAME``."""
@@ -68,11 +70,11 @@ def _experiment(run: Run, spec: PluginSpec) -> Experiment:
 
 def _made(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     """A plugin of a run's own block of settings."""
+    cls = registry.get(kind, name)
     try:
-        return registry.get(kind, name)(**options)
+        return cls(**options)
     except ValidationError as error:
-        problems = [Problem(".".join([name, *map(str, e["loc"])]), e["msg"]) for e in error.errors()]
-        raise InputError("arguments", problems) from error
+        raise ConfigError(cls.Config, name, error) from error
 
 
 def steps_of(run: Run) -> dict[str, Step]:
@@ -114,8 +116,34 @@ def step_of(run: Run, title: str, wanted_by: str = "the run") -> Step:
 
 def needs_of(run: Run, step: Step) -> list[str]:
     """Titles of the steps that a step needs; an experiment's is that of its findings."""
+    return _titles(step.needs(run.of(step, step.title)))
+
+
+def followed_by(run: Run, step: Step) -> list[str]:
+    """Titles of the steps whose every change makes a step again.
+
+    Raises:
+        SteerkitError: it does not need one of them.
+    """
+    found, needs = _titles(step.follows(run.of(step, step.title))), needs_of(run, step)
+    for name in found:
+        if name not in needs:
+            raise SteerkitError(f"step {step.title}: follows {name!r} without needing it; add it to `needs`")
+    return found
+
+
+def _titles(needs: Sequence[str]) -> list[str]:
     known = registry.entries("experiments")
-    return [f"{FINDINGS}.{need}" if need in known else need for need in step.needs(run.of(step, step.title))]
+    return [f"{FINDINGS}.{need}" if need in known else need for need in needs]
+
+
+def _too_deep(run: Run) -> Iterator[Problem]:
+    """A block that no model of the run has."""
+    deepest = max(run.models, key=run.models.depth)
+    try:
+        check_layer(run.peek(Steering).layer, deepest, run.models.depth(deepest))
+    except SteerkitError as error:
+        yield Problem("layer", str(error))
 
 
 def known_groups() -> tuple[type[Config], ...]:
@@ -144,6 +172,13 @@ def problems_of(run: Run, steps: Mapping[str, Step]) -> Iterator[Problem]:
         except InputError as error:
             broken = True
             yield from error.problems
+    if not broken and not run.planned and any(Steering in part.uses for _, part in parts):
+        yield from _too_deep(run)
     if not broken:
         for title, part in parts:
-            yield from part.check(run.of(part, title))
+            try:
+                yield from part.check(run.of(part, title))
+            except InputError as error:
+                yield from error.problems
+            except SteerkitError as error:
+                yield Problem(part.name, str(error))

@@ -31,7 +31,7 @@ def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
 
 
 def file_identity(title: str, path: str | None) -> Identity:
-    """The identity of a file that the user named in place of a stage's work.
+    """The identity of a file that the user named in place of a step's work.
 
     Raises:
         SteerkitError: it isn't there.

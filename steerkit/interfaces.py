@@ -374,6 +374,13 @@ class Step(RunPart):
     sealed: ClassVar[bool] = True
     """Whether its files must stay as they are; those that are not may be made again at any time."""
 
+    def follows(self, run: Any) -> Sequence[str]:
+        """Those of `needs` whose every change makes it again; of the others only what `depends` takes from them counts.
+
+        So texts are kept where another judge leaves the chosen strength as it was.
+        """
+        return self.needs(run)
+
     def depends(self, run: Any, *needs: Any, **_: Any) -> Any:
         """JSON of anything else that the result depends on; `Identity` objects may stand in it."""
         return None

@@ -193,6 +193,13 @@ def build(kind: str, spec: PluginSpec) -> Any:
         raise InputError(f"options of {kind[:-1]} {spec.name!r}", problems) from error
 
 
+def without_defaults(kind: str, spec: PluginSpec | str) -> PluginSpec:
+    """The same plugin, named with those of its options alone that aren't its defaults: equal ones are equal then."""
+    spec = PluginSpec.model_validate(spec)
+    options = build(kind, spec).config.model_dump(mode="json", exclude_defaults=True)
+    return PluginSpec(name=spec.name, **options)
+
+
 def failures(kind: str) -> list[str]:
     """Why plugins of a kind don't load, a line each; empty when all do. Loads every one of them."""
     found = []

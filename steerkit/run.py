@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from steerkit.code.local_modules import is_local, local_files
 from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
 from steerkit.errors import InputError, SteerkitError
-from steerkit.graph import needs_of, problems_of, steps_of, with_experiments
+from steerkit.graph import FINDINGS, followed_by, needs_of, problems_of, steps_of, with_experiments
 from steerkit.identity import code_identity, config_inputs
 from steerkit.interfaces import Executor, Step
 from steerkit.models.models import Loading, Models
@@ -92,6 +93,7 @@ class SteeringTrainer:
         self._keys: dict[str, str] = {}
         self._artifacts: dict[str, Callable[[], Any]] = {}
         self._identities: dict[str, tuple[Identity, Identity]] = {}
+        self._files: dict[str, str] = {}
 
     @classmethod
     def from_recipe(
@@ -115,7 +117,12 @@ class SteeringTrainer:
             SteerkitError: something is wrong with the input, in words; what is done stays on disk.
         """
         run = self.context
-        self._keys, self._artifacts, self._identities = {}, {}, {}  # files may have changed since an earlier run
+        self._keys, self._artifacts, self._identities, self._files = (
+            {},
+            {},
+            {},
+            {},
+        )  # files may have changed since an earlier run
         with ExitStack() as stack:
             stack.callback(run.models.close)
             stack.callback(self.executor.close)
@@ -136,7 +143,8 @@ class SteeringTrainer:
         run = self.context
         yield Identity("steerkit", None, {"": RELEASE}, {}, "steerkit-hf")
         parts: list[tuple[str, str, Any]] = [("steps", title, step)]
-        parts += [("experiments", name, run.experiments[name]) for name in [step.of] if name in run.experiments]
+        if step.name == FINDINGS:  # of other steps the part behind the dot may be called like an experiment
+            parts.append(("experiments", step.of, run.experiments[step.of]))
         for kind, name, part in parts:
             yield code_identity(kind, part, name)
             yield config_inputs(part.config, name.partition(".")[0])
@@ -158,12 +166,13 @@ class SteeringTrainer:
         depends = None
         if type(step).depends is not Step.depends:
             depends = step.depends(run, *(self._artifacts[name]() for name in names))
-        inputs = [*inputs, [self._keys[name] for name in names], depends]
+        inputs = [*inputs, [self._keys[name] for name in followed_by(self.context, step)], depends]
         key = self._keys[title] = digest(keyed(inputs))
         used = list(within(inputs))
         pieces = Pieces(folder.path, title, key)
         if folder.is_done(title, key):
             pieces.remove()
+            self._own(title, folder.finished()[title]["files"])
             self._artifacts[title] = _once(lambda: step.load(run))
             run.events.tell("step_end", run, title, True)
             return
@@ -175,10 +184,19 @@ class SteeringTrainer:
         with explained(run, step):
             value = self._made(run, step, pieces, needs)
         files = step.save(run, value)
+        self._own(title, files)
         folder.finish(title, key, files, time.monotonic() - began, sealed=step.sealed, made_of=made_of(used))
         pieces.remove()
         self._artifacts[title] = lambda: value
         run.events.tell("step_end", run, title, False)
+
+    def _own(self, title: str, files: Iterable[str]) -> None:
+        """Raises: SteerkitError when a step's files are outside of the folder, or another step's."""
+        for name in files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise SteerkitError(f"step {title}: its file {name!r} is not in the run folder")
+            if self._files.setdefault(name, title) != title:
+                raise SteerkitError(f"step {title}: its file {name!r} is that of step {self._files[name]}; rename one")
 
     def _made(self, run: Run, step: Step, store: Pieces, needs: list[Any]) -> Any:
         """A step's artifact: whole, or joined of its pieces, of which those that are there are not made again."""
@@ -187,27 +205,27 @@ class SteeringTrainer:
             return step.make(run, *needs)
         store.path.mkdir(parents=True, exist_ok=True)
         sizes = [step.size(piece) for piece in pieces]
-        done, under_way, total = store.done(), dict.fromkeys(range(len(pieces)), 0), sum(sizes)
-        todo = [(number, piece) for number, piece in enumerate(pieces) if number not in done]
+        files, under_way, total = store.done(), dict.fromkeys(range(len(pieces)), 0), sum(sizes)
+        todo = [(number, piece) for number, piece in enumerate(pieces) if number not in files]
         saved = total - sum(sizes[number] for number, _ in todo)
 
         def progress(number: int, count: int) -> None:
             under_way[number] = count
             run.events.tell("progress", run, run.title, saved + sum(under_way.values()), total)
 
-        if done:
+        if files:
             progress(0, 0)
         for number, result in self.executor.map(step.work, todo, run.models, progress):
-            step.keep(store.file(number), result)
+            files[number] = store.keep(number, partial(step.keep, result=result))
             under_way[number], saved = 0, saved + sizes[number]
             run.events.tell("batch_end", run, run.title, saved, total)
-        return step.join(run, (step.kept(store.file(number)) for number in range(len(pieces))), *needs)
+        return step.join(run, (step.kept(files[number]) for number in range(len(pieces))), *needs)
 
 
 @contextmanager
 def explained(run: Run, step: Step) -> Iterator[None]:
     """Say where a local plugin's own code failed: its author needs the line, and not the core's frames above it."""
-    parts: list[Any] = [step, *(run.experiments[name] for name in [step.of] if name in run.experiments)]
+    parts: list[Any] = [step, *([run.experiments[step.of]] if step.name == FINDINGS else [])]
     modules = [type(part).__module__ for part in parts]
     files = {str(path) for name in modules if is_local(name) for path in local_files(name).values()}
     try:

@@ -160,6 +160,8 @@ class Scoring(Config):
 class Reading(Config):
     """Which activations are read."""
 
+    how = frozenset({"batch_tokens"})
+
     extractor: Annotated[PluginSpec, Kind("extractors")]
     """Which activations are read."""
     batch_tokens: int = Field(default=8192, ge=1)

@@ -9,18 +9,15 @@ from console import Steerkit
 from pocket import SIZES
 
 from steerkit.report import write_report
-from steerkit.tables import read_csv
+from steerkit.store.csv_tables import read_csv
 
 SETTINGS = (
     *SIZES,
-    "baselines=[self-amplify]",
-    "baseline_labels=[]",
-    "offsets=null",
-    "layers=null",
+    "experiments=[baselines, agreement, texts]",
+    "baselines={steerers: [self-amplify], labels: []}",
     "extractor.sweep=null",
     "perplexity=true",
-    "agreement={name: keyword, keywords: [wait, hmm]}",
-    "transfer=false",
+    "agreement.judge={name: keyword, keywords: [wait, hmm]}",
 )
 
 
@@ -39,7 +36,8 @@ def test_one_broken_strength_leaves_the_others_as_they_are(steerkit: Steerkit, t
     assert run(steerkit, whole, "strengths=[30]").returncode == 0
     done = run(steerkit, partly, "strengths=[30, 1e+20]")
     assert done.returncode == 0, done.stderr
-    said = "reasoning model, dom at strength 1e+20 (block 1, test prompts): 4 texts broke off; prompt"
+    condition = "source base, target reasoning, method dom, layer 1, window_start -13, window_end -8, pool own"
+    said = f"{condition}, strength 1e+20 (test prompts): 4 texts broke off; prompt"
     told = " ".join(done.stderr.split())
     assert said in told
     assert "not finite in the output of block 1, where 1e+20 is added, at generated token 0" in told
@@ -48,12 +46,12 @@ def test_one_broken_strength_leaves_the_others_as_they_are(steerkit: Steerkit, t
     lost = [row for row in read_csv(partly / "results.csv") if row["strength"] == 1e20 and row["method"] == "dom"]
     assert lost
     assert all(row["mean"] is None and row["ci_low"] is None for row in lost)
-    choice = json.loads((partly / "choice.json").read_text())
+    choice = json.loads((partly / "findings/choose.json").read_text())["findings"]["value"]
     assert choice["strength"] == 30
     assert "texts broke off (values that are not finite) at 1e+20" in choice["how"]
     write_report(partly)
     page = (partly / "report.html").read_text(encoding="utf-8")
-    assert "Broken texts: reasoning model, dom at strength 1e+20" in page
+    assert f"Broken texts: {condition}, strength 1e+20" in page
 
 
 def test_a_run_whose_every_strength_breaks_says_so(steerkit: Steerkit, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steerkit.callbacks import CallbackList, SteeringCallback, Trackers
+from steerkit.callbacks import Events, SteeringCallback, Trackers
 from steerkit.errors import SteerkitError
 
 
@@ -14,16 +14,16 @@ class Notes(SteeringCallback):
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
 
-    def on_batch_end(self, trainer: Any, stage: str, done: int, total: int) -> None:
-        self.seen.append((stage, done, total))
+    def on_batch_end(self, run: Any, step: str, done: int, total: int) -> None:
+        self.seen.append((step, done, total))
 
 
 def test_every_callback_hears_every_event() -> None:
     first, second = Notes(), Notes()
-    events = CallbackList([first, second])
-    trainer: Any = None
-    events.on_run_begin(trainer)
-    events.on_batch_end(trainer, "traces", 1, 3)
+    events = Events([first, second])
+    run: Any = None
+    events.tell("run_begin", run)
+    events.tell("batch_end", run, "traces", 1, 3)
     assert first.seen == second.seen == [("traces", 1, 3)]
 
 

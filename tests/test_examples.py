@@ -40,19 +40,13 @@ def test_the_example_plugin_as_a_local_file(tmp_path: Path) -> None:
     """Medians need single spans' windows: they stream to disk, and the vector is fitted to them."""
     (tmp_path / "hello.py").write_bytes((EXAMPLES / "steerkit-plugin-hello/steerkit_plugin_hello.py").read_bytes())
     path = tmp_path / "mine.yaml"
-    path.write_text(
-        "extends: backtracking\nname: mine\nplugins: [./hello.py]\nfitter: {name: median, least: 1}\n"
-        "offsets: null\nlayers: null\n"
-    )
-    settings = [s for s in SMALL if not s.startswith(("offsets", "layers", "baseline"))]
-    recipe = load_recipe(str(path), [f"output_dir={tmp_path}/run", "baselines=[]", "baseline_labels=[]", *settings])
+    path.write_text("extends: backtracking\nname: mine\nplugins: [./hello.py]\nfitter: {name: median, least: 1}\n")
+    settings = [s for s in SMALL if not s.startswith("experiments")]
+    settings.append("experiments=[transfer, lens, projection, agreement, texts]")
+    recipe = load_recipe(str(path), [f"output_dir={tmp_path}/run", *settings])
     folder = SteeringTrainer.from_recipe(recipe).run()
     vector = SteeringVector.load(folder / "vectors/base.backtracking.-13..-8.safetensors")
     assert vector.info.method.startswith("median")
     with pytest.raises(SteerkitError, match="fewer than `least`"):
-        changed = load_recipe(str(path), [*recipe_overrides(tmp_path, settings), "fitter.least=100000"])
+        changed = load_recipe(str(path), [f"output_dir={tmp_path}/other", *settings, "fitter.least=100000"])
         SteeringTrainer.from_recipe(changed).run()
-
-
-def recipe_overrides(tmp_path: Path, settings: list[str]) -> list[str]:
-    return [f"output_dir={tmp_path}/other", "baselines=[]", "baseline_labels=[]", *settings]

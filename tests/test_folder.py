@@ -1,4 +1,4 @@
-"""A run folder: held by one process, claimed by one recipe, stages done for their inputs."""
+"""A run folder: held by one process, claimed by one recipe, steps done for their inputs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_update_takes_the_folder_over(tmp_path: Path) -> None:
         folder.claim(RECIPE, update=False)
 
 
-def test_a_stage_is_done_for_its_inputs_and_while_its_files_are_there(tmp_path: Path) -> None:
+def test_a_step_is_done_for_its_inputs_and_while_its_files_are_there(tmp_path: Path) -> None:
     with RunFolder(tmp_path) as folder:
         (folder / "traces.jsonl").write_text("{}\n")
         assert not folder.is_done("traces", "k1")
@@ -73,32 +73,15 @@ def test_a_stage_is_done_for_its_inputs_and_while_its_files_are_there(tmp_path: 
         assert not folder.is_done("traces", "k2")
         assert folder.seconds() == {"traces": 1.5}
         (folder / "traces.jsonl").write_text("{} \n")
-        with pytest.raises(SteerkitError, match=r"traces\.jsonl: was changed after stage 'traces' wrote it; delete it"):
+        with pytest.raises(SteerkitError, match=r"traces\.jsonl: was changed after step 'traces' wrote it; delete it"):
             folder.is_done("traces", "k1")
         (folder / "traces.jsonl").unlink()
         assert not folder.is_done("traces", "k1")
 
 
-def test_a_file_that_an_earlier_stage_made_again_is_no_later_stages_any_more(tmp_path: Path) -> None:
-    file = tmp_path / "rows"
-    with RunFolder(tmp_path) as folder:
-        for stage, text, sealed in (("choose", "c", False), ("test", "ct", True)):
-            file.write_text(text)
-            folder.finish(stage, stage, ["rows"], 0.0, sealed=sealed)
-        assert folder.is_done("choose", "choose") and folder.is_done("test", "test")
-        folder.finish("choose", "choose", ["rows"], 0.0, sealed=False)  # the same bytes
-        assert folder.is_done("test", "test")
-        file.unlink()
-        assert not folder.is_done("choose", "choose")
-        file.write_text("c")
-        folder.finish("choose", "choose", ["rows"], 0.0, sealed=False)
-        assert not folder.is_done("test", "test")
-        assert folder.is_done("choose", "choose")
-
-
 def test_a_damaged_state_file(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{half")
-    with pytest.raises(SteerkitError, match=r"state\.json: is damaged .*; delete it: stages are then done again"):
+    with pytest.raises(SteerkitError, match=r"state\.json: is damaged .*; delete it: steps are then done again"):
         RunFolder(tmp_path).__enter__()
     (tmp_path / "state.json").unlink()
     with RunFolder(tmp_path) as folder:  # the lock of the failed try is gone

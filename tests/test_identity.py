@@ -12,13 +12,15 @@ import pytest
 from steerkit_plugins.engines.vllm import _pickled
 
 from steerkit import registry
+from steerkit.artifacts import PluginSpec
+from steerkit.context import Settings
 from steerkit.errors import SteerkitError
-from steerkit.store.identity import changes, made_of
-from steerkit.identity import plugin_identity
+from steerkit.identity import plugin_identity, spec_identity, spec_settings
 from steerkit.interventions.steering import Edit
 from steerkit.recipe.load import load_recipe
-from steerkit.artifacts import PluginSpec
+from steerkit.settings import Steering
 from steerkit.store.folder import differences
+from steerkit.store.identity import changes, made_of
 
 STEERER = """
 import steerkit
@@ -55,7 +57,7 @@ def write(path: Path, *, imports: str = "", inside: str = "pass", value: Any = 1
 def load(path: Path) -> tuple[Any, Any]:
     """What the plugin of a file answers, and its identity's key."""
     registry.load_file(path)
-    plugin = PluginSpec(name="mine").build("steerers")
+    plugin = registry.build("steerers", PluginSpec(name="mine"))
     return plugin.edit(None, None), plugin_identity("steerers", plugin).key()
 
 
@@ -126,8 +128,9 @@ def test_each_folder_has_helpers_of_its_own(here: Path) -> None:
         (here / folder / "mine.yaml").write_text(json.dumps(recipe))
     for _ in range(2):
         for folder in ("one", "two"):
-            spec = load_recipe(str(here / folder / "mine.yaml")).steerer
-            assert spec.build("steerers").edit(None, None) == f"helper of {folder}. late of {folder}. "
+            settings = Settings(load_recipe(str(here / folder / "mine.yaml")).shared)
+            spec = settings.group(Steering).steerer
+            assert registry.build("steerers", spec).edit(None, None) == f"helper of {folder}. late of {folder}. "
     assert "helper" not in sys.modules
 
 
@@ -172,11 +175,11 @@ def test_a_plugin_file_that_another_one_imports_is_run_once(here: Path, order: t
         registry.load_file(here / f"{name}.py")
     assert (here / "ran").read_text() == "ran "
     assert issubclass(registry.get("steerers", "mine"), registry.get("steerers", "base"))
-    key = PluginSpec(name="mine").identity("steerers").key()
+    key = spec_identity("steerers", PluginSpec(name="mine")).key()
     (here / "base.py").write_text((here / "base.py").read_text().replace("return 1", "return 2"))
     for name in order:
         registry.load_file(here / f"{name}.py")
-    assert PluginSpec(name="mine").identity("steerers").key() != key
+    assert spec_identity("steerers", PluginSpec(name="mine")).key() != key
     assert registry.get("steerers", "mine")().edit(None, None) == 2
 
 
@@ -197,7 +200,7 @@ def test_a_helper_goes_along_to_vllms_workers(here: Path) -> None:
     path = write(here / "mine.py", imports="import helper\nfrom helper import answer", value="answer() + helper.W")
     (here / "helper.py").write_text("W = 1\ndef answer():\n    return W\n")
     load(path)
-    edit = Edit(PluginSpec(name="mine").build("steerers"), 0, 1.0, None, "all")
+    edit = Edit(registry.build("steerers", PluginSpec(name="mine")), 0, 1.0, None, "all")
     (here / "edits").write_bytes(_pickled([edit]))
     code = "import pickle; print(pickle.load(open('edits', 'rb'))[0].intervention.edit(None, None))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -208,7 +211,7 @@ def test_what_is_running_is_told_and_not_what_the_file_says_now(here: Path) -> N
     """A class that was loaded before an edit keeps its identity: it makes the results of the older source."""
     path = write(here / "mine.py", value=1)
     _, key = load(path)
-    old = PluginSpec(name="mine").build("steerers")
+    old = registry.build("steerers", PluginSpec(name="mine"))
     write(path, value=2)
     assert plugin_identity("steerers", old).key() == key
     assert load(path)[1] != key
@@ -229,10 +232,10 @@ def test_line_endings_names_and_times_do_not_count(here: Path) -> None:
 def test_a_default_that_was_changed_makes_another_key_also_without_its_source(here: Path) -> None:
     path = write(here / "mine.py", gain=1.0)
     load(path)
-    one = PluginSpec(name="mine").build("steerers")
+    one = registry.build("steerers", PluginSpec(name="mine"))
     write(path, gain=2.0)
     load(path)
-    two = PluginSpec(name="mine").build("steerers")
+    two = registry.build("steerers", PluginSpec(name="mine"))
     assert one.config.gain == 1.0
     assert [plugin_identity("steerers", p).settings["gain"] for p in (one, two)] == [1.0, 2.0]
 
@@ -244,8 +247,8 @@ def test_a_plugin_derived_from_another_one_counts_both(here: Path) -> None:
         "@steerkit.register('judges', 'mine')\nclass Mine(KeywordJudge):\n    pass\n"
     )
     registry.load_file(path)
-    code = PluginSpec(name="mine").identity("judges").code
-    own = PluginSpec(name="keyword").identity("judges").code
+    code = spec_identity("judges", PluginSpec(name="mine")).code
+    own = spec_identity("judges", PluginSpec(name="keyword")).code
     assert set(code) == {"", "steerkit_plugins.judges.keyword"}
     assert code["steerkit_plugins.judges.keyword"] == own[""]
 
@@ -255,20 +258,20 @@ def test_a_plugin_derived_from_another_one_counts_both(here: Path) -> None:
 
 def test_explicit_defaults_are_no_other_plugin_and_how_is_not_what() -> None:
     def key(name: str, **options: Any) -> Any:
-        return PluginSpec(name=name, **options).identity("judges").key()
+        return spec_identity("judges", PluginSpec(name=name, **options)).key()
 
     assert key("keyword") == key("keyword", substring=False, keywords=("wait", "hmm"))
     assert key("keyword") != key("keyword", substring=True)
     assert key("llm") == key("llm", max_retries=3, cache="/elsewhere", batch=True)
     assert key("llm") != key("llm", model="another")
-    assert PluginSpec(name="llm").settings("judges") == PluginSpec(name="llm", timeout=5).settings("judges")
+    assert spec_settings("judges", PluginSpec(name="llm")) == spec_settings("judges", PluginSpec(name="llm", timeout=5))
 
 
 def test_the_order_of_a_mapping_counts() -> None:
     """The rules judge tries its labels one after the other."""
     patterns = {"backtracking": ["^Wait"], "doubt": ["^W"]}
     turned = dict(reversed(patterns.items()))
-    one, other = (PluginSpec(name="rules", patterns=p).identity("judges") for p in (patterns, turned))
+    one, other = (spec_identity("judges", PluginSpec(name="rules", patterns=p)) for p in (patterns, turned))
     assert one.key() != other.key()
     assert differences({"span_judge": {"patterns": patterns}}, {"span_judge": {"patterns": turned}}) == [
         "span_judge.patterns is in another order"
@@ -279,22 +282,22 @@ def test_options_without_an_order_are_the_same_in_every_process(here: Path) -> N
     path = write(here / "mine.py")
     path.write_text(path.read_text().replace("gain: float = 1.0", "gain: frozenset[str] = frozenset('abcdefgh')"))
     load(path)
-    assert PluginSpec(name="mine").identity("steerers").settings["gain"] == list("abcdefgh")
+    assert spec_identity("steerers", PluginSpec(name="mine")).settings["gain"] == list("abcdefgh")
 
 
 def edited(kind: str, spec: dict[str, Any], path: Path) -> tuple[list[str], bool]:
     """What is told when a data file of a plugin is edited, and whether another name for it makes another key."""
-    before = PluginSpec(**spec).identity(kind)
+    before = spec_identity(kind, PluginSpec(**spec))
     text = path.read_bytes()
     path.write_bytes(text + b"\n")
-    told = changes(made_of([before])[before.title], after := PluginSpec(**spec).identity(kind))
+    told = changes(made_of([before])[before.title], after := spec_identity(kind, PluginSpec(**spec)))
     assert after.key() != before.key()
     path.write_bytes(text)
-    assert PluginSpec(**spec).identity(kind).key() == before.key()
+    assert spec_identity(kind, PluginSpec(**spec)).key() == before.key()
     renamed = path.with_name(f"other-{path.name}")
     path.rename(renamed)
     spec = json.loads(json.dumps(spec).replace(path.name, renamed.name))
-    same = PluginSpec(**spec).identity(kind)
+    same = spec_identity(kind, PluginSpec(**spec))
     return told, same.key() == before.key() and not changes(made_of([before])[before.title], same)
 
 
@@ -322,11 +325,11 @@ def test_a_folder_of_data_counts_with_all_that_is_in_it(here: Path) -> None:
     (here / "data/train").mkdir(parents=True)
     (here / "data/train/0.parquet").write_bytes(b"rows")
     spec = PluginSpec(name="dataset", path="data")
-    before = spec.identity("prompts")
+    before = spec_identity("prompts", spec)
     (here / "data/train/1.parquet").write_bytes(b"more")
-    after = spec.identity("prompts")
+    after = spec_identity("prompts", spec)
     assert after.key() != before.key()
-    assert PluginSpec(name="dataset", path="someone/data").identity("prompts").files == {}
+    assert spec_identity("prompts", PluginSpec(name="dataset", path="someone/data")).files == {}
 
 
 # --- installed distributions ----------------------------------------------------------------------------------------
@@ -358,7 +361,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in [name for name in sys.modules if name.partition(".")[0] == "nice_kit"]:
         monkeypatch.delitem(sys.modules, name)
     registry._installed.cache_clear()
-    return PluginSpec(name="nice").identity("steerers", "steerer nice")
+    return spec_identity("steerers", PluginSpec(name="nice"), "steerer nice")
 
 
 EDITABLE = {"url": "file:///src", "dir_info": {"editable": True}}
@@ -395,7 +398,7 @@ def test_a_distribution_counts_by_version_and_by_source_where_the_version_stays(
 def test_a_built_in_counts_by_its_own_source() -> None:
     """So that an upgrade that leaves a plugin alone leaves alone what it made."""
     rules, keyword = (
-        PluginSpec(name=name, **options).identity("judges")
+        spec_identity("judges", PluginSpec(name=name, **options))
         for name, options in (
             ("rules", {"patterns": {"a": ["b"]}}),
             ("keyword", {}),
@@ -422,10 +425,11 @@ found = []
 for cells in json.loads(sys.argv[1]):
     for cell in cells:
         shell.run_cell(cell).raise_error()
-    from steerkit.settings import PluginSpec
+    from steerkit.artifacts import PluginSpec
+    from steerkit.identity import spec_identity
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        key = PluginSpec(name="noted").identity("steerers").key()
+        key = spec_identity("steerers", PluginSpec(name="noted")).key()
     found.append([key, [str(w.message) for w in told if "plugin" in str(w.message)]])
 print(json.dumps(found))
 """
@@ -475,7 +479,8 @@ def test_a_notebook(here: Path) -> None:
 SCRIPT = """
 import json
 import steerkit
-from steerkit.settings import PluginSpec
+from steerkit.artifacts import PluginSpec
+from steerkit.identity import spec_identity
 import helper
 
 @steerkit.register("steerers", "scripted")
@@ -483,7 +488,7 @@ class Scripted(steerkit.Steerer):
     def edit(self, hidden, at):
         return helper.W * hidden
 
-print(json.dumps(PluginSpec(name="scripted").identity("steerers").key()))
+print(json.dumps(spec_identity("steerers", PluginSpec(name="scripted")).key()))
 """
 
 

@@ -30,9 +30,8 @@ SMALLER = (
     "prompts.choose=2",
     "prompts.test=2",
     "max_new_tokens=50",
-    "offsets=null",
-    "layers=null",
-    "baseline_labels=[]",
+    "experiments=[transfer, baselines, lens, projection, agreement, texts]",
+    "baselines.labels=[]",
     "extractor.sweep=null",
 )
 
@@ -58,7 +57,7 @@ def test_a_run_pays_once_and_is_made_again_offline(tmp_path: Path, monkeypatch: 
     assert notes["labels"].keys() == {"deduction", "backtracking"}
     logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     estimates = [row["estimate"]["calls"] for row in logged if row.get("judge") == "llm"]
-    assert len(estimates) == 4  # spans twice, choose, results
+    assert len(estimates) == 4  # spans twice, choose, test
     assert estimates[:2] == [16, 16 - kept]
     assert [row["annotated_traces"] > 0 for row in logged if row.get("scored_by") == "llm"] == [True, True]
     results = (folder / "results.csv").read_bytes()
@@ -73,7 +72,8 @@ def test_a_run_pays_once_and_is_made_again_offline(tmp_path: Path, monkeypatch: 
 
 
 def test_the_plan_says_what_judging_will_cost() -> None:
-    smaller = ["base=pocket:base", "reasoning=pocket:reasoning", "layer=1", "layers=null", "offsets=null"]
+    smaller = ["models={base: pocket:base, reasoning: pocket:reasoning}", "layer=1"]
+    smaller += ["experiments=[transfer, baselines, texts]"]
     recipe = load_recipe("prompts-by-llm", [*smaller, "max_new_tokens=10"])
     (line,) = (line for line in plan_text(recipe).splitlines() if line.startswith("judge "))
     found = re.fullmatch(

@@ -1,51 +1,66 @@
-"""What each stage of a run depends on: every thing that a result comes from is changed, one by one."""
+"""What each step of a run depends on: every thing that a result comes from is changed, one by one."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 from steerkit_plugins.pocket.prompts import problems
 from steerkit_plugins.pocket.source import PocketModels
 
 from steerkit import load_recipe, registry
-from steerkit.callbacks import RichProgress, SteeringCallback
+from steerkit.callbacks import SteeringCallback
+from steerkit.cli.progress import RichProgress
+from steerkit.context import Run
 from steerkit.errors import SteerkitError
 from steerkit.run import SteeringTrainer
 from steerkit.store.files import read_whole_lines
 
-STAGES = (
+STEPS = (
     "prompts",
+    "chats",
     "traces",
     "spans",
-    "extract base",
-    "extract reasoning",
+    "statistics.base",
+    "statistics.reasoning",
     "vectors",
-    "lens",
-    "choose",
-    "test",
-    "projection",
-    "perplexity",
-    "agreement",
+    "generations.choose",
+    "likelihoods.choose",
+    "scores.choose",
+    "findings.choose",
+    "generations.test",
+    "likelihoods.test",
+    "scores.test",
+    "findings.transfer",
+    "findings.baselines",
+    "findings.lens",
+    "findings.projection",
+    "findings.agreement",
+    "findings.texts",
     "results",
     "report",
 )
-ALL = frozenset(STAGES)
-FROM_TRACES = ALL - {"prompts"}
+ALL = frozenset(STEPS)
+FROM_CHATS = ALL - {"prompts"}
+FROM_TRACES = FROM_CHATS - {"chats"}
 FROM_SPANS = FROM_TRACES - {"traces"}
-FROM_STATISTICS = FROM_SPANS - {"spans", "extract reasoning"}  # of the base alone
-FROM_VECTORS = FROM_STATISTICS - {"extract base"}
-STEERED = FROM_VECTORS - {"vectors", "lens"}
-TESTED = STEERED - {"choose"}
-SCORED = frozenset({"choose", "perplexity", "results", "report"})  # the choice is made by scores
+FROM_READING = FROM_SPANS - {"spans"}
+FROM_STATISTICS = FROM_READING - {"statistics.reasoning"}  # of the base alone
+FROM_VECTORS = FROM_STATISTICS - {"statistics.base"}
+STEERED = FROM_VECTORS - {"vectors", "findings.lens"}
+TESTED = STEERED - {"generations.choose", "likelihoods.choose", "scores.choose", "findings.choose"}
+SCORED = STEERED - {"generations.choose", "likelihoods.choose", "generations.test", "likelihoods.test"}
+FOUND = frozenset(step for step in STEPS if step.startswith("findings.")) - {"findings.lens"}
+LENS = frozenset({"findings.lens"})
+TABLES = frozenset({"results", "report"})
 
 PLUGIN = """
 import steerkit
@@ -85,25 +100,19 @@ class Stop(Exception):
 class NoReport(SteeringCallback):
     """Ends a run before its figures are drawn, which takes longest."""
 
-    def on_stage_begin(self, trainer: SteeringTrainer, stage: str) -> None:
-        if stage == "report":
+    def on_step_begin(self, run: Run, step: str) -> None:
+        if step == "report":
             raise Stop
 
 
 class Reread(SteeringTrainer):
-    """Goes through all stages of a finished run for their keys, and makes nothing."""
+    """Goes through all steps of a finished run for their keys, and makes nothing."""
 
-    def stage(self, name: str, inputs: Any, make: Any, read: Callable[[], Any], **more: Any) -> Any:
-        found: list[Any] = []
-
-        def unmade(key: str) -> tuple[Any, list[str]]:
-            found.append(read())
-            raise Stop
-
-        try:
-            return super().stage(name, inputs, unmade, read)
-        except Stop:
-            return found[0]
+    def keys(self) -> dict[str, str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.folder, "is_done", lambda step, key: True)
+            self.run()
+        return dict(self._keys)
 
 
 def write_recipe(folder: Path) -> Path:
@@ -118,33 +127,31 @@ def write_recipe(folder: Path) -> Path:
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for role in ("base", "reasoning"):
         shutil.copytree(PocketModels().path(role), folder / role)
-    patterns = load_recipe("backtracking").span_judge.options["patterns"]
+    patterns = load_recipe("backtracking").shared["span_judge"]["patterns"]
     settings = {
         "name": "mine",
         "extends": "backtracking",
-        "base": "./base",
-        "reasoning": "./reasoning",
+        "models": {"base": {"weights": "./base"}, "reasoning": "./reasoning"},
+        "experiments": ["transfer", "baselines", "lens", "projection", "agreement", "texts"],
         "plugins": [f"{name}.py" for name in (*LOCAL, "flip")],
         "prompts": {"source": {"name": "my-source", "path": "prompts.jsonl"}, "extract": 24, "choose": 2, "test": 2},
         "span_judge": {"name": "my-labels", "patterns": patterns},
         "score_judge": "my-rate",
-        "agreement": "my-other",
+        "agreement": {"judge": "my-other"},
         "extractor": {"name": "my-read", "sweep": None},
-        "fitter": "my-fit",
-        "baseline_fitter": "my-fit2",
-        "baseline_labels": ["deduction"],
+        "fitter": {"name": "my-fit", "label": "backtracking", "window": [-13, -8]},
         "steerer": "flip",
-        "baselines": ["my-noise"],
+        "baselines": {
+            "steerers": ["my-noise"],
+            "labels": ["deduction"],
+            "fitter": {"name": "my-fit2", "label": "backtracking", "window": [-13, -8]},
+        },
         "engine": "my-engine",
         "max_new_tokens": 60,
         "per_device_batch_size": 32,
         "threads": 1,
         "strengths": [30],
         "resamples": 100,
-        "offsets": None,
-        "layers": None,
-        "lens": {},
-        "projection": {},
         "perplexity": True,
         "output_dir": "run",
     }
@@ -162,10 +169,10 @@ def run(*settings: str, update: bool = False) -> None:
 
 
 def keys(*settings: str) -> dict[str, str]:
-    """Key of each stage of the recipe of this folder, which was run."""
+    """Key of each step of the recipe of this folder, which was run."""
     trainer = Reread.from_recipe(load_recipe("mine.yaml", settings), update=True)
-    trainer.run()
-    return trainer.keys
+    assert isinstance(trainer, Reread)
+    return trainer.keys()
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +193,7 @@ def before(made: Path) -> dict[str, str]:
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     assert set(before) == set(after) == ALL
-    return {stage for stage in STAGES if before[stage] != after[stage]}
+    return {step for step in STEPS if before[step] != after[step]}
 
 
 def swapped(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
@@ -210,23 +217,23 @@ FILES: dict[str, tuple[Callable[[bytes], bytes], frozenset[str]]] = {
     "prompts.jsonl": (swapped(b'"answer": "', b'"answer": "1'), ALL),
     "source.py": (commented, ALL),
     "engine.py": (commented, FROM_TRACES),
-    "reasoning/model.safetensors": (nudged, FROM_TRACES),
-    "reasoning/config.json": (swapped(b"1e-06", b"1e-03"), FROM_TRACES),
-    "reasoning/tokenizer_config.json": (swapped(b"512", b"500"), FROM_TRACES),
-    "reasoning/chat_template.jinja": (commented, FROM_TRACES),
+    "reasoning/model.safetensors": (nudged, FROM_CHATS),
+    "reasoning/config.json": (swapped(b"1e-06", b"1e-03"), FROM_CHATS),
+    "reasoning/tokenizer_config.json": (swapped(b"512", b"500"), FROM_CHATS),
+    "reasoning/chat_template.jinja": (commented, FROM_CHATS),
     "labels.py": (commented, FROM_SPANS),
-    "read.py": (commented, FROM_SPANS - {"spans"}),
+    "read.py": (commented, FROM_READING),
     "base/model.safetensors": (nudged, FROM_STATISTICS),
     "base/config.json": (swapped(b"1e-06", b"1e-03"), FROM_STATISTICS),
-    "base/chat_template.jinja": (commented, frozenset({"lens", "report"})),
+    "base/chat_template.jinja": (commented, FROM_STATISTICS),
     "fit.py": (commented, FROM_VECTORS),
     "fit2.py": (commented, FROM_VECTORS),
-    "flip.py": (commented, STEERED),
-    "helper.py": (commented, STEERED),
-    "tools/constants.py": (swapped(b"1.0", b"2.0"), STEERED),
+    "flip.py": (commented, STEERED | LENS),
+    "helper.py": (commented, STEERED | LENS),
+    "tools/constants.py": (swapped(b"1.0", b"2.0"), STEERED | LENS),
     "noise.py": (commented, TESTED),
     "rate.py": (commented, SCORED),
-    "other.py": (commented, frozenset({"agreement", "report"})),
+    "other.py": (commented, TABLES | {"findings.agreement"}),
 }
 
 
@@ -246,43 +253,43 @@ SETTINGS = {
     "seed=1": ALL,
     "max_new_tokens=61": FROM_TRACES,
     "temperature=0.9": FROM_TRACES,
-    "chat=no": FROM_TRACES,
-    "think_end=</x>": FROM_TRACES,
+    "chat=no": FROM_CHATS,
+    "think_end=</x>": FROM_CHATS,
     "per_device_batch_size=16": FROM_TRACES,
     "save_rows=8": FROM_TRACES,
-    "bf16=true": FROM_TRACES,
-    "attn_implementation=eager": FROM_TRACES,
-    "min_coverage=0.1": FROM_SPANS,
-    "annotation_labels=[backtracking]": FROM_SPANS,
-    "extractor.overlap=once": FROM_SPANS - {"spans"},
-    "id_map={4: 251}": FROM_STATISTICS,
+    "bf16=true": FROM_CHATS,
+    "attn_implementation=eager": FROM_CHATS,
+    "spans.min_coverage=0.1": FROM_SPANS,
+    "spans.annotation_labels=[backtracking]": FROM_SPANS,
+    "extractor.overlap=once": FROM_READING,
+    "models.base.id_map.reasoning={4: 251}": FROM_STATISTICS,
     "fitter.weighting=span": FROM_VECTORS,
-    "baseline_fitter.weighting=span": FROM_VECTORS,
-    "baseline_labels=[]": FROM_VECTORS,
-    "steerer=residual-add": STEERED,
-    "strengths=[31]": STEERED,
-    "layer=0": STEERED,
+    "baselines.fitter.weighting=span": FROM_VECTORS,
+    "baselines.labels=[]": FROM_VECTORS,
+    "steerer=residual-add": STEERED | LENS,
+    "strengths=[31]": STEERED | LENS,
+    "layer=0": STEERED | LENS,
     "samples=2": STEERED,
-    "tokens=generated": STEERED,
-    "baselines=[{name: my-noise, normalize: false}]": TESTED,
-    "baselines=[overall-mean]": TESTED,
+    "tokens=generated": STEERED | LENS,
+    "baselines.steerers=[{name: my-noise, normalize: false}]": TESTED,
+    "baselines.steerers=[overall-mean]": TESTED,
     "score_judge.substring=true": SCORED,
     "scored=output": SCORED,
     "per=tokens": SCORED,
-    "choose.max_other=0.5": SCORED,
-    "confidence=0.9": {"projection", "agreement", "results", "report"},
-    "resamples=200": {"projection", "agreement", "report"},
-    "agreement={name: my-other, substring: true}": {"agreement", "report"},
-    "lens.top=3": {"lens", "report"},
-    "projection.within=[1]": {"projection", "report"},
+    "choose.max_other=0.5": (FOUND | TABLES) - {"findings.projection"},
+    "confidence=0.9": FOUND | LENS | TABLES,
+    "resamples=200": FOUND | LENS | TABLES,
+    "agreement.judge={name: my-other, substring: true}": TABLES | {"findings.agreement"},
+    "lens.top=3": LENS | TABLES,
+    "projection.within=[1]": TABLES | {"findings.projection", "findings.texts"},
     "about=why": {"report"},
     "name=other": {"report"},
     "batch_tokens=1000": {"report"},
     "device_map=cpu": {"report"},  # where and in how large pieces: its recipe says so
     "threads=2": set(),
-    "fitter={name: my-fit, weighting: trace, label: backtracking, scale: unit}": set(),  # as the defaults are
+    "fitter={name: my-fit, weighting: trace, label: backtracking, scale: unit, window: [-13, -8]}": set(),
     "score_judge={name: my-rate, substring: false}": set(),
-    "baselines=[{name: my-noise, normalize: true}]": set(),
+    "baselines.steerers=[{name: my-noise, normalize: true}]": set(),
 }
 
 
@@ -292,18 +299,18 @@ def test_a_changed_setting(made: Path, before: dict[str, str], setting: str) -> 
 
 
 @pytest.mark.parametrize(("name", "expected"), [("traces", FROM_TRACES), ("spans", FROM_SPANS)])
-def test_an_edited_file_in_a_stages_place(made: Path, name: str, expected: frozenset[str]) -> None:
+def test_an_edited_file_in_a_steps_place(made: Path, name: str, expected: frozenset[str]) -> None:
     path = made / f"{name}.jsonl"
     path.write_bytes((made / f"run/{name}.jsonl").read_bytes())
-    before = keys(f"{name}={name}.jsonl")
+    before = keys(f"{name}.file={name}.jsonl")
     path.rename(made / "renamed.jsonl")
-    assert changed(before, keys(f"{name}=renamed.jsonl")) == {"report"}  # which names it
+    assert changed(before, keys(f"{name}.file=renamed.jsonl")) == {"report"}  # which names it
     (made / "renamed.jsonl").write_bytes((made / "renamed.jsonl").read_bytes() + b"\n")
-    assert changed(before, keys(f"{name}=renamed.jsonl")) == expected
+    assert changed(before, keys(f"{name}.file=renamed.jsonl")) == expected
 
 
 def test_another_release(made: Path, before: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("steerkit.steps.identities"), "RELEASE", "0.2")
+    monkeypatch.setattr(import_module("steerkit.run"), "RELEASE", "0.2")
     assert changed(before, keys()) == ALL
 
 
@@ -326,7 +333,7 @@ def test_another_folder_process_and_line_endings(made: Path, before: dict[str, s
         env={**os.environ, "PYTHONHASHSEED": "7"},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == before
+    assert changed(before, json.loads(done.stdout)) == {"report"}  # which names the plugins' files
 
 
 # --- what a run says and does ---------------------------------------------------------------------------------------
@@ -345,29 +352,31 @@ def copy(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_edited_plugin_is_told_and_makes_other_texts(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    texts, traces = (copy / "run/generations.jsonl").read_bytes(), (copy / "run/traces.jsonl").stat().st_mtime_ns
+    texts, traces = (copy / "run/generations/test.jsonl").read_bytes(), (copy / "run/traces.jsonl").stat().st_mtime_ns
     run()
     assert not [row for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row]
     (copy / "tools/constants.py").write_text("SCALE = -1.0\n")
     with pytest.raises(SteerkitError) as caught:
         run()
-    said = "tools/constants.py (steerer flip) changed since stages choose, test were done here. Choose another folder"
-    assert said in str(caught.value) and "give --update to redo here what depends on that (the rest is kept)" in str(
-        caught.value
-    )
-    assert (copy / "run/generations.jsonl").read_bytes() == texts  # nothing is lost
+    said = r"tools/constants\.py \(steerer flip\) changed since steps (.*) were done here\. Choose another folder"
+    steps = re.search(said, str(caught.value))
+    assert steps and {"generations.choose", "generations.test", "findings.transfer"} <= {*steps[1].split(", ")}
+    assert len(steps[1].split(", ")) == len({*steps[1].split(", ")})
+    assert "give --update to redo here what depends on that (the rest is kept)" in str(caught.value)
+    assert (copy / "run/generations/test.jsonl").read_bytes() == texts  # nothing is lost
     run(update=True)
-    again = {row["stage"]: row["again"] for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row}
-    assert again == dict.fromkeys(("choose", "test"), "tools/constants.py (steerer flip) changed since this run")
+    again = {row["step"]: row["again"] for row in read_whole_lines(copy / "run/log.jsonl") if "again" in row}
+    assert again == dict.fromkeys(steps[1].split(", "), "tools/constants.py (steerer flip) changed since this run")
     assert (
-        "test         done again: tools/constants.py (steerer flip) changed since this run" in capsys.readouterr().err
+        "generations.test         done again: tools/constants.py (steerer flip) changed since this run"
+        in capsys.readouterr().err
     )
-    assert (copy / "run/generations.jsonl").read_bytes() != texts
+    assert (copy / "run/generations/test.jsonl").read_bytes() != texts
     assert (copy / "run/traces.jsonl").stat().st_mtime_ns == traces
     run()  # what was taken over once needs no word again
 
 
-def test_a_plugin_that_no_finished_stage_used_may_be_mended(copy: Path) -> None:
+def test_a_plugin_that_no_finished_step_used_may_be_mended(copy: Path) -> None:
     shutil.rmtree(copy / "run")
     whole = (copy / "flip.py").read_text()
     (copy / "flip.py").write_text(whole.replace("return", "raise ValueError('a mistake')\n        return"))
@@ -381,11 +390,11 @@ def test_a_plugin_that_no_finished_stage_used_may_be_mended(copy: Path) -> None:
 
 def test_a_stopped_update_goes_on_without_the_word(copy: Path) -> None:
     class StopAt(SteeringCallback):
-        def on_stage_begin(self, trainer: SteeringTrainer, stage: str) -> None:
+        def on_step_begin(self, run: Run, step: str) -> None:
             raise Stop
 
     (copy / "rate.py").write_text((copy / "rate.py").read_text() + "# edited\n")
-    with pytest.raises(SteerkitError, match=r"rate\.py \(score_judge my-rate\) changed since stages choose, results"):
+    with pytest.raises(SteerkitError, match=r"rate\.py \(score_judge my-rate\) changed since steps scores\.choose, "):
         run()
     with pytest.raises(Stop):
         SteeringTrainer.from_recipe(load_recipe("mine.yaml"), callbacks=[StopAt()], update=True).run()
@@ -397,5 +406,5 @@ def test_edited_data_and_settings_at_once_are_both_told(copy: Path) -> None:
     with pytest.raises(SteerkitError) as caught:
         run("confidence=0.5")
     settings = "holds the run of another recipe (1 settings differ: confidence is 0.5 and was 0.95)"
-    data = "prompts.jsonl (prompts my-source) changed since stage prompts was done here"
+    data = "prompts.jsonl (prompts.source my-source) changed since step prompts was done here"
     assert f"{settings}; {data}. Choose another folder" in str(caught.value)

@@ -17,19 +17,21 @@ from llm_server import KEY, sections_of, serving
 from pocket import SIZES
 from scipy import optimize, stats
 
-from steerkit.conditions import Experiment, Planner, none
+from steerkit.artifacts import Condition, Generation, Score
 from steerkit.data.tokens import split_answer
-from steerkit.data.trace import Span, Trace, read_rows, write_rows
+from steerkit.data.trace import Prompt, Span, Trace, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError
+from steerkit.findings import Claim, Findings
 from steerkit.interfaces import Judge, Metric
 from steerkit.judging import ask as judging
 from steerkit.judging.metrics import RunMetric, read_metrics
-from steerkit.judging.scores import Scores
-from steerkit.recipe.load import load_recipe
-from steerkit.report import summary
+from steerkit.judging.scored import Scored
+from steerkit.recipe.load import load_arguments, load_recipe, planned_run
 from steerkit.run import SteeringTrainer
 from steerkit.stats.intervals import mean_interval
-from steerkit.tables import result_rows
+from steerkit.steps.prompts import source_of
+from steerkit.steps.results import Results
+from steerkit.steps.scores import accuracies, metrics_of_run, per_token
 
 TRAIT = '''
 import steerkit
@@ -63,10 +65,7 @@ TINY = (
     "prompts.test=4",
     "max_new_tokens=80",
     "strengths=[30, 45]",
-    "baselines=[]",
-    "baseline_labels=[]",
-    "offsets=null",
-    "layers=null",
+    "experiments=[transfer, texts]",
     "extractor.sweep=null",
 )
 
@@ -106,10 +105,22 @@ def table(path: Path, **wanted: str) -> Rows:
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
+def generations(folder: Path) -> Rows:
+    """All texts of a run."""
+    files = sorted((folder / "generations").glob("*.jsonl"))
+    return [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def claims(folder: Path) -> list[Claim]:
+    """What the experiments of a run say."""
+    files = sorted((folder / "findings").glob("*.json"))
+    found = [Findings.from_json(json.loads(path.read_text(encoding="utf-8"))["findings"]) for path in files]
+    return [claim for each in found for claim in each.claims]
+
+
 def reasonings(folder: Path, **wanted: Any) -> dict[str, str]:
     """Prompt → reasoning of the generations that are as wanted."""
-    lines = (folder / "generations.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if all(row[key] == value for key, value in wanted.items())]
+    rows = [row for row in generations(folder) if all(row[key] == value for key, value in wanted.items())]
     return {row["prompt_id"]: split_answer(row["text"], "</think>")[0] for row in rows}
 
 
@@ -129,22 +140,40 @@ def hall(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     return bound((1 + level) / 2), bound((1 - level) / 2)
 
 
-def scores(values: Sequence[float], metric: RunMetric) -> Scores:
+def results(values: Sequence[float], metric: RunMetric) -> Results:
     """One condition's texts with these values, a prompt each."""
-    rows = [
-        {"split": "test", "condition": none("reasoning").id, "prompt_id": f"p{n:02}", "sample": 0, "ids": []}
-        for n in range(len(values))
+    condition = Condition(model="reasoning")
+    figures = {"collapsed": False, "words": 2, "repeat": 1, "distinct": 1.0}
+    scores = [
+        Score(
+            split="test",
+            condition=condition.id,
+            prompt_id=f"p{n:02}",
+            sample=0,
+            values={metric.name: value},
+            **figures,  # type: ignore[arg-type]
+        )
+        for n, value in enumerate(values)
     ]
-    return Scores.of(rows, ["A text."] * len(rows), [{metric.name: value} for value in values], [metric], {})
+    return Results(
+        name="transfer",
+        split="test",
+        conditions=[condition],
+        pairs=[],
+        scored=Scored(scores, [metric]),
+        generations=[],
+        norms={condition.id: 0.0},
+        scale="unit",
+        confidence=0.95,
+    )
 
 
 def test_a_mean_of_59_has_its_whole_interval() -> None:
     values = np.array([40.0, 75, 62, 55, 70, 48, 66, 58, 61, 56])
     assert values.mean() == pytest.approx(59.1)
-    experiment = Experiment("transfer", "test", (none("reasoning"),))
     for bounds, expected in (((0, 100), hall(values)), ((None, None), hall(values)), ((0, 60), (hall(values)[0], 60))):
         metric = RunMetric("trait", "points", bounds, judge="trait")
-        (row,) = result_rows([experiment], scores(values, metric), Planner(load_recipe("backtracking"), 4, {}), 45.0)
+        (row,) = results(list(values), metric).rows
         assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected)
         assert row["ci_high"] > row["mean"] + 0.5 and row["judge"] == "trait"
 
@@ -189,9 +218,19 @@ def test_a_run_by_a_judge_of_0_to_100(done: Path) -> None:
 
 
 def test_its_report_is_in_its_units(done: Path) -> None:
-    found = {claim.text: claim for claim in summary(done)}
+    found = {claim.text: claim for claim in claims(done)}
     claim = found["The base-derived vector raises doubt (points 0 to 100) over unsteered"]
-    assert claim.delta is not None and abs(float(claim.points.replace("−", "-")) - claim.delta) < 0.06
+    (row,) = table(
+        done / "comparisons.csv",
+        experiment="transfer",
+        metric="doubt",
+        vs_method="none",
+        source="base",
+        target="reasoning",
+        vs_target="reasoning",
+        chosen="True",
+    )
+    assert abs(float(claim.difference.replace("−", "-")) - float(row["delta"])) < 0.06
     beside = found["Stalling (commas a text, lower is better), steered minus unsteered"]
     assert beside.kind == "beside"
     assert not any(" b " in f" {text} " for text in found)
@@ -215,7 +254,7 @@ def test_a_strength_is_chosen_by_any_metric(again: Path, plugin: Path) -> None:
     }
     assert means[30.0] != means[45.0]
     made(plugin, again, "score_judge=trait", "choose.metric=commas", "choose.max_other=1", "choose.max_collapsed=1")
-    choice = json.loads((again / "choice.json").read_text())
+    choice = json.loads((again / "findings/choose.json").read_text())["findings"]["value"]
     assert choice["strength"] == min(means, key=lambda strength: means[strength])
     assert "has the lowest commas on the choose prompts" in choice["how"] and "commas a text;" in choice["how"]
 
@@ -233,7 +272,7 @@ def test_rules_as_score_judge(again: Path, plugin: Path) -> None:
     found = {metric.name: metric for metric in read_metrics(again)}
     assert list(found)[:2] == ["backtracking", "backtracking_uncollapsed"] and found["backtracking"].main
     assert found["backtracking"].better == "up" and not found["waiting"].shown
-    assert "raises spans labelled backtracking by rules over" in " ".join(claim.text for claim in summary(again))
+    assert "raises spans labelled backtracking by rules over" in " ".join(claim.text for claim in claims(again))
 
 
 def test_one_judge_for_both_is_asked_once(again: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,12 +301,11 @@ def test_one_judge_for_both_is_asked_once(again: Path, plugin: Path, monkeypatch
     assert "deduction" in names and not {"backtracking", "other"} & set(names)
     logged = [json.loads(line) for line in (again / "log.jsonl").read_text().splitlines()]
     asked = [line for line in logged if line.get("scored_by") == "llm"]
-    assert len(asked) == 4  # choose and results, by the score judge alone and then by one judge for both
+    assert len(asked) == 4  # choose and test, by the score judge alone and then by one judge for both
 
 
 def test_people_as_score_judge(again: Path, plugin: Path, tmp_path: Path) -> None:
-    lines = map(json.loads, (again / "generations.jsonl").read_text(encoding="utf-8").splitlines())
-    texts = list(dict.fromkeys(split_answer(row["text"], "</think>")[0] for row in lines))
+    texts = list(dict.fromkeys(split_answer(row["text"], "</think>")[0] for row in generations(again)))
     traces = [Trace(id=f"g{n}", prompt_id="p", prompt="?", text=text) for n, text in enumerate(texts)]
     write_rows(tmp_path / "texts.jsonl", traces)
     spans = [
@@ -447,7 +485,10 @@ def refused(text: str, folder: Path, *overrides: str) -> str:
             "mine.yaml:2:10: the span judge 'rules' has no label 'backtraking' "
             "(fitter.label) to count sentences by; did you mean 'backtracking'?",
         ),
-        ("agreement: {name: keyword, label: kw}\n", "mine.yaml:2:1: the judge 'keyword' has no label 'backtracking'"),
+        (
+            "agreement: {judge: {name: keyword, label: kw}}\nexperiments: [agreement]\n",
+            "mine.yaml:2:1: the judge 'keyword' has no label 'backtracking'",
+        ),
         (
             "score_judge: {name: rules, patterns: {accuracy: [x]}}\n",
             "mine.yaml:2:1: the score judge 'rules' has metrics with names of the run's own: accuracy; rename them",
@@ -460,30 +501,26 @@ def test_settings_that_no_metric_fits_are_refused_with_their_place(text: str, sa
 
 def test_metrics_of_a_local_judge_can_be_chosen_by(plugin: Path, tmp_path: Path) -> None:
     name = str(plugin)
-    assert load_recipe(name, ["score_judge=trait", "choose.metric=commas"]).choose.metric == "commas"
+    found = load_recipe(name, ["score_judge=trait", "choose.metric=commas"])
+    assert found.shared["choose"] == {"metric": "commas"}
     with pytest.raises(InputError, match=r"--set choose.metric=comas: there is no metric 'comas' .* 'commas'\?"):
         load_recipe(name, ["score_judge=trait", "choose.metric=comas"])
-    with pytest.raises(InputError, match=r"metrics: 1 problem\n  choose.metric: there is no metric 'doubts'"):
-        args = load_recipe(name, ["score_judge=trait", f"output_dir={tmp_path}"]).arguments()
-        args = args.model_copy(update={"choose": args.choose.model_copy(update={"metric": "doubts"})})
-        SteeringTrainer("pocket:base", "pocket:reasoning", args=args, prompts=["a", "b", "c"])
+    with pytest.raises(InputError, match=r"arguments: 1 problem\n  choose.metric: there is no metric 'doubts'"):
+        args = load_arguments(name, score_judge="trait", choose={"metric": "doubts"}, output_dir=str(tmp_path))
+        SteeringTrainer({"base": "pocket:base", "reasoning": "pocket:reasoning"}, args=args, prompts=["a", "b", "c"])
 
 
 def test_rates_per_word_alone_are_taken_per_token(done: Path, plugin: Path) -> None:
     """A judge with a rate per word and points: the rate changes, the points don't."""
-    from steerkit.steps.scoring import per_token
-
-    class Both(Given):
-        pass
-
     recipe = load_recipe(str(plugin), [*TINY, f"output_dir={done}", "score_judge=keyword", "per=tokens"])
     trainer = SteeringTrainer.from_recipe(recipe)
-    assert [m.unit for m in trainer.metrics if m.judge == "keyword"] == ["share of tokens"] * 2
-    trainer.score_judge = Both([Metric("rate", "share of words", (0, 1), "up"), POINTS], [])
+    run = trainer.context
+    assert [m.unit for m in metrics_of_run(run) if m.judge == "keyword"] == ["share of tokens"] * 2
+    judge = Given([Metric("rate", "share of words", (0, 1), "up"), POINTS], [])
     text = "Wait, let me check this line again."
-    tokens = len(trainer.pair.reasoning.tokenizer(text, add_special_tokens=False)["input_ids"])
+    tokens = len(run.models.tokenizer(text, add_special_tokens=False)["input_ids"])
     assert tokens > 7
-    (found,) = per_token(trainer, [text], [{"rate": 1 / 7, "points": 50.0}])
+    (found,) = per_token(run, judge, [text], [{"rate": 1 / 7, "points": 50.0}])
     assert found == pytest.approx({"rate": 1 / tokens, "points": 50.0})
 
 
@@ -491,7 +528,7 @@ def test_one_judge_for_both_is_paid_once_in_the_plan() -> None:
     from steerkit.planning.plan import _judging
 
     def planned(*more: str) -> list[str]:
-        return _judging(load_recipe("backtracking", ["span_judge={name: llm}", *more]), 3, 5)
+        return _judging(*planned_run(load_recipe("backtracking", ["span_judge={name: llm}", *more])), 3, 5)
 
     (both,) = planned("score_judge={name: llm}")
     assert [both] == planned("score_judge={name: keyword}")
@@ -499,14 +536,12 @@ def test_one_judge_for_both_is_paid_once_in_the_plan() -> None:
 
 
 def test_right_answers_are_from_0_to_1(done: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from steerkit.data.trace import Prompt
-    from steerkit.steps.scoring import accuracies
-
     recipe = load_recipe(str(plugin), [*TINY, f"output_dir={done}"])
     trainer = SteeringTrainer.from_recipe(recipe)
     prompts = read_rows(done / "prompts.jsonl", Prompt)
-    row = {"text": "so</think> It is 4.", "prompt_id": prompts[0].id}
+    row = Generation.from_json({**generations(done)[0], "text": "so</think> It is 4.", "prompt_id": prompts[0].id})
+    source = type(source_of(trainer.context))
     for value in (2.0, -0.1, math.nan):
-        monkeypatch.setattr(type(trainer.source), "correct", lambda self, prompt, answer, value=value: value)
+        monkeypatch.setattr(source, "correct", lambda self, prompt, answer, value=value: value)
         with pytest.raises(SteerkitError, match=r"prompt source .*: `correct` must return 0 \(wrong\) to 1 \(right\)"):
-            accuracies(trainer, [row], prompts)
+            accuracies(trainer.context, [row], prompts)

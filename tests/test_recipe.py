@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steerkit.context import Settings
 from steerkit.errors import InputError, SteerkitError
 from steerkit.recipe.find import find_recipe, shipped
-from steerkit.recipe.show import resolved_yaml
 from steerkit.recipe.load import load_recipe
+from steerkit.recipe.show import resolved_yaml
+from steerkit.settings import Steering
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda p: p.stem)
@@ -83,13 +85,15 @@ def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: backtracking\nname: mine\ntemperature: 1e-4\nabout: no\n")
     recipe = load_recipe(str(path))
-    assert recipe.temperature == 1e-4
+    assert recipe.shared["temperature"] == 1e-4
     assert recipe.about == "no"
 
 
 def test_overrides_are_checked_the_same_way(tmp_path: Path) -> None:
     recipe = load_recipe("backtracking", ["prompts.test=7", "fitter.scale=raw", "steerer.name=self-amplify"])
-    assert (recipe.prompts.test, recipe.fitter.options["scale"], recipe.steerer.name) == (7, "raw", "self-amplify")
+    given = recipe.shared
+    assert (given["prompts"]["test"], given["fitter"]["scale"]) == (7, "raw")
+    assert Settings(given).group(Steering).steerer.name == "self-amplify"
     with pytest.raises(InputError, match=r"--set layer=two: 'layer' must be a whole number, not \"two\""):
         load_recipe("backtracking", ["layer=two"])
     with pytest.raises(InputError, match=r"an override is written key"):
@@ -103,7 +107,7 @@ def test_overrides_are_checked_the_same_way(tmp_path: Path) -> None:
 def test_naming_another_plugin_drops_the_old_ones_options(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: backtracking\nname: mine\nspan_judge: {name: keyword}\n")
-    assert load_recipe(str(path)).span_judge.options == {}
+    assert load_recipe(str(path)).shared["span_judge"] == {"name": "keyword"}
 
 
 def test_a_local_file_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +128,7 @@ def test_the_resolved_recipe_is_a_recipe(tmp_path: Path) -> None:
     assert (
         "# Rows in a generation batch; when one ends, another takes its place. `auto` measures what" in path.read_text()
     )
-    assert yaml.safe_load(path.read_text())["per_device_batch_size"] == recipe.per_device_batch_size
+    assert yaml.safe_load(path.read_text())["per_device_batch_size"] == recipe.shared["per_device_batch_size"]
 
 
 PLUGIN = """
@@ -143,7 +147,7 @@ def test_a_recipe_loads_a_plugin_file_beside_it(tmp_path: Path) -> None:
     (tmp_path / "flip.py").write_text(PLUGIN)
     path = tmp_path / "mine.yaml"
     path.write_text("extends: backtracking\nname: mine\nplugins: [./flip.py]\nsteerer: flip\n")
-    assert load_recipe(str(path)).steerer.name == "flip"
+    assert load_recipe(str(path)).shared["steerer"] == "flip"
 
 
 def test_a_plugin_file_that_fails_is_named_with_its_line(tmp_path: Path) -> None:

@@ -17,12 +17,10 @@ from steerkit.recipe.load import load_recipe
 from steerkit.run import SteeringTrainer
 
 SMALLEST = (
-    "base=tiny.gguf",
-    "reasoning=tiny.gguf",
-    "id_map={}",
+    "models={base: tiny.gguf, reasoning: tiny.gguf}",
     "layer=1",
     "strengths=[0.5]",
-    "traces=traces.jsonl",
+    "traces.file=traces.jsonl",
     "prompts.extract=6",
     "prompts.choose=1",
     "prompts.test=2",
@@ -32,21 +30,25 @@ SMALLEST = (
     "threads=1",
 )
 OWN_PROMPTS = ("prompts.source={name: jsonl, path: prompts.jsonl}",)
-LABELS = ("span_judge.patterns.backtracking=['^Wait']", "baseline_labels=[]")
+LABELS = ("span_judge.patterns.backtracking=['^Wait']", "baselines.labels=[]")
 RUN_HERE = {
-    "backtracking-llama-8b": (*OWN_PROMPTS, "layers.layers=[0]", "offsets={starts: [-13], strengths: [0.5]}"),
+    "backtracking-llama-8b": (
+        *OWN_PROMPTS,
+        "layers.layers=[0]",
+        "offsets={starts: [-13], strengths: [0.5]}",
+    ),
     "backtracking-smollm2": (*OWN_PROMPTS, "layers.layers=[0]", "offsets.starts=[-13]"),
     "fig3": (*LABELS, *OWN_PROMPTS),
     "paper": (
         *LABELS,
         *OWN_PROMPTS,
-        "baselines=[self-amplify]",
+        "baselines.steerers=[self-amplify]",
         "layers.layers=[0]",
         "offsets.starts=[-13]",
         "lens.words=[wait]",
     ),
-    "prompts-by-llm": (*OWN_PROMPTS, "layers=null", "offsets=null", "baseline_labels=[deduction]"),
-    "reasoning-gym": ("layers=null", "offsets=null"),
+    "prompts-by-llm": (*OWN_PROMPTS, "experiments=[transfer, baselines, texts]", "baselines.labels=[deduction]"),
+    "reasoning-gym": ("experiments=[transfer, baselines, texts]",),
     "tablec1": (*LABELS, *OWN_PROMPTS),
 }
 RUN_ELSEWHERE = {

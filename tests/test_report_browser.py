@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -12,12 +14,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import yaml
-from report_run import effect, write_run
+from report_run import METRICS, found, write_run
 
-from steerkit.report import write_report
-from steerkit.report.compare import write_comparison
-from steerkit.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, read_csv, write_csv
+from steerkit.findings import Figure, Findings
+from steerkit.report import write_comparison, write_report
 
 pytest.importorskip("selenium", reason="needs selenium (pip install 'steerkit-hf[dev]')")
 from selenium import webdriver
@@ -70,34 +70,39 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
+def evil_findings(thing: Any, evil: str) -> Any:
+    """Findings with markup before each text; names of figures, which are names of files, stay."""
+    if isinstance(thing, str):
+        return evil + thing
+    if isinstance(thing, tuple):
+        return tuple(evil_findings(one, evil) for one in thing)
+    if is_dataclass(thing) and not isinstance(thing, type):
+        kept = {"kind", "verdict"} | ({"name"} if isinstance(thing, Figure) else set())
+        values = {f.name: getattr(thing, f.name) for f in fields(thing) if f.name not in kept}
+        return replace(thing, **{name: evil_findings(value, evil) for name, value in values.items()})
+    return thing
+
+
+def few() -> dict[str, Findings]:
+    """Findings with a figure for each experiment: drawing takes the most time."""
+    every = found()
+    return {name: replace(one, figures=one.figures[:1]) for name, one in every.items()}
+
+
 def hostile_run(folder: Path, evil: str) -> Path:
-    """A run whose every text is markup: recipe, models, label, keywords, methods, prompts, their ids, generations."""
-    run = write_run(folder, effect(0.05), text=f"Wait. {evil}")
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    label = evil + "label"
-    recipe |= {"name": evil + "name", "about": evil + "about", evil + "key": evil}
-    recipe["span_judge"]["patterns"] = {label: ["^Wait"]}
-    recipe["score_judge"]["keywords"] = ["wait", evil]
-    recipe["fitter"]["label"] = label
-    for role in ("base", "reasoning"):
-        recipe["made_with"][role]["model"] = f"{evil}{role}"
-    (run / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
-    for name, columns in (("results.csv", RESULT_COLUMNS), ("comparisons.csv", COMPARISON_COLUMNS)):
-        rows = read_csv(run / name)
-        for row in rows:
-            for cell in ("method", "vs_method", "judge"):
-                if row.get(cell) in ("gaussian-noise", "rules"):
-                    row[cell] = evil + str(row[cell])
-        write_csv(run / name, columns, [{k: "" if v is None else v for k, v in row.items()} for row in rows])
-    for name in ("prompts.jsonl", "generations.jsonl"):
-        rows = [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
-        for row in rows:
-            row |= {k: evil + row[k] for k in ("id", "prompt_id", "prompt") if k in row}
-        (run / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (run / "choice.json").write_text(json.dumps({"strength": 10.0, "how": evil}))
-    notes = {"labels": {label: 5}, "rejected_spans": {evil: 2}, "answered_by": {evil: 9}, "mean_coverage": 0.5}
-    notes |= {"input_tokens": 5, "output_tokens": 6}
+    """A run whose every text is markup: recipe, models, labels, findings, prompts, their ids, logs."""
+    findings = {name: evil_findings(one, evil) for name, one in few().items()}
+    recipe = {"name": evil + "name", "about": evil + "about", evil + "key": evil}
+    made = {"models": {evil: {"model": evil + "base", "fingerprint": evil}}, "same_models": [[evil, "b"]], evil: evil}
+    metrics = [replace(m, title=evil + m.title, unit=evil, judge=evil, about=evil) for m in METRICS]
+    run = write_run(
+        folder, findings, metrics=metrics, labels=(evil, evil + "vector"), changes=recipe | {"made_with": made}
+    )
+    prompts = [{"id": evil, "prompt": evil, "split": evil}]
+    (run / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8")
+    notes = {"labels": {evil: 5}, "rejected_spans": {evil: 2}, "answered_by": {evil: 9}, "mean_coverage": 0.5}
     (run / "spans.notes.json").write_text(json.dumps(notes))
+    (run / "state.json").write_text(json.dumps({"steps": {evil: {"key": evil, "seconds": 1.0}}}))
     return run
 
 
@@ -110,7 +115,9 @@ def harmless(browser: Any, seen: list[str]) -> None:
     """Nothing ran, nothing was loaded, nothing is there that could."""
     assert browser.title != "owned" and browser.title.endswith("steerkit report")
     assert browser.execute_script("return document.scripts.length") == 0
-    assert browser.find_elements(By.CSS_SELECTOR, "iframe, object, embed, form, link, base, a[href]") == []
+    assert browser.find_elements(By.CSS_SELECTOR, "iframe, object, embed, form, link, base") == []
+    links = browser.execute_script("return [...document.links].map(a => a.getAttribute('href'))")
+    assert all(re.fullmatch(r"#[a-z0-9-]+", link) for link in links)
     assert browser.execute_script(HANDLERS) == []
     sources = browser.execute_script("return [...document.images].map(i => [i.src.slice(0, 22), i.naturalWidth > 0])")
     assert sources and all(source == ["data:image/png;base64,", True] for source in sources)
@@ -131,36 +138,127 @@ def test_nothing_of_a_hostile_run_runs(browser: Any, visits: tuple[str, list[str
     for character in "\u202e\u2067\x00\x1b":
         shown = shown.replace(character, "\ufffd")
     everything = browser.execute_script("return document.documentElement.textContent")
-    assert shown + "name" in everything and shown + "label" in everything and shown + "base" in everything
+    for text in ("name", "about", "base", "Transfer between the models", "keyword rate", "Wait", "collapsed", "vector"):
+        assert shown + text in everything, text
     assert browser.find_element(By.TAG_NAME, "h1").get_property("textContent") == shown + "name"
     assert "owned" in browser.find_element(By.CSS_SELECTOR, ".texts .text").get_property("textContent")
     # And it works: what is folded opens by a click, and closes again.
     folded = browser.find_elements(By.CSS_SELECTOR, "details:not([open])")
     assert folded
-    for part in folded[:2]:
+    for part in [part for part in folded if part.is_displayed()][:2]:
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", part)
         part.find_element(By.TAG_NAME, "summary").click()
         assert part.get_attribute("open") == "true"
     harmless(browser, seen)
     for figure in (run / "figures").glob("*.svg"):
-        tags = {element.tag.rpartition("}")[2] for element in ElementTree.parse(figure).iter()}
-        assert not tags & {"script", "foreignObject", "image", "a", "iframe"}, figure
+        elements = [(element.tag.rpartition("}")[2], element) for element in ElementTree.parse(figure).iter()]
+        assert not {tag for tag, _ in elements} & {"script", "foreignObject", "a", "iframe"}, figure
+        links = [value for tag, one in elements if tag == "image" for key, value in one.items() if "href" in key]
+        assert all(link.startswith("data:image/png;base64,") for link in links), figure  # the cells of a heatmap
 
 
 def test_nothing_of_two_hostile_runs_runs(browser: Any, visits: tuple[str, list[str]], tmp_path: Path) -> None:
     url, seen = visits
     runs = [hostile_run(tmp_path / name, EVIL.replace("URL", url)) for name in ("a", "b")]
-    for run in runs:
-        write_report(run)
     write_comparison(runs[0], runs[1], tmp_path / "both.html")
     opened(browser, tmp_path / "both.html")
     harmless(browser, seen)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A report, and a page about two runs."""
+    runs = [write_run(tmp_path_factory.mktemp(name), few()) for name in "ab"]
+    write_report(runs[0])
+    write_comparison(runs[0], runs[1], runs[0] / "both.html")
+    return runs[0] / "report.html", runs[0] / "both.html"
+
+
+def screen(browser: Any, width: int, theme: str = "light") -> None:
+    """A screen of a width in CSS pixels."""
+    size = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+OPEN = "document.querySelectorAll('details').forEach(d => d.open = true)"
+WIDER = (
+    "const width = document.documentElement.clientWidth;"
+    "return [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > width + 1"
+    " && !e.closest('.scroll') && !e.closest('thead')).map(e => e.outerHTML.slice(0, 80))"
+)
+
+
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_pages_are_no_wider_than_the_screen(browser: Any, pages: tuple[Path, Path], width: int) -> None:
+    """Wide tables scroll inside the page, also in what is folded; the first screen has the finding and its picture."""
+    screen(browser, width)
+    for page in pages:
+        opened(browser, page)
+        browser.execute_script(OPEN)
+        assert browser.execute_script("const e = document.documentElement; return e.scrollWidth <= e.clientWidth")
+        assert browser.execute_script(WIDER) == []
+    opened(browser, pages[0])
+    for selector in (".finding", "header img"):
+        place = browser.find_element(By.CSS_SELECTOR, selector).rect
+        assert place["y"] < 740 and place["width"] > 0.6 * min(width, 700)
+    img = "const i = document.querySelector('header img'); return [i.naturalWidth, i.naturalHeight]"
+    wide, high = browser.execute_script(img)
+    assert (wide < high) == (width < 500)  # a phone gets the figure with its panels below each other
+
+
+def test_contents_lead_to_their_sections(browser: Any, pages: tuple[Path, Path]) -> None:
+    """At the side on a wide screen, where they stay in sight; in the flow on a phone."""
+    for width in (360, 1400):
+        screen(browser, width)
+        opened(browser, pages[0])
+        nav, main = (browser.find_element(By.TAG_NAME, name).rect for name in ("nav", "main"))
+        assert (nav["x"] + nav["width"] < main["x"]) == (width == 1400)
+        links = browser.find_elements(By.CSS_SELECTOR, "nav a")
+        assert len(links) == 5
+        for link in links:
+            browser.execute_script("scrollTo(0, 0)")
+            browser.execute_script("arguments[0].scrollIntoView({block: 'nearest'})", link)
+            link.click()
+            target = browser.find_element(By.ID, link.get_attribute("href").rpartition("#")[2])
+            top = browser.execute_script("return arguments[0].getBoundingClientRect().top", target)
+            assert 0 <= top < 740, link.text
+    last = browser.execute_script("scrollTo(0, 1e6); return document.querySelector('nav').getBoundingClientRect().top")
+    assert 0 <= last < 100
+
+
+CONTRAST = """
+const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  return .2126 * r + .7152 * g + .0722 * b; };
+const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+const over = ([r, g, b, a = 1], below) => [r, g, b].map((v, i) => v * a + below[i] * (1 - a));
+const back = e => e ? over(parse(getComputedStyle(e).backgroundColor), back(e.parentElement)) : [255, 255, 255];
+const said = e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim());
+return [...document.querySelectorAll('body *')].filter(said)
+  .map(e => { const [a, b] = [light(parse(getComputedStyle(e).color)), light(back(e))];
+    return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), e.outerHTML.slice(0, 80)]; });
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_all_text_stands_out_from_what_is_behind_it(browser: Any, pages: tuple[Path, Path], theme: str) -> None:
+    """A contrast of at least 4.5 to 1 (WCAG 2.1, 1.4.3), marks, shades and verdicts included."""
+    screen(browser, 1400, theme)
+    for page in pages:
+        opened(browser, page)
+        browser.execute_script(OPEN)
+        found = browser.execute_script(CONTRAST)
+        assert len(found) > 100 and [one for one in found if one[0] < 4.5] == []
+    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(22, 24, 27)") == (theme == "dark")
 
 
 def test_the_policy_stops_what_would_get_past_the_escaping(
     browser: Any, visits: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     url, seen = visits
-    run = write_run(tmp_path / "run", effect(0.05), kept=("transfer",))
+    run = write_run(tmp_path / "run", {"x": Findings(title="x")}, asked=("x",))
     write_report(run)
     page = run / "report.html"
     added = f"<script>document.title='owned'</script><img src='{url}/i' onerror=\"document.title='owned'\">"

@@ -16,29 +16,63 @@ import pytest
 import torch
 from pocket import SMALL, options
 
-from steerkit import SteeringVector, load_pair, load_recipe, read_rows
+from steerkit import SteeringVector, load_model, load_models, load_recipe, read_rows
 from steerkit.callbacks import SteeringCallback
+from steerkit.context import Run
 from steerkit.data.trace import Prompt, Span, Trace
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import LanguageModel
 from steerkit.run import SteeringTrainer
+from steerkit.store.folder import read_state
 
-STAGES = [
+STEPS = [
     "prompts",
+    "chats",
     "traces",
     "spans",
-    "extract base",
-    "extract reasoning",
+    "statistics.base",
+    "statistics.reasoning",
     "vectors",
-    "lens",
-    "choose",
-    "test",
-    "projection",
-    "perplexity",
-    "agreement",
+    "generations.choose",
+    "likelihoods.choose",
+    "scores.choose",
+    "findings.choose",
+    "generations.test",
+    "likelihoods.test",
+    "scores.test",
+    "findings.transfer",
+    "findings.baselines",
+    "findings.offsets",
+    "findings.layers",
+    "findings.lens",
+    "findings.projection",
+    "findings.agreement",
+    "findings.texts",
     "results",
     "report",
 ]
+IN_PIECES = ("traces", "statistics", "generations", "likelihoods")
+SAME = (
+    "prompts.jsonl",
+    "traces.jsonl",
+    "spans.jsonl",
+    "stats/base.safetensors",
+    "stats/reasoning.safetensors",
+    "generations/choose.jsonl",
+    "generations/test.jsonl",
+    "likelihoods/choose.jsonl",
+    "likelihoods/test.jsonl",
+    "scores/choose.jsonl",
+    "scores/test.jsonl",
+    "findings/choose.json",
+    "findings/transfer.json",
+    "projections.jsonl",
+    "lens.csv",
+    "agreement.csv",
+    "results.csv",
+    "comparisons.csv",
+)
+"""Files of a run that an interrupted one ends with byte for byte."""
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -48,8 +82,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_every_artifact_is_there(run: Path) -> None:
     names = (
-        "recipe.yaml prompts.jsonl traces.jsonl spans.jsonl generations.jsonl results.csv comparisons.csv report.html "
-        "log.jsonl vectors/base.backtracking.-13..-8.safetensors"
+        "recipe.yaml prompts.jsonl traces.jsonl spans.jsonl generations/choose.jsonl generations/test.jsonl "
+        "scores/test.jsonl findings/transfer.json results.csv comparisons.csv report.html log.jsonl "
+        "vectors/base.backtracking.-13..-8.safetensors"
     )
     for name in names.split():
         assert (run / name).stat().st_size, name
@@ -64,7 +99,7 @@ def test_every_artifact_is_there(run: Path) -> None:
 
 
 def test_spans_are_characters_and_tokens_of_their_trace(run: Path) -> None:
-    tokenizer = load_pair("pocket:base", "pocket:reasoning").reasoning.tokenizer
+    tokenizer = load_model("pocket:reasoning").tokenizer
     traces = {t.id: t for t in read_rows(run / "traces.jsonl", Trace)}
     for span in read_rows(run / "spans.jsonl", Span)[:50]:
         trace = traces[span.trace_id]
@@ -90,11 +125,11 @@ def test_results_have_a_row_a_condition_and_metric(run: Path) -> None:
 
 
 def test_results_are_what_the_texts_say(run: Path) -> None:
-    """b of one condition, recomputed from generations.jsonl in five lines."""
+    """b of one condition, recomputed from the generations in five lines."""
     texts: dict[str, str] = {}
-    for line in (run / "generations.jsonl").read_text().splitlines():
+    for line in (run / "generations/test.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if (row["split"], row["target"], row["method"]) == ("test", "reasoning", "none"):
+        if (row["target"], row["method"]) == ("reasoning", "none"):
             texts[row["prompt_id"]] = row["text"].split("</think>")[0]
     words = [[w.strip(".,!?;:\"'").lower() for w in text.split()] for text in texts.values()]
     b = np.mean([sum(w in ("wait", "hmm") for w in ws) / len(ws) for ws in words])
@@ -122,10 +157,10 @@ def block_outputs(lm: LanguageModel, ids: list[int]) -> np.ndarray:
 def test_vectors_equal_the_numpy_oracle_on_every_layer_and_window(run: Path, role: str) -> None:
     """Eq. 3, one trace at a time; a sweep's windows are over the spans that have all of -40..5."""
     recipe = load_recipe("backtracking")
-    pair = load_pair("pocket:base", "pocket:reasoning", id_map=recipe.id_map)
+    models = load_models(recipe.models, writer="reasoning")
     spans = read_rows(run / "spans.jsonl", Span)
     traces = read_rows(run / "traces.jsonl", Trace)
-    hidden = {t.id: block_outputs(pair[role], pair.ids_for(role, t.tokens)) for t in traces}
+    hidden = {t.id: block_outputs(models[role], models.ids_for(role, t.tokens)) for t in traces}
     length = {t.id: len(t.tokens) for t in traces}
     files = sorted((run / "vectors").glob(f"{role}.*.safetensors"))
     assert len(files) == (4 if role == "base" else 1)
@@ -142,7 +177,7 @@ def test_vectors_equal_the_numpy_oracle_on_every_layer_and_window(run: Path, rol
             every += [np.mean(windows, 0)] if windows else []
             positive += [np.mean(chosen, 0)] if chosen else []
         oracle = np.mean(positive, 0) - np.mean(every, 0)
-        assert len(oracle) == len(vector.layers) == pair.base.depth
+        assert len(oracle) == len(vector.layers) == models["base"].depth
         for layer in vector.layers:
             ours = vector.direction(layer).double().numpy()
             assert np.linalg.norm(ours - oracle[layer]) <= 1e-5 * np.linalg.norm(oracle[layer]), (path.name, layer)
@@ -156,65 +191,81 @@ def test_a_finished_run_repeated_does_nothing(run: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
+import torch
 from steerkit.callbacks import SteeringCallback
 from steerkit.recipe.load import load_recipe
 from steerkit.run import SteeringTrainer
 
+steps, in_pieces, settings = json.loads(sys.argv[1])
+torch.set_num_threads(1)
+
 class Kill(SteeringCallback):
-    def on_stage_begin(self, trainer, stage):
-        self.hit(stage)
-    def on_batch_end(self, trainer, stage, done, total):
-        self.hit(stage)
-    def hit(self, stage):
-        self.left = getattr(self, "left", 2) - (stage == sys.argv[1])
-        if self.left == 0 or (stage == sys.argv[1] and stage in sys.argv[2].split(",")):
+    def __init__(self, step):
+        self.step = step
+    def on_step_begin(self, run, step):
+        if step == self.step and not step.startswith(tuple(in_pieces)):
+            os.kill(os.getpid(), signal.SIGKILL)
+    def on_batch_end(self, run, step, done, total):
+        if step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-SteeringTrainer.from_recipe(load_recipe("backtracking", sys.argv[3:]), callbacks=[Kill()]).run()
+for step in steps:
+    if not (pid := os.fork()):
+        SteeringTrainer.from_recipe(load_recipe("backtracking", settings), callbacks=[Kill(step)]).run()
+        os._exit(0)
+    print(step, os.WTERMSIG(os.waitpid(pid, 0)[1]), flush=True)
+    sys.stdin.readline()
 """
 
 
-def test_killed_in_every_stage_and_resumed(run: Path, tmp_path: Path) -> None:
-    """kill -9 as each stage begins or after its first batch; the last run ends with the uninterrupted results."""
+def test_killed_in_every_step_and_resumed(run: Path, tmp_path: Path) -> None:
+    """kill -9 as each step begins, or behind its first piece; the last run ends with the uninterrupted results."""
     folder = tmp_path / "killed"
-    without_batches = "prompts,spans,vectors,lens,projection,agreement,results,report"
-    for stage in STAGES:
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, stage, without_batches, f"output_dir={folder}", *SMALL], capture_output=True
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-        if stage == "test":  # and a torn last line
-            (part,) = (folder / "parts").glob("test.*.partial")
-            with part.open("a") as file:
-                file.write('{"stage": "test", "pl')
+    assert list(read_state(run)["steps"]) == STEPS
+    told = json.dumps([STEPS, IN_PIECES, [f"output_dir={folder}", *SMALL]])
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin and process.stdout
+        for step in STEPS:
+            assert process.stdout.readline() == f"{step} {signal.SIGKILL.value}\n"
+            pieces = list((folder / "pieces").glob("*/[0-9]*"))
+            assert len(pieces) == step.startswith(IN_PIECES), step
+            if step == "generations.test":  # and another piece that was being written
+                half = pieces[0].parent / ".000001.tmp"
+                half.mkdir()
+                (half / "000001").write_bytes(pieces[0].read_bytes()[:100])
+            elif step == "generations.choose":  # a torn piece is done again
+                os.truncate(pieces[0], 100)
+            elif step == "traces":  # and so is one that is whole and not as it was written
+                pieces[0].write_bytes(pieces[0].read_bytes().replace(b"true", b"null", 1))
+            process.stdin.write("\n")
     done = subprocess.run([sys.executable, "-m", "steerkit", *options(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in (
-        "traces.jsonl",
-        "spans.jsonl",
-        "generations.jsonl",
-        "projections.jsonl",
-        "likelihoods.jsonl",
-        "lens.csv",
-        "agreement.csv",
-        "results.csv",
-        "comparisons.csv",
-    ):
+    assert_same(folder, run)
+    assert not (folder / "pieces").exists()
+
+
+def assert_same(folder: Path, run: Path) -> None:
+    """The files of two runs are equal, byte for byte."""
+    vectors = [f"vectors/{path.name}" for path in sorted((run / "vectors").iterdir())]
+    for name in (*SAME, *vectors):
         assert (folder / name).read_bytes() == (run / name).read_bytes(), name
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     class Stop(SteeringCallback):
-        def on_batch_end(self, trainer: SteeringTrainer, stage: str, done: int, total: int) -> None:
-            if stage == "traces":
+        def on_batch_end(self, run: Run, step: str, done: int, total: int) -> None:
+            if step == "traces":
                 os.kill(os.getpid(), signal.SIGINT)
 
     recipe = load_recipe("backtracking", [f"output_dir={tmp_path}/run", *SMALL])
     with pytest.raises(KeyboardInterrupt):
         SteeringTrainer.from_recipe(recipe, callbacks=[Stop()]).run()
-    (part,) = (tmp_path / "run/parts").glob("traces.*.0-of-1.partial")
-    assert len(part.read_text().splitlines()) == 32  # the first batch
+    (piece,) = (tmp_path / "run/pieces").glob("traces.*/000000.*")
+    assert len(json.loads(piece.read_text())) == 32  # the first piece
+    assert list(read_state(tmp_path / "run")["steps"]) == ["prompts", "chats"]
 
 
 def test_a_folder_of_another_recipe_is_refused(run: Path) -> None:
@@ -234,16 +285,16 @@ def copied(run: Path, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "moved"
 
 
-def test_update_keeps_the_stages_that_a_change_does_not_touch(copied: Path) -> None:
-    before = (copied / "traces.jsonl").stat().st_mtime_ns, (copied / "generations.jsonl").read_bytes()
+def test_update_keeps_the_steps_that_a_change_does_not_touch(copied: Path) -> None:
+    before = (copied / "traces.jsonl").stat().st_mtime_ns, (copied / "generations/test.jsonl").read_bytes()
     recipe = load_recipe("backtracking", [f"output_dir={copied}", *SMALL, "confidence=0.8"])
     SteeringTrainer.from_recipe(recipe, update=True).run()
-    assert ((copied / "traces.jsonl").stat().st_mtime_ns, (copied / "generations.jsonl").read_bytes()) == before
+    assert ((copied / "traces.jsonl").stat().st_mtime_ns, (copied / "generations/test.jsonl").read_bytes()) == before
 
 
 def test_a_changed_artifact_is_named(copied: Path) -> None:
     path = copied / "traces.jsonl"
     path.write_bytes(path.read_bytes().replace(b"list", b"lisp", 1))
     recipe = load_recipe("backtracking", [f"output_dir={copied}", *SMALL])
-    with pytest.raises(SteerkitError, match=r"traces.jsonl: was changed after stage 'traces' wrote it"):
+    with pytest.raises(SteerkitError, match=r"traces.jsonl: was changed after step 'traces' wrote it"):
         SteeringTrainer.from_recipe(recipe).run()

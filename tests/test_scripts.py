@@ -18,8 +18,8 @@ import torch
 from tiny_gguf import write_gguf
 
 from steerkit.bench.measure import read
-from steerkit.recipe.show import resolved_yaml
 from steerkit.recipe.load import load_recipe
+from steerkit.recipe.show import resolved_yaml
 
 ROOT = Path(__file__).parent.parent
 MEASURE = ("--size", "smallest", "--out", "out.json")
@@ -231,7 +231,8 @@ def test_what_pairing_is_worth(script: Script, tmp_path: Path) -> None:
     rows = [
         generation(prompt, sample, strength) for prompt in range(30) for sample in range(2) for strength in (0.0, 30.0)
     ]
-    (folder / "generations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "generations").mkdir()
+    (folder / "generations/test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     printed = script("tests/trials/pairing.py", *RUN_HERE["tests/trials/pairing.py"])
     found = json.loads((tmp_path / "out.json").read_text())
     assert [(row["what"], row["prompts"], row["samples"]) for row in found] == [

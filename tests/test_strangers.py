@@ -15,7 +15,7 @@ import pytest
 import torch
 from annotate_run import write_run as write_annotated
 from console import Steerkit
-from report_run import effect, write_run
+from report_run import write_run
 
 sys.path.append(str(Path(__file__).parent / "trials"))
 from targets import TARGETS, attempt
@@ -24,6 +24,7 @@ import steerkit
 from steerkit.data.importing import read_spans
 from steerkit.data.trace import Span, Trace, read_rows
 from steerkit.errors import SteerkitError
+from steerkit.findings import Findings
 from steerkit.models.loading import load_model
 from steerkit.store.text_files import LONGEST
 
@@ -90,7 +91,7 @@ BOMBS = {
         ).encode(),
         "in order",
     ),
-    "state": ("state", json.dumps({"stages": {"traces": {**RECORD, "files": {"../../x": None}}}}).encode(), "'../../"),
+    "state": ("state", json.dumps({"steps": {"traces": {**RECORD, "files": {"../../x": None}}}}).encode(), "'../../"),
     "state nested": ("state", b'{"a": ' * 100_000, "is damaged"),
     "answers nested": ("answers", b'{"key": "a", "model": "m", "answer": 5}\n', "is no file of answers"),
     "gguf array": ("gguf", gguf(0, ARRAY, 2), "at most 1,048,576"),
@@ -227,14 +228,23 @@ def test_code_of_a_model_folder_is_not_run(tmp_path: Path) -> None:
 
 def test_a_strangers_run_folder_is_refused_in_words(tmp_path: Path, steerkit: Steerkit) -> None:
     damages = {
-        "recipe.yaml": ["[1]", "name: x\n", "a: &a [*a]", "fitter: 5\n"],
+        "recipe.yaml": [
+            "[1]",
+            "a: &a [*a]",
+            "experiments: 5\n",
+            "experiments: [{a: 1}]\n",
+            "confidence: x\n",
+            "made_with: 5\n",
+        ],
         "results.csv": ["", "a,b\n1,2\n", "\0"],
-        "choice.json": ["[", "5", '{"strength": "x"}', "[" * 100_000],
-        "generations.jsonl": ["5\n", "{}\n", '{"split": "test", "target": "reasoning", "sample": 0}\n'],
-        "projections.jsonl": ['{"values": 5}\n'],
+        "findings/transfer.json": ["[", "5", '{"findings": {"title": 5}}', "[" * 100_000],
+        "metrics.json": ["5", '[{"name": 1}]'],
+        "state.json": ["[]", '{"stages": 5}', '{"stages": {"x": 5}}'],
+        "spans.notes.json": ["[", '{"labels": 5}'],
         "prompts.jsonl": ["[]\n"],
+        "log.jsonl": ["5\n"],
     }
-    run = write_run(tmp_path / "run", effect(0.05))
+    run = write_run(tmp_path / "run", {"transfer": Findings(title="x", finding="y")}, asked=("transfer",))
     for name, texts in damages.items():
         before = (run / name).read_bytes() if (run / name).exists() else None
         for text in texts:
@@ -243,22 +253,6 @@ def test_a_strangers_run_folder_is_refused_in_words(tmp_path: Path, steerkit: St
             assert done.returncode == 2 and str(run) in done.stderr, (name, text, done)
         (run / name).unlink() if before is None else (run / name).write_bytes(before)
     assert steerkit("report", run).returncode == 0
-
-
-def test_a_report_asks_nobody(tmp_path: Path) -> None:
-    """The judge that a stranger's folder names would get a key, and the texts."""
-    from steerkit.report import write_report
-
-    run = write_run(tmp_path / "run", effect(0.05))
-    recipe = (run / "recipe.yaml").read_text()
-    (run / "recipe.yaml").write_text(
-        recipe.replace("name: rules", "name: llm\n  api_key_env: PATH").replace(
-            "  patterns:\n    backtracking:\n    - ^Wait\n", "  base_url: http://127.0.0.1:9/v1\n"
-        )
-    )
-    write_report(run)
-    html = (run / "report.html").read_text(encoding="utf-8")
-    assert "the judge can&#39;t be had here (the folder lacks its answers, and a report asks nobody)" in html
 
 
 def test_annotating_asks_no_server_that_the_folder_chose(tmp_path: Path, steerkit: Steerkit) -> None:
@@ -270,24 +264,6 @@ def test_annotating_asks_no_server_that_the_folder_chose(tmp_path: Path, steerki
     done = steerkit("annotate", run, "--annotator", "ada", "--what", "generations", "--no-open")
     assert done.returncode == 2
     assert "its judge is not asked: elsewhere.example is sent the run's texts, with the value of PATH" in done.stderr
-
-
-def test_merging_takes_no_file_from_elsewhere(tmp_path: Path) -> None:
-    from steerkit.merging import take_over
-    from steerkit.store.files import write_sealed
-    from steerkit.store.folder import STATE, RunFolder
-
-    other = tmp_path / "other"
-    other.mkdir()
-    record = {"key": "k", "seconds": 1.0, "files": {"../../stolen": None}}
-    write_sealed(other / STATE, {"recipe": {}, "stages": {"traces": record}})
-    (tmp_path / "stolen").write_text("x")
-    with (
-        RunFolder(tmp_path / "mine") as folder,
-        pytest.raises(SteerkitError, match=r"'\.\./\.\./stolen' is not in"),
-    ):
-        folder.claim({}, update=False)
-        take_over(folder, other)
 
 
 def test_an_error_of_a_command_shows_no_secret(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "trials"))
 
-from forked import STAGES
+from forked import STEPS
 from points import KINDS
 from records import Record, get, put
 from table import HERE, crash_table, other_table
@@ -44,18 +44,18 @@ def test_a_slow_and_flaky_judge(tmp_path: Path) -> None:
 
 def test_records_are_put_in_place_of_older_ones_and_shown(tmp_path: Path) -> None:
     path, kind = tmp_path / "results.json", KINDS["kill"]
-    put(path, [Record(f"{kind}: test", 3, 1, 2.0), Record("a: b", 1, 0, 1.0), Record("a: c", 2, 0, 1.0)])
-    put(path, [Record(f"{kind}: test", 7, 0, 2.04)])
+    put(path, [Record(f"{kind}: scores.test", 3, 1, 2.0), Record("a: b", 1, 0, 1.0), Record("a: c", 2, 0, 1.0)])
+    put(path, [Record(f"{kind}: scores.test", 7, 0, 2.04)])
     put(path, [Record("rows: 5", 1, 0, 0.0)], instead="rows")
     put(path, [Record("rows: 6", 1, 0, 0.0)], instead="rows")
     assert get(path) == [
         Record("a: b", 1, 0, 1.0),
         Record("a: c", 2, 0, 1.0),
-        Record(f"{kind}: test", 7, 0, 2.0),
+        Record(f"{kind}: scores.test", 7, 0, 2.0),
         Record("rows: 6", 1, 0, 0.0),
     ]
     lines = crash_table(get(path)).splitlines()
-    assert lines[0] == f"| stage | {kind} | lost |"
-    assert lines[2 + STAGES.index("test")] == "| test | 7 | 0 |"
+    assert lines[0] == f"| step | {kind} | lost |"
+    assert lines[2 + STEPS.index("scores.test")] == "| scores.test | 7 | 0 |"
     assert lines[-1] == "| **all** | 7 | 0 |"
     assert other_table(get(path)).splitlines()[2:] == ["| a | b, c | 3 | 0 | 2 |", "| rows | 6 | 1 | 0 | 0 |"]

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from steerkit import registry
-from steerkit.conditions import VectorKey
+from steerkit.artifacts import VectorKey
 from steerkit.errors import InputError, SteerkitError
-from steerkit.recipe.load import load_recipe
-from steerkit.settings import SteeringArguments
+from steerkit.recipe.load import load_arguments, load_recipe
 
 HEAD = "extends: backtracking\nname: mine\n"
 PLUGIN = """
@@ -78,9 +77,9 @@ def test_remote_code_needs_the_recipe_and_the_user(tmp_path: Path) -> None:
     assert "--trust-remote-code" in refused(child)
     assert "--trust-remote-code" in refused("backtracking", presets=[name])
     with pytest.raises(InputError, match="--trust-remote-code"):
-        SteeringArguments.from_recipe(name)
-    assert SteeringArguments.from_recipe(name, trust_remote_code=True).trust_remote_code
-    assert not SteeringArguments.from_recipe(name, trust_remote_code=False).trust_remote_code
+        load_arguments(name)
+    assert load_arguments(name, trust_remote_code=True).trust_remote_code
+    assert not load_arguments(name, trust_remote_code=False).trust_remote_code
 
 
 # --- plugin files --------------------------------------------------------------------------------------------------
@@ -88,7 +87,10 @@ def test_remote_code_needs_the_recipe_and_the_user(tmp_path: Path) -> None:
 
 def test_plugin_files_run_from_the_recipes_own_folder_alone(tmp_path: Path) -> None:
     inside, outside = plugin(tmp_path / "r/sub/in.py", 1), plugin(tmp_path / "out.py", 2)
-    assert load_recipe(write(tmp_path / "r/a.yaml", "plugins: [sub/in.py]\nsteerer: flip-1\n")).steerer.name == "flip-1"
+    assert (
+        load_recipe(write(tmp_path / "r/a.yaml", "plugins: [sub/in.py]\nsteerer: flip-1\n")).shared["steerer"]
+        == "flip-1"
+    )
     assert inside.exists()
     (tmp_path / "r/link.py").symlink_to(tmp_path / "out.py")
     (tmp_path / "r/linked").symlink_to(tmp_path)
@@ -98,7 +100,7 @@ def test_plugin_files_run_from_the_recipes_own_folder_alone(tmp_path: Path) -> N
         assert f"b.yaml:3:11: the recipe {path!r} is outside the recipe's folder ({tmp_path / 'r'})" in said
         assert "give --allow plugins" in said
     assert not outside.exists()
-    assert load_recipe(name, ["steerer=flip-2"], allow=["plugins"]).steerer.name == "flip-2"
+    assert load_recipe(name, ["steerer=flip-2"], allow=["plugins"]).shared["steerer"] == "flip-2"
     assert outside.exists()
 
 
@@ -150,14 +152,14 @@ def test_a_recipes_folder_lies_below_the_current_one(tmp_path: Path, here: Path,
 def test_the_users_own_folder_may_be_anywhere(tmp_path: Path) -> None:
     name = write(tmp_path / "mine.yaml", "output_dir: /etc/x\n")
     assert load_recipe(name, ["output_dir=../other"]).output_dir == "../other"
-    assert SteeringArguments.from_recipe(name, output_dir="/tmp/y").output_dir == "/tmp/y"
+    assert load_arguments(name, output_dir="/tmp/y").output_dir == "/tmp/y"
     assert load_recipe(write(tmp_path / "mine.yaml", "output_dir: runs/x/y\n")).output_dir == "runs/x/y"
 
 
 def test_answers_are_kept_below_the_current_folder(tmp_path: Path) -> None:
     name = write(tmp_path / "mine.yaml", "span_judge: {name: llm, cache: /etc/keys}\n")
     assert "'span_judge.cache' is '/etc/keys'" in refused(name)
-    assert load_recipe(name, [f"span_judge.cache={tmp_path}"]).span_judge.options["cache"] == str(tmp_path)
+    assert load_recipe(name, [f"span_judge.cache={tmp_path}"]).shared["span_judge"]["cache"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/etc", "", ".hidden", "x" * 101, "a\\nb", "a\\0"])
@@ -184,7 +186,7 @@ def test_labels_make_safe_file_names(tmp_path: Path, label: str) -> None:
 # --- servers, uploads, secrets -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["span_judge", "agreement", "prompts.source"])
+@pytest.mark.parametrize("place", ["span_judge", "agreement.judge", "prompts.source"])
 def test_keys_and_texts_go_only_where_the_user_says(tmp_path: Path, place: str) -> None:
     options = {"name": "llm", "base_url": "https://elsewhere.example/v1", "api_key_env": "AWS_SECRET_ACCESS_KEY"}
     first, _, rest = place.partition(".")
@@ -209,7 +211,7 @@ def test_uploads_need_the_users_word(tmp_path: Path) -> None:
     assert "mine.yaml:3:1: the recipe uploads vectors in your name; if you trust it, give --allow push" in refused(name)
     load_recipe(name, allow=["push"])
     load_recipe(name, ["push_to_hub=true"])
-    assert SteeringArguments.from_recipe(name, push_to_hub=False).push_to_hub is False
+    assert load_arguments(name, push_to_hub=False).push_to_hub is False
 
 
 def test_what_can_not_be_allowed() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RichProgress(SteeringCallback):
-    """A progress bar a stage, on stderr; plain lines where there is no terminal, or where another process has it."""
+    """A progress bar a step, on stderr; plain lines where there is no terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console

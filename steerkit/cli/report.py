@@ -18,15 +18,8 @@ def report(
     """Build a run's figures and report.html again; or, of two runs, a page that puts them side by side."""
     from rich.console import Console
 
-    from steerkit.errors import SteerkitError
-    from steerkit.report import print_summary, write_report
-    from steerkit.report.compare import write_comparison
+    from steerkit.report import print_summary, write_comparison, write_report
 
-    for folder in (run, *([other] if other else ())):
-        if not (folder / "results.csv").is_file():
-            raise SteerkitError(
-                f"{folder}: no finished run there (no results.csv); give the folder that `recipe run` printed"
-            )
     console = Console(soft_wrap=True, markup=False, emoji=False)
     if other:
         write_comparison(run, other, out)

@@ -114,7 +114,7 @@ class ChatFormat:
         return dict(Counter(text for t in traces if (text := self.repeated(t.prompt, t.text + t.answer_text))))
 
     def settings(self) -> list[Any]:
-        """JSON of all that ids depend on, the tokenizer's vocabulary aside: part of a stage's key."""
+        """JSON of all that ids depend on, the tokenizer's vocabulary aside: part of a step's key."""
         if self.template is None:
             return []
         return [self.template.text, self._arguments, self._day if self.template.dated else ""]

@@ -1,4 +1,4 @@
-"""Additive activation statistics: float64 sums and counts that shards, batches and ranks add up.
+"""Additive activation statistics: float64 sums and counts that pieces and batches add up.
 
 For each window with statistics of its own: sums by weighting, group, layer and offset. Groups, of spans:
 
@@ -152,7 +152,7 @@ class RawWindows:
 
 @dataclass(frozen=True)
 class ActivationStatistics:
-    """All windows' statistics of one model over a set of traces. ``a + b`` merges shards of whole traces.
+    """All windows' statistics of one model over a set of traces. ``a + b`` merges pieces of whole traces.
 
     Attributes:
         windows: range → its statistics.

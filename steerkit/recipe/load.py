@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from steerkit import registry
 from steerkit.artifacts import plugin_fields
-from steerkit.context import Run, Settings
+from steerkit.context import ConfigError, Run, Settings
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.graph import known_groups, problems_of, steps_of, with_experiments
 from steerkit.interfaces import Config, RunPart, Step
@@ -227,8 +227,11 @@ def _graph_problems(recipe: Recipe, document: Document) -> list[Problem]:
     """Groups of settings that the run's steps need and the recipe lacks, and what the steps find wrong."""
     try:
         run, steps = planned_run(recipe)
+    except ConfigError as error:
+        prefix = (error.key,) if error.key else ()
+        return [problem for e in error.errors for problem in explain(e, document, prefix, error.config)]
     except InputError as error:
-        return _placed(error.problems, document) if not (missing := _missing(document, known_groups())) else missing
+        return _placed(error.problems, document)
     except SteerkitError as error:
         return [Problem(document.place(("experiments",)), str(error))]
     parts: list[RunPart] = [*steps.values(), *run.experiments.values()]

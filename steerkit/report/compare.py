@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from steerkit.findings import Claim, Table
+from steerkit.findings import Claim, Figure, Table
 from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
 from steerkit.report.cautions import cautions, heads
-from steerkit.report.figures import image_of
+from steerkit.report.figures import NARROW, Image, image_of
 from steerkit.report.page import Picture, environment, picture, write_html
 from steerkit.report.rows import Row
 from steerkit.report.run import Run
 from steerkit.report.screen import tally
+from steerkit.report.sound import columns_of
 from steerkit.report.tabulate import estimate, heading
 
 TEMPLATE = "compare.html.j2"
@@ -123,15 +124,13 @@ def setting_table(runs: Sequence[Run]) -> Table:
 
 def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
     """Dotted names and values; entries of a list that have a name are called by it."""
-    named = isinstance(value, list) and value and all(isinstance(one, str) or _name(one) for one in value)
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}".lstrip("."))
-    elif named and any(_name(one) for one in value):  # type: ignore[attr-defined]
-        yield name, [_name(one) or one for one in value]  # type: ignore[attr-defined]
-        for one in value:  # type: ignore[attr-defined]
-            if _name(one):
-                yield from _flat({k: v for k, v in one.items() if k != "name"} or None, f"{name}.{_name(one)}")
+    elif isinstance(value, list) and any(map(_name, value)):
+        yield name, [_name(one) or one for one in value]
+        for one in filter(_name, value):
+            yield from _flat({k: v for k, v in one.items() if k != "name"} or None, f"{name}.{_name(one)}")
     else:
         yield name, value
 
@@ -240,4 +239,10 @@ def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, list[Picture | None]]]:
     for name in dict.fromkeys(name for own in by_name for name in own):
         own = [figures.get(name) for figures in by_name]
         title = next(figure.title for figure in own if figure)
-        yield title, [picture(next(numbers), figure, image_of(figure)) if figure else None for figure in own]
+        yield title, [picture(next(numbers), figure, _column(figure)) if figure else None for figure in own]
+
+
+def _column(figure: Figure) -> Image:
+    """A figure for one of two columns: panels below each other."""
+    image = image_of(figure)
+    return Image(image.narrow, image.narrow, NARROW) if columns_of(figure) > 1 else image

@@ -122,7 +122,7 @@ def _value(value: Any) -> str:
 
 def step_times(run: Run) -> Table | None:
     """Seconds of each step. Without the report's own, so that the same run always gives the same page."""
-    steps = {name: step for name, step in run.json("state.json").get("stages", {}).items() if name != "report"}
+    steps = {name: step for name, step in run.json("state.json").get("steps", {}).items() if name != "report"}
     rows = tuple((name, str(step["key"]), words.number(step["seconds"], 1)) for name, step in steps.items())
     headings = ("step", "fingerprint of its inputs", "seconds")
     return Table(headings=headings, rows=rows, left=2, title="Time by step") if rows else None

@@ -20,14 +20,16 @@ from steerkit.store.files import atomic
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 KINDS = ("png", "svg")
 WIDE = {1: 6.4, 2: 8.2, 3: 10.4}
 """Inches of a figure's width by columns of panels; more columns are 3.4 each."""
 
-TEXT_WIDTH, NARROW = 8.2, 4.3
-DPI = {"png": 180, "page": 140}
+TEXT_WIDTH, NARROW, DPI = 8.2, 4.3, 160
+LINE, TALLEST = 0.18, 120.0
+"""Inches of a line of the legend, and of the tallest figure."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ class Image:
 
     Attributes:
         wide: PNG.
-        narrow: PNG with the panels below each other, for a phone; None where the wide one is narrow enough.
+        narrow: PNG with the panels below each other, for a phone.
         width: of the wide one, in inches.
     """
 
     wide: bytes
-    narrow: bytes | None
+    narrow: bytes
     width: float
 
 
@@ -50,10 +52,11 @@ def draw_all(run: Run) -> dict[str, Image]:
     images = {}
     for part in run.parts:
         for figure in part.findings.figures:
-            for kind in KINDS:
+            files = render(figure, *KINDS)
+            for kind, data in zip(KINDS, files, strict=True):
                 with atomic(run.folder / f"figures/{figure.name}.{kind}") as temporary:
-                    temporary.write_bytes(render(figure, kind))
-            images[figure.name] = image_of(figure)
+                    temporary.write_bytes(data)
+            images[figure.name] = image_of(figure, files[0])
     return images
 
 
@@ -62,11 +65,10 @@ def files_of(images: Mapping[str, Image]) -> list[str]:
     return [f"figures/{name}.{kind}" for name in images for kind in KINDS]
 
 
-def image_of(figure: Figure) -> Image:
-    """A figure as the page shows it."""
-    width = width_of(figure)
-    narrow = render(figure, "page", narrow=True) if width > NARROW else None
-    return Image(render(figure, "page"), narrow, width)
+def image_of(figure: Figure, png: bytes = b"") -> Image:
+    """A figure as the page shows it. `png`: of the wide one, where it is there already."""
+    (narrow,) = render(figure, "png", narrow=True)
+    return Image(png or render(figure, "png")[0], narrow, width_of(figure))
 
 
 def width_of(figure: Figure) -> float:
@@ -76,19 +78,23 @@ def width_of(figure: Figure) -> float:
     return max(WIDE.get(columns, 3.4 * columns), TEXT_WIDTH * text)
 
 
-def render(figure: Figure, kind: str, *, narrow: bool = False) -> bytes:
-    """A figure's bytes: ``png``, ``svg``, or the page's PNG (``page``). The same figure always gives the same bytes."""
-    data = BytesIO()
-    with _drawn(figure, narrow=narrow) as made:
-        form = "svg" if kind == "svg" else "png"
-        made.savefig(data, format=form, dpi=DPI.get(kind, 100), metadata={"Date": None} if form == "svg" else None)
-    return data.getvalue()
+def render(figure: Figure, *kinds: str, narrow: bool = False) -> list[bytes]:
+    """A figure's bytes as ``png`` or ``svg``. The same figure always gives the same bytes."""
+    found = []
+    with drawn(figure, narrow=narrow) as made:
+        for kind in kinds:
+            data = BytesIO()
+            made.savefig(data, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+            found.append(data.getvalue())
+    return found
 
 
 @contextmanager
-def _drawn(figure: Figure, *, narrow: bool) -> Iterator[matplotlib.figure.Figure]:
+def drawn(figure: Figure, *, narrow: bool = False) -> Iterator[matplotlib.figure.Figure]:
+    """A figure as matplotlib's, laid out."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = 1 if narrow else columns_of(figure)
     width = NARROW if narrow else width_of(figure)
@@ -103,22 +109,19 @@ def _drawn(figure: Figure, *, narrow: bool) -> Iterator[matplotlib.figure.Figure
         for row in range(down)
     ]
     with matplotlib.rc_context(style.RC):
-        total = sum(heights) + 0.35 * bool(figure.heading) + 0.3
-        made = Canvas(figsize=(width, total), layout="constrained")
-        made.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)  # type: ignore[union-attr]
+        made = Canvas(layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03))
         grid = made.subplots(down, columns, squeeze=False, height_ratios=heights, width_ratios=shares)
         axes: list[Axes] = list(grid.flat)
         for spare in axes[len(figure.panels) :]:
             spare.set_axis_off()
         for index, (ax, panel) in enumerate(zip(axes, figure.panels, strict=False)):
             _panel(made, ax, panel, panel_widths[index % columns])
-        _legend(made, axes, width)
-        if figure.heading:
-            made.suptitle(style.wrapped(figure.heading, int(width * 14)), fontsize=10, x=0.01, ha="left")
-        texts = [ax for ax, panel in zip(axes, figure.panels, strict=False) if isinstance(panel, Marked)]
-        if texts:
-            made.draw_without_rendering()
-            for ax in texts:
+        lines = _legend(made, axes, width) + _heading(made, figure.heading, width)
+        made.set_size_inches(width, min(sum(heights) + LINE * lines + 0.15, TALLEST))
+        made.draw_without_rendering()
+        made.set_layout_engine("none")  # it is laid out: once is enough for all files
+        for ax, panel in zip(axes, figure.panels, strict=False):
+            if isinstance(panel, Marked):
                 fit(ax)
         yield made
 
@@ -135,7 +138,7 @@ def _height(panel: Lines | Heatmap | Bars | Marked | Graph, width: float) -> flo
             rows = {row for _, _, row in panel.nodes}
             return 1.2 + 0.8 * min((max(rows) - min(rows) + 1) if rows else 1, 12)
         case Lines():
-            return 3.0
+            return 2.75
 
 
 def _panel(
@@ -147,21 +150,31 @@ def _panel(
         case Heatmap():
             draw_heatmap(made, ax, panel, width)
         case Bars():
-            draw_bars(ax, panel)
+            draw_bars(ax, panel, width)
         case Marked():
             draw_marked(ax, panel, width - 0.2)
         case Graph():
             draw_graph(ax, panel)
 
 
-def _legend(made: matplotlib.figure.Figure, axes: list[Axes], width: float) -> None:
-    """One legend for all panels, below them: each name once."""
-    found: dict[str, object] = {}
+def _heading(made: matplotlib.figure.Figure, heading: str, width: float) -> int:
+    """A line above the panels; returns the lines that it takes."""
+    if not heading:
+        return 0
+    text = style.wrapped(heading, int(width * 0.92 * style.CHARACTERS))
+    made.suptitle(text, fontsize=10, x=0.01, ha="left")
+    return text.count("\n") + 2
+
+
+def _legend(made: matplotlib.figure.Figure, axes: list[Axes], width: float) -> int:
+    """One legend for all panels, below them, each name once; returns the lines that it takes."""
+    found: dict[str, Artist] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
     if not found:
-        return
+        return 0
     longest = max(map(len, found))
     columns = max(1, min(len(found), 4, int(width / (0.075 * longest + 0.7))))
     made.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, handlelength=3.0)
+    return -(-len(found) // columns) + 1

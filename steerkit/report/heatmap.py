@@ -20,7 +20,7 @@ def draw_heatmap(made: Figure, ax: Axes, panel: Heatmap, width: float) -> None:
     """A value a row and column, rows running upwards. `width`: of the panel, in inches."""
     import numpy as np
 
-    axes_words(ax, panel.title, panel.xlabel, panel.ylabel)
+    axes_words(ax, panel.title, panel.xlabel, panel.ylabel, width - 0.7)
     grid = np.array([[value if known(value) else np.nan for value in row] for row in panel.values], dtype=float)
     there = grid[np.isfinite(grid)]
     low = min(float(there.min()), 0.0) if panel.zero and there.size else float(there.min()) if there.size else 0.0
@@ -29,7 +29,8 @@ def draw_heatmap(made: Figure, ax: Axes, panel: Heatmap, width: float) -> None:
     ax.set_facecolor(PALE)  # a cell without a value
     image: Any = ax.imshow(grid, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=low + span)
     ax.grid(visible=False)
-    made.colorbar(image, ax=ax, label=wrapped(panel.unit, 42), pad=0.02, shrink=0.9).outline.set_visible(False)  # type: ignore[operator]
+    bar: Any = made.colorbar(image, ax=ax, label=wrapped(panel.unit, 42), pad=0.02, shrink=0.9)
+    bar.outline.set_visible(False)
     _cells(ax, panel, (grid - low) / span, width)
     if panel.outlined is not None:
         at = panel.outlined

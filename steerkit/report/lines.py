@@ -22,7 +22,7 @@ TICK_ROOM = 0.24
 
 def draw_lines(ax: Axes, panel: Lines, width: float) -> None:
     """Lines with intervals. `width`: of the panel, in inches."""
-    axes_words(ax, panel.title, panel.xlabel, panel.ylabel)
+    axes_words(ax, panel.title, panel.xlabel, panel.ylabel, width)
     shown = [series for series in panel.series if any(map(known, series.y))]
     if not shown:
         empty(ax, panel.empty)
@@ -67,7 +67,7 @@ def _series(ax: Axes, series: Series, shift: float) -> None:
     for x, low, high in zip(series.x, series.low, series.high, strict=False):
         if known(low) and known(high):
             # Not error bars: an interval can be longer on one side of its value.
-            ax.vlines(x + shift, low, high, color=look.color, lw=1.1, zorder=2)  # type: ignore[arg-type]
+            ax.vlines(x + shift, low, high, color=look.color, lw=1.1, zorder=2)
 
 
 def _band(ax: Axes, band: Band) -> None:
@@ -75,12 +75,13 @@ def _band(ax: Axes, band: Band) -> None:
     ends = list(zip(band.x or (0.0,), band.low, band.high, strict=False))
     there = [(x, low, high) for x, low, high in ends if known(low) and known(high)]
     if there and band.x:
-        ax.fill_between(*zip(*there, strict=True), color=GREY, alpha=0.16, lw=0, zorder=0, label=label)  # type: ignore[misc]
+        xs, lows, highs = zip(*there, strict=True)
+        ax.fill_between(xs, lows, highs, color=GREY, alpha=0.16, lw=0, zorder=0, label=label)
         label = ""
     elif there:
-        ax.axhspan(there[0][1], there[0][2], color=GREY, alpha=0.16, lw=0, zorder=0)  # type: ignore[arg-type]
+        ax.axhspan(there[0][1], there[0][2], color=GREY, alpha=0.16, lw=0, zorder=0)
     if known(band.middle):
-        ax.axhline(band.middle, color=GREY, lw=1.1, ls=DASHED, zorder=1, label=label or None)  # type: ignore[arg-type]
+        ax.axhline(band.middle, color=GREY, lw=1.1, ls=DASHED, zorder=1, label=label or None)
     elif there and not band.x:
         ax.patches[-1].set_label(label)
 
@@ -119,14 +120,14 @@ def _ticks(ax: Axes, panel: Lines, width: float) -> None:
         ax.set_xlim(places[0] - 1, places[0] + 1)
 
 
-def draw_bars(ax: Axes, panel: Bars) -> None:
+def draw_bars(ax: Axes, panel: Bars, width: float) -> None:
     """A horizontal bar a name, the first at the top, with intervals."""
-    axes_words(ax, panel.title, panel.ylabel, "")
+    axes_words(ax, panel.title, panel.ylabel, "", width)
     at = range(len(panel.names))
     ax.barh(at, [v if v is not None and known(v) else 0.0 for v in panel.values], height=0.62, color=BLUE, alpha=0.55)
     for y, low, high in zip(at, panel.low, panel.high, strict=False):
         if known(low) and known(high):
-            ax.hlines(y, low, high, color="black", lw=1.4, zorder=3)  # type: ignore[arg-type]
+            ax.hlines(y, low, high, color="black", lw=1.4, zorder=3)
     for y, value in zip(at, panel.values, strict=True):
         if not known(value):
             ax.text(0, y, " no value", va="center", color=GREY, fontsize=8)

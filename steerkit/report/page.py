@@ -33,7 +33,7 @@ class Picture:
 
     Attributes:
         number: counted through the page.
-        wide, narrow: data URIs; `narrow` is for a phone, empty where the wide one is narrow enough.
+        wide, narrow: data URIs; `narrow` is for a phone.
         width: of the wide one in the page's pixels.
     """
 
@@ -134,8 +134,7 @@ def _rows(run: Run, part: Part) -> tuple[Table, ...]:
 
 
 def picture(number: int, figure: Figure, image: Image) -> Picture:
-    narrow = data_uri(image.narrow) if image.narrow else ""
-    return Picture(number, figure, data_uri(image.wide), narrow, round(image.width * PIXELS))
+    return Picture(number, figure, data_uri(image.wide), data_uri(image.narrow), round(image.width * PIXELS))
 
 
 def data_uri(png: bytes) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from steerkit.errors import SteerkitError
+from steerkit.store.csv_tables import read_csv, read_header
 
 Row = dict[str, Any]
 
@@ -53,13 +52,12 @@ def read_rows(path: Path) -> Rows:
     """
     if not path.is_file():
         return Rows()
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        header = list(reader.fieldnames or ())
-        _check(path, header)
-        labels = _labels(header)
-        texts = {"experiment", "split", "metric", *labels, *(name for name in header if name.startswith(OTHER))}
-        return Rows(labels, tuple({k: v if k in texts else _number(v) for k, v in row.items()} for row in reader))
+    header = read_header(path)
+    _check(path, header)
+    labels = _labels(header)
+    texts = {"experiment", "split", "metric", *labels, *(name for name in header if name.startswith(OTHER))}
+    rows = read_csv(path, texts)
+    return Rows(labels, tuple({k: (v or "") if k in texts else v for k, v in row.items()} for row in rows))
 
 
 def _check(path: Path, header: Sequence[str]) -> None:
@@ -76,14 +74,3 @@ def _check(path: Path, header: Sequence[str]) -> None:
 def _labels(header: Sequence[str]) -> tuple[str, ...]:
     between = header[header.index("split") + 1 : header.index("metric")]
     return tuple(name for name in between if not name.startswith(OTHER))
-
-
-def _number(text: Any) -> Any:
-    """A figure's cell: a number, True or False, or None; text where it is neither (a judge's name)."""
-    if text in ("True", "False"):
-        return text == "True"
-    try:
-        value = float(text) if text else None
-    except (TypeError, ValueError):
-        return text
-    return None if value is None or math.isnan(value) else value

@@ -23,6 +23,7 @@ from steerkit.store.strict_json import loads
 
 FINDINGS = "findings"
 AGAIN = "run the recipe to its end in this folder first"
+GIVE = "give the folder that `recipe run` printed, and run the recipe to its end first"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -103,7 +104,7 @@ class Run:
 
     @property
     def tabulated(self) -> list[RunMetric]:
-        """The metrics that tables have a column of: all but those that count collapsed texts as unsteered ones."""
+        """The metrics that tables have a column of: all but the variants of another one (`RunMetric.plain`)."""
         return [metric for metric in self.metrics if not metric.plain]
 
     def metric(self, name: str) -> RunMetric:
@@ -126,7 +127,7 @@ class Run:
 def _recipe(folder: Path) -> dict[str, Any]:
     path = folder / "recipe.yaml"
     if not path.is_file():
-        raise SteerkitError(f"{path}: is not there: this is not the folder of a finished run; {AGAIN}")
+        raise SteerkitError(f"{folder}: no finished run there (no recipe.yaml); {GIVE}")
     recipe = load(path)
     if not isinstance(recipe, dict):
         raise SteerkitError(f"{path}: is not a recipe: a recipe is a mapping of keys to values")
@@ -150,7 +151,7 @@ def _parts(folder: Path, recipe: dict[str, Any]) -> Iterator[Part]:
             f"{AGAIN}"
         )
     if not files and not (folder / RESULTS).is_file():
-        raise SteerkitError(f"{folder}: has no {FINDINGS}/*.json and no {RESULTS}: no finished run; {AGAIN}")
+        raise SteerkitError(f"{folder}: no finished run there (no {FINDINGS}/*.json, no {RESULTS}); {GIVE}")
     for name in dict.fromkeys([*asked, *files]):
         yield Part(name, _findings(files[name]), name in asked)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from steerkit.report.glyphs import drawn
 
@@ -47,6 +47,9 @@ RC: dict[Any, Any] = {
     "svg.hashsalt": "steerkit",
 }
 
+CHARACTERS = 14
+"""Of a title, for an inch."""
+
 MANY = 12
 """Ticks above which some are left out."""
 
@@ -76,17 +79,17 @@ def look_of(number: int) -> Look:
     return LOOKS[number % len(LOOKS)]
 
 
-def known(value: float | None) -> bool:
+def known(value: float | None) -> TypeGuard[float]:
     """Whether a number can be drawn."""
     return value is not None and math.isfinite(value)
 
 
-def axes_words(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """Title and axis labels, shortened to what the panel has room for."""
-    room = int(ax.get_position().width * ax.figure.get_figwidth() * 14) if ax.figure else 60  # type: ignore[union-attr]
-    ax.set_title(wrapped(title, max(room, 34)))
-    ax.set_xlabel(wrapped(xlabel, max(room, 34)))
-    ax.set_ylabel(wrapped(ylabel, 42))
+def axes_words(ax: Axes, title: str, xlabel: str, ylabel: str, width: float) -> None:
+    """Title and axis labels in as many lines as they need on a panel of a width in inches."""
+    room = max(int((width - 0.7) * CHARACTERS), 24)
+    ax.set_title(wrapped(title, room))
+    ax.set_xlabel(wrapped(xlabel, room))
+    ax.set_ylabel(wrapped(ylabel, 38))
 
 
 def wrapped(text: str, width: int, most: int = 3) -> str:

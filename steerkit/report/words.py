@@ -1,4 +1,4 @@
-"""Figures in words: numbers, percentages, intervals, and metrics with their units."""
+"""Figures in words: numbers, percentages, intervals, and metrics with their units; for the report and experiments."""
 
 from __future__ import annotations
 

@@ -11,12 +11,13 @@ from typing import Any
 from steerkit import registry
 from steerkit.artifacts import Generation, Score
 from steerkit.context import Run
+from steerkit.errors import SteerkitError
 from steerkit.findings import Findings
 from steerkit.interfaces import Experiment, Step
 from steerkit.judging.scored import Scored
 from steerkit.settings import Fitting, Intervals
 from steerkit.stats.intervals import METHOD
-from steerkit.steps.generations import added_norm, breaks
+from steerkit.steps.generations import added_norm, breaks, in_words
 from steerkit.steps.results import Found, Results, seen
 from steerkit.steps.scores import metrics_of_run
 from steerkit.steps.vectors import Vectors
@@ -74,11 +75,17 @@ class RunExperiment(Step):
         wanted = {condition.id for condition in conditions}
         kept = [row for row in generations if row.condition in wanted]
         broken = {row.condition for row in kept if row.broken}
+        pairs = list(experiment.pairs(own, conditions))
+        for side in (side for pair in pairs for side in (pair.ours, pair.other)):
+            if side.id not in wanted:
+                raise SteerkitError(
+                    f"experiment {self.of}: compares a condition that is not among its own: {in_words(side.labels)}"
+                )
         return Results(
             name=experiment.rows or self.of,
             split=experiment.split,
             conditions=conditions,
-            pairs=experiment.pairs(own, conditions),
+            pairs=pairs,
             scored=Scored(scores, metrics_of_run(run), broken),
             generations=kept,
             norms={condition.id: added_norm(condition, vectors) for condition in conditions},
@@ -87,6 +94,11 @@ class RunExperiment(Step):
         )
 
     def save(self, run: Run, value: Found) -> Sequence[str]:
+        for name in value.findings.data:
+            if Path(name).name != name or Path(name).suffix not in (".csv", ".jsonl"):
+                raise SteerkitError(
+                    f"experiment {self.of}: the data file {name!r} must be a file's name that ends in .csv or .jsonl"
+                )
         for name, rows in value.findings.data.items():
             write_data(run.folder / name, rows)
         tables = {"rows": _plain(value.rows), "comparisons": _plain(value.comparisons)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
@@ -13,6 +13,7 @@ from steerkit.context import Run
 from steerkit.data.chats import Chat, Message, messages_of
 from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
+from steerkit.errors import SteerkitError
 from steerkit.generation.stream import GenerationRow
 from steerkit.identity import spec_identity
 from steerkit.interfaces import Intervention, Step
@@ -20,10 +21,15 @@ from steerkit.interventions.steering import Edit
 from steerkit.models.models import Models
 from steerkit.settings import Chatting, Generating, Samples
 from steerkit.stats.noise import key_of
-from steerkit.steps.results import seen
+from steerkit.steps.results import DIFFERENCES, FIGURES, seen
 from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of
 from steerkit.steps.vectors import Vectors
 from steerkit.store.files import read_whole_lines, write_jsonl
+
+COLUMNS = {"experiment", "split", "condition", *FIGURES, *DIFFERENCES} | (
+    {field.name for field in fields(Generation)} - {"labels"}
+)
+"""Names that no label of a condition may have."""
 
 
 def conditions_of(run: Run, split: str, needs: Mapping[str, Any]) -> dict[str, Condition]:
@@ -36,9 +42,27 @@ def conditions_of(run: Run, split: str, needs: Mapping[str, Any]) -> dict[str, C
     for name, experiment in run.experiments.items():
         if experiment.split == split:
             own = run.of(experiment, name)
-            for condition in experiment.conditions(own, *(seen(needs[need]) for need in experiment.needs(own))):
+            asked = list(experiment.conditions(own, *(seen(needs[need]) for need in experiment.needs(own))))
+            check_conditions(name, asked)
+            for condition in asked:
                 found.setdefault(condition.id, condition)
     return found
+
+
+def check_conditions(name: str, conditions: Sequence[Condition]) -> None:
+    """Raises: SteerkitError when an experiment asks for one twice, or labels one by the name of another column."""
+    for number, condition in enumerate(conditions):
+        if taken := sorted(set(condition.labels) & COLUMNS):
+            raise SteerkitError(
+                f"experiment {name}: a condition's label is called {taken[0]!r}, as a column of the tables or a field "
+                "of the texts is; rename it"
+            )
+        first = next((other for other in conditions[:number] if other.id == condition.id), None)
+        if first:
+            raise SteerkitError(
+                f"experiment {name}: asks for one condition twice, as {in_words(first.labels)} and as "
+                f"{in_words(condition.labels)}; leave one out"
+            )
 
 
 def needs_of_split(run: Run, split: str) -> list[str]:
@@ -53,7 +77,10 @@ class Generations(Step):
     uses = (Generating, Chatting, Samples)
 
     def needs(self, run: Run) -> Sequence[str]:
-        return ("prompts", "chats", "vectors", *needs_of_split(run, self.of))
+        return (*self.follows(run), *needs_of_split(run, self.of))
+
+    def follows(self, run: Run) -> Sequence[str]:
+        return ("prompts", "chats", "vectors")  # of the others the conditions count: `depends`
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(run.models)
@@ -66,7 +93,7 @@ class Generations(Step):
         specs = {str(p.steerer.given): p.steerer for c in wanted.values() for p in c.interventions if p.strength}
         models = dict.fromkeys(condition.model for condition in wanted.values())
         return [
-            list(wanted),
+            [[name, dict(condition.labels)] for name, condition in wanted.items()],
             [spec_identity("steerers", spec, f"steerer {spec.name}") for spec in specs.values()],
             decoding(run, models),
             run.chats.settings(),

@@ -39,7 +39,10 @@ class TextLikelihoods(Step):
     uses = (Chatting,)
 
     def needs(self, run: Run) -> Sequence[str]:
-        return ("prompts", f"generations.{self.of}", *needs_of_split(run, self.of))
+        return (*self.follows(run), *needs_of_split(run, self.of))
+
+    def follows(self, run: Run) -> Sequence[str]:
+        return ("prompts", f"generations.{self.of}")  # the others only say which conditions there are
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(run.models)

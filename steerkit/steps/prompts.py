@@ -83,6 +83,9 @@ class Chats(Step):
     def needs(self, run: Run) -> Sequence[str]:
         return ("prompts",)
 
+    def models(self, run: Run) -> Sequence[str]:
+        return (run.models.writer,)  # its tokenizer
+
     def check(self, run: Run) -> Iterator[Problem]:
         if run.planned:  # a plan reads no tokenizer
             return

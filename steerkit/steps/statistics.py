@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from steerkit.interfaces import Step
 from steerkit.models.models import Models
 from steerkit.settings import Labelling, Reading
 from steerkit.steps.wanted import needs_of_fitters
+from steerkit.store.files import atomic
 
 TRACES = 256  # of a piece
 RAW_TRACES = 16  # where single spans' windows are kept, too
@@ -98,7 +100,8 @@ class Statistics(Step):
         raw = path.parent / "raw"
         for name, data in result.raw.items():
             raw.mkdir(exist_ok=True)
-            (raw / name).write_bytes(data)
+            with atomic(raw / name) as temporary:
+                temporary.write_bytes(data)
         _moved(result.statistics, raw).save(path)
 
     def kept(self, path: Path) -> ActivationStatistics:
@@ -122,7 +125,7 @@ class Statistics(Step):
         shutil.rmtree(raw, ignore_errors=True)
         for file in {file for window in value.windows.values() if window.raw for file in window.raw.files}:
             raw.mkdir(parents=True, exist_ok=True)
-            file.replace(raw / file.name)
+            _linked(file, raw / file.name)
         kept = _moved(value, raw)
         kept.save(run.folder / self._file)
         value.windows.update(kept.windows)
@@ -134,6 +137,15 @@ class Statistics(Step):
     @property
     def _file(self) -> str:
         return f"stats/{self.of}.safetensors"
+
+
+def _linked(file: Path, to: Path) -> None:
+    """A second name for a file, or a copy where the disk knows no such thing: a kill before the end loses neither."""
+    try:
+        os.link(file, to)
+    except OSError:
+        with atomic(to) as temporary:
+            shutil.copyfile(file, temporary)
 
 
 def _moved(statistics: ActivationStatistics, folder: Path) -> ActivationStatistics:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from steerkit.artifacts import VectorKey
+from steerkit import registry
+from steerkit.artifacts import Fit, VectorKey
 from steerkit.context import Run
 from steerkit.data.statistics import ActivationStatistics
+from steerkit.errors import Problem
 from steerkit.identity import spec_identity
 from steerkit.interfaces import Step
 from steerkit.provenance import provenance
-from steerkit.settings import Fitting
+from steerkit.settings import Fitting, Reading
 from steerkit.steps.spans import FILES as SPANS
 from steerkit.steps.traces import FILE as TRACES
 from steerkit.steps.wanted import fits_of, fitter_of
@@ -31,6 +33,21 @@ class FittedVectors(Step):
 
     def needs(self, run: Run) -> Sequence[str]:
         return tuple(f"statistics.{name}" for name in dict.fromkeys(self._read_as(run).values()))
+
+    def check(self, run: Run) -> Iterator[Problem]:
+        have = [tuple(window) for window in registry.build("extractors", run.peek(Reading).extractor).windows()]
+        shown = ", ".join(f"{a}..{b}" for a, b in have)
+        wanted = {key.window: "fitter.window" for key in [run.vector(name) for name in run.models]}
+        for name, experiment in run.experiments.items():
+            for each in experiment.vectors(run):
+                fit = each if isinstance(each, Fit) else Fit(key=each)
+                run.models.check_name(fit.key.source)
+                if fit.key.pool == "own":
+                    wanted.setdefault(fit.key.window, f"{name}.fitter")
+        for window, where in wanted.items():
+            if window not in have:
+                what = f"window {window[0]}..{window[1]} is not extracted (there is {shown})"
+                yield Problem(where, what, "add it to extractor.windows")
 
     def _read_as(self, run: Run) -> dict[str, str]:
         """Model → the model whose statistics it has: one model under two names is read once."""

@@ -95,7 +95,8 @@ class RunFolder:
     def changed(self, step: str, now: Collection[Identity]) -> list[str]:
         """What has changed since a finished step was made of it, in words; nothing for one that isn't finished."""
         before = self.finished().get(step, {}).get("made_of", {})
-        return [what for each in now if each.title in before for what in changes(before[each.title], each)]
+        found = (what for each in now if each.title in before for what in changes(before[each.title], each))
+        return list(dict.fromkeys(found))  # several steps may use one plugin
 
     def is_done(self, step: str, key: str) -> bool:
         """Whether a step ended for these inputs and its files are as it left them."""

@@ -63,7 +63,7 @@ def changes(before: Mapping[str, str], now: Identity) -> list[str]:
 
 
 def keyed(value: Any) -> Any:
-    """JSON of a stage's inputs, in which each `Identity` is its key."""
+    """JSON of a step's inputs, in which each `Identity` is its key."""
     if isinstance(value, Identity):
         return value.key()
     if isinstance(value, Mapping):
@@ -72,7 +72,7 @@ def keyed(value: Any) -> Any:
 
 
 def within(value: Any) -> Iterator[Identity]:
-    """Every `Identity` in a stage's inputs."""
+    """Every `Identity` in a step's inputs."""
     if isinstance(value, Identity):
         yield value
     elif isinstance(value, Mapping):

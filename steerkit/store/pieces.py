@@ -1,12 +1,14 @@
-"""The finished pieces of a step that is under way: a file each, whole or absent."""
+"""The finished pieces of a step that is under way: a file each, named by its number and the digest of its contents."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from steerkit.store.files import file_digest
 
 NAME = "pieces"
 
@@ -18,14 +20,22 @@ class Pieces:
         self._all, self._step = folder / NAME, step
         self.path = self._all / f"{step}.{key}"
 
-    def file(self, number: int) -> Path:
-        """The file of a piece's result."""
-        return self.path / f"{number:06}"
+    def keep(self, number: int, write: Callable[[Path], None]) -> Path:
+        """Write a piece's result with `write`, which takes a path; its file."""
+        file = self.path / f"{number:06}"
+        write(file)
+        return file.rename(self.path / f"{file.name}.{file_digest(file)}")
 
-    def done(self) -> set[int]:
-        """Numbers of the pieces that are there."""
-        files = self.path.glob("*") if self.path.is_dir() else ()
-        return {int(file.name) for file in files if re.fullmatch("[0-9]{6,}", file.name)}
+    def done(self) -> dict[int, Path]:
+        """Number → file of the pieces that are there as they were written; damaged ones are deleted."""
+        found = {}
+        for file in self.path.glob("*") if self.path.is_dir() else ():
+            if name := re.fullmatch(r"([0-9]{6,})\.([0-9a-f]{16})", file.name):
+                if file_digest(file) == name[2]:
+                    found[int(name[1])] = file
+                else:
+                    file.unlink()
+        return found
 
     def remove(self) -> None:
         """Delete the step's pieces, for whatever key they were made."""

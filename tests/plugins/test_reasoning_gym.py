@@ -14,9 +14,9 @@ from steerkit_plugins.prompts.final_answer import final_answer
 from steerkit_plugins.prompts.reasoning_gym import CATEGORIES, ReasoningGymPrompts
 
 from steerkit import load_recipe
+from steerkit.data.splits import check_splits
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, SteerkitError
-from steerkit.data.splits import check_splits
 
 pytest.importorskip("reasoning_gym", reason="generated prompts need: pip install reasoning-gym")
 

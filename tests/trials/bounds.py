@@ -35,7 +35,7 @@ SMOKE = (
     "test_dispatch.py",
     "test_intervals.py",
     "test_judge_llm.py::test_spans_are_exact",
-    "test_report.py::test_writes_all_its_files_and_the_same_ones_again",
+    "test_report.py::test_files_are_whole_and_the_same_again",
     "test_cli.py::test_every_command_argument_and_option_has_help",
 )
 QUIET = ("-p", "no:cacheprovider", "-W", "default", "-k", "not trial")

@@ -1,7 +1,7 @@
-"""Crashes runs at random points of all stages and goes on with them: nothing may be lost, nothing may differ.
+"""Crashes runs at random points of all steps and goes on with them: nothing may be lost, nothing may differ.
 
     python tests/trials/crashes.py --points 200 --seed 0
-    python tests/trials/crashes.py --points 20 --kinds kill,sigint --stages test,results --out /tmp/crashes.json
+    python tests/trials/crashes.py --points 20 --kinds kill,sigint --steps test,results --out /tmp/crashes.json
 
 A run of the embedded pair at its smallest is hit one to four times, and then given the same command until it ends.
 Its artifacts must be those of a run that was left alone, byte for byte, and what a failed run said must be in words.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from damage import DAMAGES
 from disk import give_room, small_disk
-from forked import STAGES, run, set_environment, warm_up, words_for
+from forked import STEPS, run, set_environment, warm_up, words_for
 from points import KINDS, Point, count_operations, draw, hit, wrong
 from records import Record, put
 from same import differences
@@ -79,12 +79,12 @@ def crash(
     seconds: dict[str, float],
     failures: list[str],
 ) -> list[Record]:
-    """Hit runs until there are `points`; a record a kind and stage."""
+    """Hit runs until there are `points`; a record a kind and step."""
     chance = random.Random(options.seed)
     operations = count_operations(folder / "counted") if "kill-operation" in kinds else 0
     plan: list[tuple[str, str]] = []
     while len(plan) < 9 * options.points:
-        every = list(product(kinds, options.stages.split(",")))
+        every = list(product(kinds, options.steps.split(",")))
         plan += chance.sample(every, len(every))
     tried: Counter[tuple[str, str]] = Counter()
     lost: Counter[tuple[str, str]] = Counter()
@@ -92,19 +92,19 @@ def crash(
     number = 0
     until = time.monotonic() + 60 * options.minutes
     while tried.total() < options.points and number < len(plan) and time.monotonic() < until:
-        kind, stage = plan[number]
+        kind, step = plan[number]
         number += 1
-        began, draws = time.monotonic(), stage == "report" and not options.few
+        began, draws = time.monotonic(), step == "report" and not options.few
         target = disk / f"run-{number}"
         points: list[Point] = []
-        point = draw(kind, stage, operations, chance)
+        point = draw(kind, step, operations, chance)
         while True:
             ended = hit(point, target, seconds, figures=draws)
             give_room(disk)
             if ended.code == 0:  # it ended before the point, or nothing was left to write
                 break
             points.append(point)
-            place = (point.kind, ended.stage)
+            place = (point.kind, ended.step)
             tried[place] += 1
             if problem := wrong(point, ended):
                 lost[place] += 1
@@ -112,22 +112,22 @@ def crash(
             if len(points) == MOST or chance.random() > AGAIN:
                 ended = run(words_for(target), figures=draws)
                 break
-            later = STAGES[STAGES.index(ended.stage) :]
+            later = STEPS[STEPS.index(ended.step) :]
             point = draw(chance.choice(kinds), chance.choice(later), operations, chance)
         if points:
-            print(f"{tried.total()}/{options.points}", *(f"{p.kind} in {p.stage!r}" for p in points), file=sys.stderr)
+            print(f"{tried.total()}/{options.points}", *(f"{p.kind} in {p.step!r}" for p in points), file=sys.stderr)
             found = differences(folder / "whole", target) if not ended.code else ended.errors[-3000:]
             if found:
-                lost[points[-1].kind, points[-1].stage] += 1
+                lost[points[-1].kind, points[-1].step] += 1
                 failures.append(f"{target} {points}: {found}")
                 shutil.copytree(target, folder / f"failed-{number}")
-            spent[points[0].kind, points[0].stage] += time.monotonic() - began
+            spent[points[0].kind, points[0].step] += time.monotonic() - began
         shutil.rmtree(target)
     return [
-        Record(f"{KINDS[kind]}: {stage}", tried[kind, stage], lost[kind, stage], spent[kind, stage])
+        Record(f"{KINDS[kind]}: {step}", tried[kind, step], lost[kind, step], spent[kind, step])
         for kind in kinds
-        for stage in STAGES
-        if tried[kind, stage]
+        for step in STEPS
+        if tried[kind, step]
     ]
 
 
@@ -140,18 +140,18 @@ def _report(records: list[Record], out: Path, instead: tuple[str, ...] = ()) -> 
 def _options() -> argparse.Namespace:
     known = [*KINDS, *DAMAGES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=200, help="crashes in all, over all kinds and stages")
+    parser.add_argument("--points", type=int, default=200, help="crashes in all, over all kinds and steps")
     parser.add_argument("--minutes", type=float, default=60, help="no crash begins after so long")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--kinds", default=",".join(known), help=f"some of {', '.join(known)}")
-    parser.add_argument("--stages", default=",".join(STAGES), help="that are hit first; some of them")
+    parser.add_argument("--steps", default=",".join(STEPS), help="that are hit first; some of them")
     parser.add_argument("--few", action="store_true", help="a short form: few kinds of damage, and no figures")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json", help="where records go")
     options = parser.parse_args()
     if unknown := set(options.kinds.split(",")) - set(known):
         parser.error(f"--kinds: no {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
-    if unknown := set(options.stages.split(",")) - set(STAGES):
-        parser.error(f"--stages: no {', '.join(sorted(unknown))}; choose from {', '.join(STAGES)}")
+    if unknown := set(options.steps.split(",")) - set(STEPS):
+        parser.error(f"--steps: no {', '.join(sorted(unknown))}; choose from {', '.join(STEPS)}")
     return options
 
 

@@ -18,12 +18,7 @@ from records import Record
 from same import differences
 
 Failures = list[str]
-GROWING = {
-    "traces": "parts/traces.*.partial",
-    "choose": "parts/choose.*.partial",
-    "test": "parts/test.*.partial",
-    "perplexity": "likelihoods.jsonl",
-}
+IN_PIECES = ("traces", "statistics.base", "generations.choose", "generations.test", "likelihoods.test")
 
 
 def flips(whole: Path, folder: Path, chance: random.Random, few: bool, failures: Failures) -> list[Record]:
@@ -43,7 +38,7 @@ def flips(whole: Path, folder: Path, chance: random.Random, few: bool, failures:
 
 
 def torn(whole: Path, folder: Path, chance: random.Random, few: bool, failures: Failures) -> list[Record]:
-    """The last line of every jsonl: cut in a finished run, and in a run that was killed while the file grew."""
+    """The last line of every jsonl: cut in a finished run; and a piece of a run that was killed."""
     found = []
     names = [name for name in sealed(whole) if name.endswith(".jsonl")]
     for name in chance.sample(names, 1) if few else names:
@@ -52,44 +47,44 @@ def torn(whole: Path, folder: Path, chance: random.Random, few: bool, failures: 
         _tear(own / name, chance)
         _named_and_healed(whole, own, name, f"torn {name}", failures)
         found.append(Record(f"a torn last line, finished run: {name}", 1, len(failures) - lost, _since(began)))
-    for stage, pattern in list(GROWING.items())[:: 3 if few else 1]:
+    for step in IN_PIECES[:: 3 if few else 1]:
         began, lost = time.monotonic(), len(failures)
         own = folder / "torn"
-        path = _grown(own, pattern)
+        path = _begun(own, f"pieces/{step}.*/[0-9]*.*")
         for log in (path, own / "log.jsonl"):
             _tear(log, chance)
         _resumed(whole, own, f"torn {path.name} of a killed run", failures)
-        found.append(Record(f"a torn last line, killed run: {stage}", 1, len(failures) - lost, _since(began)))
+        found.append(Record(f"a torn last line, killed run: {step}", 1, len(failures) - lost, _since(began)))
     return found
 
 
 def moves(whole: Path, folder: Path, chance: random.Random, few: bool, failures: Failures) -> list[Record]:
     """A run that was killed goes on in another place, moved there or copied; no file holds the old one's path."""
     found = []
-    stages = ("extract reasoning", "choose", "test", "perplexity")
-    for how, stage in [("moved", stages[0])] if few else [(h, s) for h in ("moved", "copied") for s in stages]:
+    steps = ("statistics.reasoning", "generations.choose", "generations.test", "likelihoods.test")
+    for how, step in [("moved", steps[0])] if few else [(h, s) for h in ("moved", "copied") for s in steps]:
         began, lost = time.monotonic(), len(failures)
         before, after = folder / "before-it-was-moved", folder / "elsewhere" / "run"
-        run(words_for(before), at=(stage, 0.0), hit=_kill, figures=False)
+        run(words_for(before), at=(step, 0.0), hit=_kill, figures=False)
         after.parent.mkdir(exist_ok=True)
         if how == "moved":
             before.rename(after)
         else:
             shutil.copytree(before, after)
-        _resumed(whole, after, f"{how} in {stage}", failures, keep=True)
+        _resumed(whole, after, f"{how} in {step}", failures, keep=True)
         holds = [path for path in after.rglob("*") if path.is_file() and str(before).encode() in path.read_bytes()]
         for path in holds:
             failures.append(f"{path} holds the old path")
         for place in (before, after):
             shutil.rmtree(place, ignore_errors=True)
-        found.append(Record(f"a folder {how} after a kill: {stage}", 1, len(failures) - lost, _since(began)))
+        found.append(Record(f"a folder {how} after a kill: {step}", 1, len(failures) - lost, _since(began)))
     return found
 
 
 def holders(whole: Path, folder: Path, chance: random.Random, few: bool, failures: Failures) -> list[Record]:
     """A second process is told who holds the folder; the first one goes on."""
     found = []
-    for stage in ("test",) if few else ("traces", "extract base", "test", "results"):
+    for step in ("generations.test",) if few else ("traces", "statistics.base", "generations.test", "results"):
         began, lost = time.monotonic(), len(failures)
         own, seen = folder / "held", list[tuple[int, Ended]]()
 
@@ -98,15 +93,15 @@ def holders(whole: Path, folder: Path, chance: random.Random, few: bool, failure
             seen.append((pid, run(words_for(own))))
             os.kill(pid, signal.SIGCONT)
 
-        first = run(words_for(own), at=(stage, 0.0), hit=second, figures=False)
+        first = run(words_for(own), at=(step, 0.0), hit=second, figures=False)
         for pid, ended in seen:
             wanted = (f"process {pid} on {platform.node()} since ", "steerkit recipe run backtracking", "--out")
             if ended.code != 2 or not all(words in ended.errors for words in wanted) or "Traceback" in ended.errors:
-                failures.append(f"a second process during {stage} got {ended.code}: {ended.errors}")
+                failures.append(f"a second process during {step} got {ended.code}: {ended.errors}")
         if first.code or not seen or differences(whole, own):
-            failures.append(f"held in {stage}: {first.code} {first.errors} {differences(whole, own)}")
+            failures.append(f"held in {step}: {first.code} {first.errors} {differences(whole, own)}")
         shutil.rmtree(own)
-        found.append(Record(f"a second process in the folder: {stage}", 1, len(failures) - lost, _since(began)))
+        found.append(Record(f"a second process in the folder: {step}", 1, len(failures) - lost, _since(began)))
     return found
 
 
@@ -115,9 +110,9 @@ DAMAGES: dict[str, Damage] = {"flip": flips, "torn": torn, "move": moves, "secon
 
 
 def sealed(folder: Path) -> list[str]:
-    """Files that may not change once their stage is done."""
-    stages = json.loads((folder / "state.json").read_text())["stages"]
-    return sorted({name for record in stages.values() for name, seal in record["files"].items() if seal})
+    """Files that may not change once their step is done."""
+    steps = json.loads((folder / "state.json").read_text())["steps"]
+    return sorted({name for record in steps.values() for name, seal in record["files"].items() if seal})
 
 
 def _named_and_healed(whole: Path, own: Path, name: str, what: str, failures: Failures) -> None:
@@ -137,8 +132,8 @@ def _resumed(whole: Path, own: Path, what: str, failures: Failures, *, keep: boo
         shutil.rmtree(own)
 
 
-def _grown(own: Path, pattern: str) -> Path:
-    """A run that was killed at the first file operation after a stage's file had a line."""
+def _begun(own: Path, pattern: str) -> Path:
+    """A run that was killed at the first file operation after a step had a piece; that piece."""
 
     def there() -> list[Path]:
         return [path for path in own.glob(pattern) if path.stat().st_size]

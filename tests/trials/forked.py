@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 SETTINGS = (
     "prompts.extract=6",
@@ -29,29 +30,31 @@ SETTINGS = (
     "extractor.sweep=null",
     "fitter.window=[-4, -1]",
     "strengths=[30]",
-    "baselines=[]",
-    "baseline_labels=[]",
-    "offsets=null",
-    "layers=null",
-    "lens={}",
-    "projection={}",
+    "experiments=[transfer, lens, projection, agreement, texts]",
     "perplexity=true",
-    "agreement={name: keyword, keywords: [first], label: initializing}",
+    "agreement.judge={name: keyword, keywords: [first], label: initializing}",
 )
-STAGES = (
+STEPS = (
     "start",
     "prompts",
+    "chats",
     "traces",
     "spans",
-    "extract base",
-    "extract reasoning",
+    "statistics.base",
+    "statistics.reasoning",
     "vectors",
-    "lens",
-    "choose",
-    "test",
-    "projection",
-    "perplexity",
-    "agreement",
+    "generations.choose",
+    "likelihoods.choose",
+    "scores.choose",
+    "findings.choose",
+    "generations.test",
+    "likelihoods.test",
+    "scores.test",
+    "findings.transfer",
+    "findings.lens",
+    "findings.projection",
+    "findings.agreement",
+    "findings.texts",
     "results",
     "report",
 )
@@ -59,7 +62,7 @@ HUNG = 600.0  # seconds after which a run counts as hung
 
 
 def words_for(folder: Path, *more: str) -> list[str]:
-    """Command-line words of the small run into a folder: the embedded pair through every stage."""
+    """Command-line words of the small run into a folder: the embedded pair through every step."""
     words = ["recipe", "run", "backtracking", "--out", str(folder)]
     for setting in (*SETTINGS, *more):
         words += ["--set", setting]
@@ -79,14 +82,14 @@ class Ended:
     Attributes:
         code: exit status; minus the signal where one ended it.
         errors: what it wrote to stderr.
-        stage: the stage that was under way when it was hit, else the last.
+        step: the step that was under way when it was hit, else the last.
         hit: whether it was.
-        seconds: processor time of each stage.
+        seconds: processor time of each step.
     """
 
     code: int = 0
     errors: str = ""
-    stage: str = ""
+    step: str = ""
     hit: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -107,7 +110,7 @@ def run(
     """Run a command to its end in a forked process.
 
     Args:
-        at: stage, and seconds of processor time into it, at which `hit` is called with the process's id.
+        at: step, and seconds of processor time into it, at which `hit` is called with the process's id.
         prepare: called in the new process first.
         figures: whether the report draws its figures, which takes longer than all else.
     """
@@ -133,10 +136,10 @@ def run(
             elif end == errors[0]:
                 text += data
             else:
-                for stage in data.decode().split("\n")[:-1]:
-                    found.seconds[found.stage] = used - entered
-                    entered, found.stage = used, stage
-        if hit and at and not found.hit and found.stage == at[0] and used - entered >= at[1]:
+                for step in data.decode().split("\n")[:-1]:
+                    found.seconds[found.step] = used - entered
+                    entered, found.step = used, step
+        if hit and at and not found.hit and found.step == at[0] and used - entered >= at[1]:
             found.hit = True
             hit(pid)
         if time.monotonic() > deadline:
@@ -147,7 +150,7 @@ def run(
     os.close(marks[0])
     status = os.waitpid(pid, 0)[1]
     found.code = os.waitstatus_to_exitcode(status)
-    found.seconds[found.stage] = used - entered
+    found.seconds[found.step] = used - entered
     found.errors = text.decode(errors="replace")
     return found
 
@@ -164,10 +167,10 @@ def _become(words: list[str], marks: int, prepare: Callable[[], object] | None, 
         from steerkit.cli import main
         from steerkit.report import figures as drawing
 
-        def told(self: object, trainer: object, stage: str) -> None:
-            os.write(marks, f"{stage}\n".encode())
+        def told(self: object, run: object, step: str) -> None:
+            os.write(marks, f"{step}\n".encode())
 
-        JsonlLog.on_stage_begin = told  # type: ignore[method-assign]
+        JsonlLog.on_step_begin = told  # type: ignore[method-assign]
         if not figures:
             drawing.draw_all = _none
         null = os.open(os.devnull, os.O_WRONLY)
@@ -194,9 +197,9 @@ def _become(words: list[str], marks: int, prepare: Callable[[], object] | None, 
         os._exit(code)
 
 
-def _none(run: object, shown: object) -> list[str]:
+def _none(run: object) -> dict[str, Any]:
     """No figures."""
-    return []
+    return {}
 
 
 def warm_up(folder: Path, *, figures: bool = True) -> None:

@@ -48,12 +48,12 @@ class Watch(SteeringCallback):
         process = psutil.Process()
         self.seen.append((done, process.memory_info().rss, process.num_fds(), time.process_time()))
 
-    def on_stage_begin(self, trainer: Any, stage: str) -> None:
-        if stage == "test":
+    def on_step_begin(self, run: Any, step: str) -> None:
+        if step == "generations.test":
             self.look(0)
 
-    def on_batch_end(self, trainer: Any, stage: str, done: int, total: int) -> None:
-        if stage == "test":
+    def on_batch_end(self, run: Any, step: str, done: int, total: int) -> None:
+        if step == "generations.test":
             self.look(done)
 
     def at(self, share: float) -> tuple[int, int, int, float]:
@@ -79,11 +79,13 @@ def rows(count: int, folder: Path) -> tuple[list[Record], list[str]]:
         span_judge="keyword",
         score_judge="keyword",
         extractor={"name": "offset-window", "windows": [[-2, -1]]},
-        fitter={"name": "dom", "window": [-2, -1]},
+        fitter={"name": "dom", "label": "backtracking", "window": [-2, -1]},
         steerer="residual-add",
         layer=1,
         strengths=strengths,
         resamples=100,
+        writer="reasoning",
+        experiments=["transfer", "texts"],
     )
     texts = 1 + len(strengths) * 4  # of a prompt, about: both models, both sources
     prompts = {"extract": 64, "choose": 2, "test": max(count // texts, 10)}
@@ -92,7 +94,8 @@ def rows(count: int, folder: Path) -> tuple[list[Record], list[str]]:
     given = list(dict.fromkeys(given))[: sum(prompts.values())]
     watch, began = Watch(), time.monotonic()
     lm, other = build("llama", 0), build("llama", 1)
-    SteeringTrainer(lm, other, args=args, prompts=given, counts=prompts, callbacks=[watch], name="load").run()
+    models = {"base": lm, "reasoning": other}
+    SteeringTrainer(models, args=args, prompts=given, counts=prompts, callbacks=[watch], name="load").run()
     total, (_, memory, handles, _) = watch.seen[-1][0], watch.at(1)
     seconds = time.monotonic() - began
     tenth = watch.at(0.1)

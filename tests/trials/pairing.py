@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from steerkit import registry
+from steerkit.artifacts import PluginSpec
 from steerkit.data.tokens import split_answer
 from steerkit.interfaces import label_shares
 from steerkit.judging.ask import annotate, metrics_of, score
-from steerkit.artifacts import PluginSpec
 from steerkit.store.files import read_whole_lines
 
 RESULTS = Path(__file__).parent / "results_pairing.json"
@@ -31,10 +32,7 @@ SETTINGS = (
     "samples=4",
     "strengths=[30, 45, 60]",
     "prompts.choose=4",
-    "baselines=[]",
-    "baseline_labels=[]",
-    "offsets=null",
-    "layers=null",
+    "experiments=[transfer]",
     "extractor.sweep=null",
 )
 METRICS = ("b", "judged sentences")
@@ -78,7 +76,7 @@ def figures(recipe: dict[str, Any], rows: Sequence[dict[str, Any]], metric: str)
     """[P, S] figures of one condition's texts; those of empty texts are 0."""
     ordered = sorted(rows, key=lambda row: (row["prompt_id"], row["sample"]))
     texts = [split_answer(row["text"], recipe["think_end"])[0] for row in ordered]
-    judge = PluginSpec(**recipe["score_judge" if metric == "b" else "span_judge"]).build("judges")
+    judge = registry.build("judges", PluginSpec(**recipe["score_judge" if metric == "b" else "span_judge"]))
     if metric == "b":
         name, scores = metrics_of(judge)[0].name, score(judge, texts)
     else:
@@ -93,10 +91,10 @@ def measure(folder: Path, resamples: int) -> list[dict[str, Any]]:
     if recipe["samples"] < 2:
         sys.exit(f"{folder}: has one sample a prompt; give a run with --set samples=2 or more")
     by: dict[float, list[dict[str, Any]]] = {}
-    for row in read_whole_lines(folder / "generations.jsonl"):
+    for row in read_whole_lines(folder / "generations/test.jsonl"):
         vector = (row["method"], row["source"], row["layer"], row["pool"])
         own = row["method"] == "none" or vector == (recipe["fitter"]["name"], "base", recipe["layer"], "own")
-        if row["split"] == "test" and row["target"] == "reasoning" and own:
+        if row["target"] == "reasoning" and own:
             by.setdefault(row["strength"], []).append(row)
     rows = []
     for metric in METRICS:

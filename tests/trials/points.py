@@ -26,12 +26,12 @@ class Point:
 
     Attributes:
         kind: one of KINDS.
-        stage: that is hit; the moment is a share of the processor time that it takes.
+        step: that is hit; the moment is a share of the processor time that it takes.
         size: bytes that files may have, free pages, or the number of the file operation.
     """
 
     kind: str
-    stage: str
+    step: str
     share: float
     size: int
 
@@ -46,12 +46,12 @@ KINDS = {
 }
 
 
-def draw(kind: str, stage: str, operations: int, random: random.Random) -> Point:
-    """A point of a kind in a stage; `operations` is how many file operations a run makes."""
+def draw(kind: str, step: str, operations: int, random: random.Random) -> Point:
+    """A point of a kind in a step; `operations` is how many file operations a run makes."""
     largest = {"enospc": 64, "kill-operation": operations}.get(kind, LARGEST)
     low = kind in ("efbig", "kill-write", "enospc")  # the small limits are those that are met soon
     size = int(largest ** random.random()) - (kind == "enospc") if low else random.randrange(largest)
-    return Point(kind, stage, random.random(), size)
+    return Point(kind, step, random.random(), size)
 
 
 def hit(point: Point, folder: Path, seconds: dict[str, float], *, figures: bool) -> Ended:
@@ -67,7 +67,7 @@ def hit(point: Point, folder: Path, seconds: dict[str, float], *, figures: bool)
         "kill-write": lambda: signal.signal(signal.SIGXFSZ, signal.SIG_DFL),
         "kill-operation": lambda: before_each(folder, lambda number: number == point.size and die()),
     }
-    at = (point.stage, point.share * seconds.get(point.stage, 0.0))
+    at = (point.step, point.share * seconds.get(point.step, 0.0))
     return run(words_for(folder), at=at, hit=moments.get(point.kind), prepare=prepare.get(point.kind), figures=figures)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-TIMES = {"log.jsonl", "state.json", "report.html"}  # hold how long stages took
+TIMES = {"log.jsonl", "state.json", "report.html"}  # hold how long steps took
 
 
 def artifacts(folder: Path) -> set[str]:
@@ -15,10 +15,10 @@ def artifacts(folder: Path) -> set[str]:
 
 
 def differences(whole: Path, folder: Path, *, once: bool = True) -> str:
-    """What of a run isn't as in the one that was left alone: files byte for byte, stages by their keys.
+    """What of a run isn't as in the one that was left alone: files byte for byte, steps by their keys.
 
     Args:
-        once: whether a stage that was done may not have been done again.
+        once: whether a step that was done may not have been done again.
     """
     found = []
     own, other = artifacts(folder), artifacts(whole)
@@ -30,13 +30,13 @@ def differences(whole: Path, folder: Path, *, once: bool = True) -> str:
     found += [f"{name} differs" for name in same if not equal(whole / name, folder / name)]
     if not found:
         keys, others = (_keys(path) for path in (whole, folder))
-        found += [f"stage {stage} has another key" for stage in {**keys, **others} if keys[stage] != others.get(stage)]
+        found += [f"step {step} has another key" for step in {**keys, **others} if keys[step] != others.get(step)]
     try:  # the log, too, is whole lines
         rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     except ValueError as error:
         return f"log.jsonl is damaged ({error})"
-    ends = [row["stage"] for row in rows if "seconds" in row]
-    found += [f"stage {stage} was done twice" for stage in sorted(set(ends)) if once and ends.count(stage) > 1]
+    ends = [row["step"] for row in rows if "seconds" in row]
+    found += [f"step {step} was done twice" for step in sorted(set(ends)) if once and ends.count(step) > 1]
     return "; ".join(found)
 
 
@@ -57,5 +57,5 @@ def equal(one: Path, other: Path) -> bool:
 
 
 def _keys(folder: Path) -> dict[str, str]:
-    stages = json.loads((folder / "state.json").read_text())["stages"]
-    return {stage: record["key"] for stage, record in stages.items()}
+    steps = json.loads((folder / "state.json").read_text())["steps"]
+    return {step: record["key"] for step, record in steps.items()}

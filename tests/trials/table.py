@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from forked import STAGES
+from forked import STEPS
 from points import KINDS
 from records import Record, get
 
@@ -15,13 +15,13 @@ PAGE = HERE.parents[1] / "docs" / "trust.md"
 
 
 def crash_table(records: Sequence[Record]) -> str:
-    """A line a stage, a column a kind of crash: how many there were, and how many of them lost something."""
+    """A line a step, a column a kind of crash: how many there were, and how many of them lost something."""
     found = {record.what: record for record in records}
     kinds = [kind for kind in KINDS.values() if any(what.startswith(f"{kind}: ") for what in found)]
-    lines = [_line("stage", *kinds, "lost"), _line("---", *["---:" for _ in [*kinds, 0]])]
-    for stage in STAGES:
-        own = [found.get(f"{kind}: {stage}", Record("", 0, 0, 0.0)) for kind in kinds]
-        lines.append(_line(stage, *(r.tried for r in own), sum(r.lost for r in own)))
+    lines = [_line("step", *kinds, "lost"), _line("---", *["---:" for _ in [*kinds, 0]])]
+    for step in STEPS:
+        own = [found.get(f"{kind}: {step}", Record("", 0, 0, 0.0)) for kind in kinds]
+        lines.append(_line(step, *(r.tried for r in own), sum(r.lost for r in own)))
     sums = [[r for what, r in found.items() if what.startswith(f"{kind}: ")] for kind in kinds]
     lost = sum(r.lost for own in sums for r in own)
     return "\n".join([*lines, _line("**all**", *(sum(r.tried for r in own) for own in sums), lost)])

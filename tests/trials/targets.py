@@ -40,8 +40,8 @@ class Target:
 
 
 def recipe(path: Path) -> None:
-    from steerkit.recipe.show import resolved_yaml
     from steerkit.recipe.load import load_recipe
+    from steerkit.recipe.show import resolved_yaml
 
     resolved_yaml(load_recipe(str(path)), documented=True)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from steerkit.artifacts import Condition, Label, PluginSpec, VectorKey
 from steerkit.context import Run
+from steerkit.errors import Problem, nearest
 from steerkit.settings import Fitting, Steering
 
 BASE, REASONING = "base", "reasoning"
@@ -52,6 +53,13 @@ def instead(
     layer = run.peek(Steering).layer
     labels = labels_of(BASE if vector else "none", REASONING, method, strength, layer, vector)
     return run.steered(REASONING, vector, strength, steerer=steerer, norm_of=run.vector(BASE), labels=labels)
+
+
+def unknown_models(run: Run, named: Mapping[str, str | None]) -> Iterator[Problem]:
+    """Models that the run doesn't have. `named`: key in the recipe → the name that is given there."""
+    for key, name in named.items():
+        if name is not None and name not in run.models.specs:
+            yield Problem(key, f"no model is called {name!r}; {nearest(name, list(run.models))}")
 
 
 def method_of(run: Run) -> str:

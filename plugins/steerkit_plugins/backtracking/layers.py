@@ -20,7 +20,7 @@ from steerkit.steps.results import Results
 from steerkit.steps.vectors import Vectors
 from steerkit_plugins.backtracking.choose import AtChosenStrength
 from steerkit_plugins.backtracking.claims import over_unsteered, sentence
-from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, like, plain
+from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, like, plain, unknown_models
 from steerkit_plugins.backtracking.sweeps import best, strengths_of, sweep_heading, swept_pairs
 from steerkit_plugins.backtracking.words import is_main, title_of, window
 
@@ -41,6 +41,9 @@ class Layers(AtChosenStrength):
     uses = (Steering,)
 
     def check(self, run: Run) -> Iterator[Problem]:
+        yield from unknown_models(run, {f"layers.sources.{i}": name for i, name in enumerate(self.config.sources)})
+        if run.planned:
+            return  # the model may be out of reach; a run asks before its first step
         for index, layer in enumerate(self.config.layers or ()):
             try:
                 check_layer(layer, REASONING, run.models.depth(REASONING), "layers.layers")

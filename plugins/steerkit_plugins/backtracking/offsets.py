@@ -19,7 +19,7 @@ from steerkit.steps.compose import beside, over_places, table
 from steerkit.steps.results import Results
 from steerkit.steps.vectors import Vectors
 from steerkit_plugins.backtracking.choose import AtChosenStrength
-from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, plain
+from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, plain, unknown_models
 from steerkit_plugins.backtracking.sweeps import best, strengths_of, sweep_heading, swept_pairs
 from steerkit_plugins.backtracking.words import title_of, window
 
@@ -46,6 +46,7 @@ class Offsets(AtChosenStrength):
     uses = (Steering, Reading)
 
     def check(self, run: Run) -> Iterator[Problem]:
+        yield from unknown_models(run, {"offsets.source": self.config.source})
         have = list(registry.build("extractors", run.use(Reading).extractor).windows())
         widest = max(have, key=lambda w: w[1] - w[0])
         shown = ", ".join(f"{a}..{b}" for a, b in have)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from steerkit.data.chats import to_json
 from steerkit.data.importing import place
 from steerkit.data.tokens import make_trace
 from steerkit.data.trace import Item, Prompt, Trace
-from steerkit.errors import SteerkitError
+from steerkit.errors import Problem, SteerkitError
 from steerkit.extraction.extract import read_layer
 from steerkit.findings import Claim, Figure, Findings, Lines, Marked, Series, Table
 from steerkit.interfaces import Config, Experiment
@@ -25,7 +25,7 @@ from steerkit.steps.results import Results
 from steerkit.steps.spans import fitted_label
 from steerkit.steps.vectors import Vectors
 from steerkit.vectors.steering_vector import SteeringVector
-from steerkit_plugins.backtracking.conditions import BASE, REASONING, plain
+from steerkit_plugins.backtracking.conditions import BASE, REASONING, plain, unknown_models
 from steerkit_plugins.backtracking.texts import few_pooled, marks_by, pieces, shades_of
 
 Row = dict[str, Any]
@@ -50,6 +50,10 @@ class Projection(Experiment):
 
     Config = ProjectionConfig
     uses = (Steering, Labelling, Scoring, Chatting, Intervals, Reading)
+
+    def check(self, run: Run) -> Iterator[Problem]:
+        c = self.config
+        yield from unknown_models(run, {"projection.source": c.source, "projection.target": c.target})
 
     def needs(self, run: Run) -> Sequence[str]:
         return ("vectors", "prompts")

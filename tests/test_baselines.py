@@ -8,70 +8,70 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import torch
 from llm_server import KEY, completion, serving
 from pocket import SIZES
-from report_run import effect, write_run
+from steerkit_plugins.backtracking.baselines import method_names, told_apart
 from steerkit_plugins.judges.llm.judge import LLMJudge
+from test_vector import example
 
-from steerkit import load_recipe
-from steerkit.conditions import Planner, distinct
-from steerkit.data.trace import Prompt
+from steerkit import SteeringVector, load_arguments, load_recipe
+from steerkit.artifacts import Condition, PluginSpec
+from steerkit.context import Run
 from steerkit.errors import InputError
-from steerkit.methods import Methods, method_names, told_apart
-from steerkit.report.compare import condition_table
-from steerkit.report.run import Run
+from steerkit.identity import spec_settings
+from steerkit.recipe.load import planned_run
 from steerkit.run import SteeringTrainer
-from steerkit.artifacts import PluginSpec
-from steerkit.settings import Recipe, SteeringArguments
-from steerkit.steps.generations import steering_jobs
+from steerkit.steps.generations import edits_of
+from steerkit.store.csv_tables import read_csv, write_csv
 from steerkit.store.files import read_whole_lines
-from steerkit.tables import read_csv, write_csv
 
+IDS = {
+    "none": "71ccc6f6b7a5b531",
+    "dom": "f987cea2862b942d",
+    "overall-mean": "e99b712f858975d0",
+    "gaussian-noise": "489b48d01f191f35",
+    "self-amplify": "4d75b34811696a5e",
+    "deduction": "8acc09d3100a23c3",
+    "initializing": "becbc70f299ffa6d",
+}
 RANDOM = "{name: random-direction, seed: %s}"
-TWO = f"baselines=[{RANDOM % 0}, {RANDOM % 1}]"
+TWO = f"baselines.steerers=[{RANDOM % 0}, {RANDOM % 1}]"
 
 
-def planner_of(*settings: str) -> Planner:
-    recipe = load_recipe("backtracking", settings)
-    return Planner(recipe, 4, defaultdict(lambda: 1.0))
+def conditions_of(experiment: str, run: Run) -> list[Condition]:
+    """The conditions of an experiment of a run that is only planned."""
+    choice = run.experiment("choose").planned(run)
+    return list(run.experiment(experiment).conditions(run, {}, choice))
 
 
 def baselines_of(*settings: str) -> dict[str, str]:
     """Method → condition id, of the baselines at the first strength."""
-    planner = planner_of("strengths=[30]", *settings)
-    (found,) = (e for e in planner.test(30.0) if e.name == "baselines")
-    ids = [c.id for c in found.conditions]
-    assert len(set(ids)) == len(ids) == len({c.method for c in found.conditions})
-    return {c.method: c.id for c in found.conditions}
+    run, _ = planned_run(load_recipe("backtracking", ["strengths=[30]", *settings]))
+    found = conditions_of("baselines", run)
+    ids = [c.id for c in found]
+    assert len(set(ids)) == len(ids) == len({c.labels["method"] for c in found})
+    return {str(c.labels["method"]): c.id for c in found}
 
 
 # --- names and ids --------------------------------------------------------------------------------------------------
 
 
 def test_two_of_one_plugin_are_two_conditions() -> None:
-    found = baselines_of(TWO, "baseline_labels=[]")
+    found = baselines_of(TWO, "baselines.labels=[]")
     assert set(found) == {"none", "dom", "random-direction seed=0", "random-direction seed=1"}
 
 
 def test_one_alone_has_its_bare_name_and_its_id_covers_its_options() -> None:
-    first, other = (baselines_of(f"baselines=[{RANDOM % seed}]", "baseline_labels=[]") for seed in (0, 1))
+    first, other = (baselines_of(f"baselines.steerers=[{RANDOM % seed}]", "baselines.labels=[]") for seed in (0, 1))
     assert set(first) == set(other) == {"none", "dom", "random-direction"}
     assert first["random-direction"] != other["random-direction"]
-    assert first["random-direction"] == baselines_of("baselines=[random-direction]")["random-direction"]
+    assert first["random-direction"] == baselines_of("baselines.steerers=[random-direction]")["random-direction"]
 
 
-def test_the_ids_of_a_recipe_without_options_are_those_that_runs_have() -> None:
-    """As they were before ids covered options, so that texts that were made keep theirs."""
-    assert baselines_of() == {
-        "none": "1c8de9aa2fc848a1",
-        "dom": "6a5412a67990e4c7",
-        "overall-mean": "9e26e512e580b971",
-        "gaussian-noise": "676b5982b0b05a9e",
-        "self-amplify": "14ae76d982dd8e27",
-        "deduction": "9b5c2e74689f562c",
-        "initializing": "fbeb9b78b05b1da6",
-    }
+def test_ids_are_the_same_in_every_process_and_release() -> None:
+    """So that texts that were made keep theirs."""
+    assert baselines_of() == IDS
 
 
 @pytest.mark.parametrize(
@@ -107,32 +107,33 @@ def test_a_name_that_is_taken_says_what_it_is() -> None:
 
 
 def test_labels_may_be_called_like_methods() -> None:
-    found = baselines_of("baselines=[overall-mean]", "baseline_labels=[none, dom, overall-mean]")
+    found = baselines_of("baselines={steerers: [overall-mean], labels: [none, dom, overall-mean]}")
     assert set(found) == {"none", "dom", "overall-mean", "none (label)", "dom (label)", "overall-mean (label)"}
 
 
-def test_each_condition_is_steered_by_its_own_plugin(tmp_path: Path) -> None:
+def test_each_condition_is_steered_by_its_own_plugin() -> None:
     """Also where the main steerer and baselines are of one plugin, and a label is called like one."""
-    settings = [
-        f"steerer={RANDOM % 7}",
-        TWO,
-        "baseline_labels=[random-direction]",
-        f"output_dir={tmp_path}/run",
-        "strengths=[30]",
-        "prompts.test=1",
-    ]
-    trainer = SteeringTrainer.from_recipe(load_recipe("backtracking", settings))
-    planner = Planner(trainer.args, 4, defaultdict(lambda: 1.0))
-    wanted = distinct([e for e in planner.test(30.0) if e.name == "baselines"])
-    jobs = steering_jobs(trainer, wanted, [Prompt(id="a", prompt="Max has 3 cups.", split="test")], {})
-    methods = {condition.id: condition.method for _, condition in wanted}
-    seeds = {methods[job.names[0]]: job.row.edits[0].intervention.config.seed for job in jobs if job.row.edits}
+    settings = [f"steerer={RANDOM % 7}", TWO, "baselines.labels=[random-direction]", "strengths=[30]"]
+    run, _ = planned_run(load_recipe("backtracking", settings))
+    built: dict[str, Any] = {}
+    wanted = {str(c.labels["method"]): edits_of(c, EveryVector(), built) for c in conditions_of("baselines", run)}
+    seeds = {name: edit.intervention.config.seed for name, edits in wanted.items() for edit in edits}
     assert seeds == {
         "dom": 7,
         "random-direction (label)": 7,
         "random-direction seed=0": 0,
         "random-direction seed=1": 1,
     }
+
+
+VECTOR = SteeringVector({1: torch.ones(4)}, example().info, means={1: torch.ones(4)}, norms={1: (1.0, 1.0)})
+
+
+class EveryVector(dict[Any, Any]):
+    """A vector for every key."""
+
+    def __missing__(self, key: object) -> SteeringVector:
+        return VECTOR
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -146,20 +147,19 @@ def refused(path: Path, text: str) -> list[str]:
 
 
 def test_identical_baselines_and_the_fitters_own_label_are_refused_with_their_place(tmp_path: Path) -> None:
-    text = "baselines:\n- self-amplify\n- random-direction\n- {name: random-direction, seed: 0}\n"
-    assert refused(tmp_path / "mine.yaml", text + "baseline_labels: [deduction, backtracking]\n") == [
-        "6:3: 'baselines.2' is the same baseline as 'baselines.1'; leave one out, or change an option",
-        "7:30: 'baseline_labels.1' is 'backtracking', the fitter's own label; leave it out",
+    text = "baselines:\n  steerers:\n  - self-amplify\n  - random-direction\n  - {name: random-direction, seed: 0}\n"
+    assert refused(tmp_path / "mine.yaml", text + "  labels: [deduction, backtracking]\n") == [
+        "7:5: is the same baseline as 'baselines.steerers.1'; leave one out, or change an option",
+        "8:23: is 'backtracking', the fitter's own label; leave it out",
     ]
-    recipe = load_recipe("backtracking")
-    same = recipe.model_copy(update={"baselines": (PluginSpec(name="self-amplify"),) * 2})
-    with pytest.raises(InputError, match=r"baselines\.1: is the same baseline as 'baselines\.0'"):
-        Methods.of(same)
+    args = load_arguments("backtracking", baselines={"steerers": ["self-amplify", "self-amplify"]})
+    with pytest.raises(InputError, match=r"baselines\.steerers\.1: is the same baseline as 'baselines\.steerers\.0'"):
+        SteeringTrainer({"base": "pocket:base", "reasoning": "pocket:reasoning"}, args=args, prompts=["a", "b", "c"])
 
 
 LISTS = {
     "strengths: [30, 45, 30.0]": "'strengths' has 30.0 twice",
-    "baseline_labels:\n- deduction\n- initializing\n- deduction": "'baseline_labels' has 'deduction' twice",
+    "baselines:\n  labels:\n  - deduction\n  - initializing\n  - deduction": "'baselines.labels' has 'deduction' twice",
     "offsets: {starts: [-13, 0, -13]}": "'offsets.starts' has -13 twice",
     "offsets: {strengths: [1, 1.0]}": "'offsets.strengths' has 1.0 twice",
     "layers: {layers: [0, 1, 1]}": "'layers.layers' has 1 twice",
@@ -184,17 +184,17 @@ def test_a_value_that_stands_twice_is_refused_with_its_place(tmp_path: Path, tex
 
 
 def test_code_is_refused_the_same() -> None:
-    data = load_recipe("backtracking").model_dump()
-    with pytest.raises(ValueError, match=r"30\.0 stands twice"):
-        SteeringArguments(**{k: data[k] for k in SteeringArguments.model_fields} | {"strengths": (30, 30.0)})
+    args = load_arguments("backtracking", strengths=[30, 30.0])
+    with pytest.raises(InputError, match=r"strengths: 30\.0 stands twice"):
+        SteeringTrainer({"base": "pocket:base", "reasoning": "pocket:reasoning"}, args=args, prompts=["a", "b", "c"])
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (Path(__file__).parent.parent / "recipes").glob("[!p]*.yaml")))
 def test_shipped_recipes_have_no_condition_twice(name: str) -> None:
-    recipe: Recipe = load_recipe(name)
-    for experiment in Planner(recipe, 64, defaultdict(lambda: 1.0)).test(recipe.nonzero[0]):
-        ids = [c.id for c in experiment.conditions]
-        assert len(set(ids)) == len(ids)
+    run, _ = planned_run(load_recipe(name, ["models={base: pocket:base, reasoning: pocket:reasoning}", "layer=1"]))
+    for experiment in {"transfer", "baselines", "offsets", "layers"} & set(run.experiments):
+        ids = [c.id for c in conditions_of(experiment, run)]
+        assert len(set(ids)) == len(ids) > 1
 
 
 # --- in tables, figures and reports ---------------------------------------------------------------------------------
@@ -204,19 +204,17 @@ def test_shipped_recipes_have_no_condition_twice(name: str) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two random directions, and with labels called like other methods and like numbers."""
     folder = tmp_path_factory.mktemp("methods")
-    patterns = json.loads(json.dumps(load_recipe("backtracking").span_judge.options["patterns"]))
+    patterns = load_recipe("backtracking").shared["span_judge"]["patterns"]
     renamed = {"deduction": "random-direction", "initializing": "1", "uncertainty-estimation": "none"}
     judge = {"name": "rules", "patterns": {renamed.get(k, k): v for k, v in patterns.items()}}
     settings = {
         "span_judge": judge,
-        "baselines": [{"name": "random-direction", "seed": seed} for seed in (0, 1)],
-        "baseline_labels": ["random-direction", "1", "none"],
+        "experiments": ["baselines", "texts"],
+        "baselines.steerers": [{"name": "random-direction", "seed": seed} for seed in (0, 1)],
+        "baselines.labels": ["random-direction", "1", "none"],
         "strengths": [30],
         "prompts.choose": 2,
         "prompts.test": 2,
-        "transfer": False,
-        "offsets": None,
-        "layers": None,
         "output_dir": str(folder),
     }
     given = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
@@ -228,18 +226,18 @@ METHODS = {"none", "dom", *RANDOMS, "random-direction (label)", "1", "none (labe
 
 
 def test_every_condition_has_its_own_texts_and_rows(run: Path) -> None:
-    rows = [row for row in read_whole_lines(run / "generations.jsonl") if row["split"] == "test"]
+    rows = read_whole_lines(run / "generations/test.jsonl")
     texts: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         texts[row["method"]].add(row["text"])
     assert set(texts) == METHODS
     assert len(rows) == 2 * len(METHODS)
     assert not texts["random-direction seed=0"] & texts["random-direction seed=1"]
-    results = [row for row in read_csv(run / "results.csv") if row["experiment"] == "baselines"]
+    results = [row for row in read_csv(run / "results.csv", ("method",)) if row["experiment"] == "baselines"]
     assert {row["method"] for row in results} == METHODS
     counts = {m: sum(row["method"] == m for row in results) for m in METHODS}
     assert len(set(counts.values())) == 1
-    comparisons = read_csv(run / "comparisons.csv")
+    comparisons = read_csv(run / "comparisons.csv", ("vs_method",))
     assert {row["vs_method"] for row in comparisons} == METHODS - {"none", "dom"}
 
 
@@ -252,7 +250,8 @@ def test_figure_and_page_show_each(run: Path) -> None:
 
 def test_two_judges_of_one_plugin_are_told_apart(tmp_path: Path) -> None:
     spans = {"name": "keyword", "keywords": ["wait"]}
-    assert told_apart([PluginSpec(**spans).settings("judges"), PluginSpec(name="keyword").settings("judges")]) == [
+    specs = PluginSpec(**spans), PluginSpec(name="keyword")
+    assert told_apart([spec_settings("judges", spec) for spec in specs]) == [
         'keyword keywords=["wait"]',
         'keyword keywords=["wait","hmm"]',
     ]
@@ -261,29 +260,9 @@ def test_two_judges_of_one_plugin_are_told_apart(tmp_path: Path) -> None:
 def test_names_in_tables_stay_texts(tmp_path: Path) -> None:
     names = ["1", "1e3", "nan", "True", "007", "none", "inf"]
     write_csv(tmp_path / "t.csv", ("method", "label", "mean"), [{"method": n, "label": n, "mean": 0.5} for n in names])
-    assert [(row["method"], row["label"], row["mean"]) for row in read_csv(tmp_path / "t.csv")] == [
-        (n, n, 0.5) for n in names
-    ]
-
-
-def test_two_runs_are_matched_by_what_baselines_are(tmp_path: Path) -> None:
-    """One run has one random direction, the other two, which are told apart: seed 0 is held against seed 0."""
-    runs = []
-    for name, seeds in (("one", (0,)), ("two", (0, 1))):
-        folder = tmp_path / name
-        folder.mkdir()
-        write_run(folder, effect(0.1), kept=("baselines",))
-        settings = [{"name": "random-direction", "seed": seed} for seed in seeds]
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"baselines": settings}, allow_unicode=True))
-        names = method_names("dom", settings, [])[0]
-        for table in ("results.csv", "comparisons.csv"):
-            text = (folder / table).read_text()
-            (folder / table).write_text(text.replace("overall-mean", names[0]).replace("gaussian-noise", names[-1]))
-        runs.append(Run.read(folder))
-    for a, b, name in ((0, 1, "random-direction"), (1, 0, "random-direction seed=0")):
-        methods = [row[1] for row in condition_table((runs[a], runs[b])).rows]
-        assert name in methods and "random-direction seed=1" not in methods
+    assert [
+        (row["method"], row["label"], row["mean"]) for row in read_csv(tmp_path / "t.csv", ("method", "label"))
+    ] == [(n, n, 0.5) for n in names]
 
 
 def test_judges_of_one_name_share_a_folder_and_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
