@@ -11,7 +11,6 @@ import torch
 from adapter_zoo import CHANGES_BASE, VARIANTS, WORKING, put_on, save_adapter, save_base, with_and_without
 from oracles import edited_logits, hidden_by_layer
 from peft import PeftModel, PeftType
-from steerkit.models.pair import load_pair
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from tiny import EOS, build, random_items, word_tokenizer
 

@@ -18,7 +18,6 @@ from adapter_zoo import VARIANTS, WORKING, put_on, save_adapter, save_base, with
 from hub_server import hub
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from steerkit.models.pair import ModelPair, load_pair
 from tiny import EOS, VOCABULARY, build, random_items, word_tokenizer
 
 from steerkit.checks.adapter import has_an_effect
