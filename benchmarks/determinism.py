@@ -24,6 +24,7 @@ from options import parser_of
 from steerkit import registry
 from steerkit.bench.measure import Result, machine, write
 from steerkit.bench.table import text_table
+from steerkit.context import Settings
 from steerkit.data.chat_format import format_prompt
 from steerkit.errors import SteerkitError
 from steerkit.generation.sampling import Sampling
@@ -32,7 +33,9 @@ from steerkit.interventions.edits import Edit
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
 from steerkit.recipe.load import load_recipe
+from steerkit.settings import Chatting, Generating, Steering
 from steerkit.stats.noise import key_of
+from steerkit.steps.prompts import Prompts
 
 MARGIN = 1e-5
 SIZES = {"full": (24, 32, None), "quick": (6, 32, None), "smallest": (2, 4, 8)}  # prompts, rows a batch, new tokens
@@ -41,17 +44,19 @@ SIZES = {"full": (24, 32, None), "quick": (6, 32, None), "smallest": (2, 4, 8)} 
 def make_rows(lm: LanguageModel, prompts: int) -> tuple[list[GenerationRow], Sampling, int]:
     """Rows, sampling and length, as the recipe has them, with a random unit vector."""
     recipe = load_recipe("backtracking")
-    source = recipe.prompts.source.build("prompts")
+    settings = Settings(recipe.shared)
+    how, steering = settings.group(Generating), settings.group(Steering)
+    source = registry.build("prompts", Prompts(**settings.own("prompts")).config.source)
     found = [p for p in source.read({"extract": 1, "choose": 1, "test": prompts}, recipe.seed) if p.split == "test"]
     direction = torch.nn.functional.normalize(torch.randn(lm.width, generator=torch.Generator().manual_seed(0)), dim=0)
     steerer = registry.get("steerers", "residual-add")()
     rows = []
-    for strength in (0.0, *recipe.arguments().nonzero):
+    for strength in (0.0, *steering.nonzero):
         for p in found:
-            edits = (Edit(steerer, recipe.layer, strength, direction),) if strength else ()
-            ids = format_prompt(lm.tokenizer, p.prompt, recipe.chat)
+            edits = (Edit(steerer, steering.layer, strength, direction),) if strength else ()
+            ids = format_prompt(lm.tokenizer, p.prompt, settings.group(Chatting).chat)
             rows.append(GenerationRow(ids, key_of(recipe.seed, "sample", p.id, 0), edits))
-    return rows, Sampling(temperature=recipe.temperature), recipe.max_new_tokens
+    return rows, Sampling(temperature=how.temperature), how.max_new_tokens
 
 
 def run_plan(lm: LanguageModel, rows: list[GenerationRow], size: int, sampling: Sampling, new: int) -> list[Generated]:

@@ -15,7 +15,7 @@ layer how well windows -13..-8 before backtracking spans can be told from those 
 - lda: the same with each coordinate divided by its variance.
 
 h is a window's mean activation; v̂, h̄ come from the other four of five folds of whole traces, each folds'
-statistics being the sum of its shards. Intervals: bootstrap over traces. Then one generation, unsteered and
+statistics being the sum of its parts. Intervals: bootstrap over traces. Then one generation, unsteered and
 steered.
 """
 
@@ -33,24 +33,45 @@ from typing import Any
 import numpy as np
 import torch
 
-from steerkit import ActivationStatistics, GenerationRow, SteeringTrainer, extract, fit, generate, get, load_recipe
+from steerkit import (
+    ActivationStatistics,
+    GenerationRow,
+    Models,
+    extract,
+    fit,
+    generate,
+    get,
+    load_models,
+    load_recipe,
+    registry,
+)
+from steerkit.context import Settings
 from steerkit.data.chat_format import format_prompt
 from steerkit.data.importing import read_spans, read_traces
 from steerkit.data.tokens import decode, encode_trace
 from steerkit.data.trace import Span, Trace
-from steerkit.interfaces import VectorFitter
+from steerkit.interfaces import Judge, VectorFitter
+from steerkit.settings import Labelling
 from steerkit.stats.noise import key_of
 
+NAME = "model"
 FOLDS = 5
 LABEL, WINDOW = "backtracking", (-13, -8)
 QUESTION = "A farmer has 17 sheep and all but 9 run away. How many sheep are left?"
 
 
-def read(trainer: SteeringTrainer, data: Path, limit: int | None) -> tuple[list[Trace], list[Span]]:
+def known_labels() -> list[str]:
+    """Labels that the recipe's span judge knows."""
+    spec = Settings(load_recipe("backtracking-smollm2").shared).group(Labelling).span_judge
+    judge: Judge = registry.build("judges", spec)
+    return sorted(judge.labels())
+
+
+def read(models: Models, data: Path, limit: int | None) -> tuple[list[Trace], list[Span]]:
     """Traces and their spans; prints what was found."""
-    encode = partial(encode_trace, trainer.pair.reasoning.tokenizer, marker=trainer.args.think_end)
-    traces = read_traces(data, encode)
-    found = read_spans(data, traces, trainer.span_judge.labels())
+    # The annotations cover what stands after </think> too: no marker ends what is labelled.
+    traces = read_traces(data, partial(encode_trace, models.tokenizer, marker=""))
+    found = read_spans(data, traces, known_labels())
     spans, notes = found.spans, found.notes
     traces = traces[:limit]
     known = {trace.id for trace in traces}
@@ -70,12 +91,12 @@ def folds_of(traces: Sequence[Trace]) -> list[list[Trace]]:
 
 
 def extract_folds(
-    trainer: SteeringTrainer, traces: Sequence[Trace], spans: Sequence[Span], out: Path
+    models: Models, traces: Sequence[Trace], spans: Sequence[Span], out: Path
 ) -> list[ActivationStatistics]:
     """Each fold's statistics at every layer, single spans' window means on disk: one forward over the traces."""
     extractor = get("extractors", "offset-window")(windows=[WINDOW])
-    lm, labels = trainer.pair.base, sorted(trainer.span_judge.labels())
-    shards = []
+    lm, labels = models[NAME], known_labels()
+    parts = []
     for number, fold in enumerate(folds_of(traces)):
 
         def on_batch(done: int, of: int, number: int = number) -> None:
@@ -85,7 +106,7 @@ def extract_folds(
         if not path.is_file():
             extract(
                 lm,
-                trainer.pair.items("base", fold, spans),
+                models.items(NAME, fold, spans),
                 extractor,
                 labels,
                 needs={"means", "squares", "raw"},
@@ -93,21 +114,21 @@ def extract_folds(
                 batch_tokens=4096,
                 on_batch=on_batch,
             ).save(path)
-        shards.append(ActivationStatistics.load(path))
-    return shards
+        parts.append(ActivationStatistics.load(path))
+    return parts
 
 
 def held_out_scores(
-    shards: Sequence[ActivationStatistics], fitter: VectorFitter, layers: Sequence[int]
+    parts: Sequence[ActivationStatistics], fitter: VectorFitter, layers: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """[L, S] scores of all spans by the vector of the other folds; [S] is positive, trace number, fold."""
     names: dict[str, int] = {}
     columns, positive, trace, fold_of = [], [], [], []
-    for number, shard in enumerate(shards):
-        training = reduce(add, [other for other in shards if other is not shard])
+    for number, part in enumerate(parts):
+        training = reduce(add, [other for other in parts if other is not part])
         vector = fit(fitter, training)
         middle = training.at(WINDOW).mean("all").float()
-        raw = shard.at(WINDOW).raw
+        raw = part.at(WINDOW).raw
         assert raw is not None  # it was asked for
         rows = []
         for index, layer in enumerate(layers):
@@ -142,17 +163,17 @@ def interval(scores: np.ndarray, positive: np.ndarray, trace: np.ndarray, resamp
     return float(low), float(high)
 
 
-def table(shards: Sequence[ActivationStatistics], resamples: int) -> list[dict[str, Any]]:
+def table(parts: Sequence[ActivationStatistics], resamples: int) -> list[dict[str, Any]]:
     """AUROC by layer and method; prints it. Intervals for each method's three best layers."""
-    main = shards[0].at(WINDOW)
-    whole = reduce(add, shards)
+    main = parts[0].at(WINDOW)
+    whole = reduce(add, parts)
     norms = whole.at(WINDOW).residual_norm()
     rows: list[dict[str, Any]] = [
         {"layer": layer, "residual_norm": float(norms[i])} for i, layer in enumerate(main.layers)
     ]
     for name in ("dom", "lda"):
         fitter = get("fitters", name)(label=LABEL, window=WINDOW)
-        scores, positive, trace, fold = held_out_scores(shards, fitter, main.layers)
+        scores, positive, trace, fold = held_out_scores(parts, fitter, main.layers)
         for row, own in zip(rows, scores, strict=True):
             row[name] = auroc(own, positive)
             row[f"{name}_folds"] = [auroc(own[fold == k], positive[fold == k]) for k in range(FOLDS)]
@@ -174,11 +195,11 @@ def table(shards: Sequence[ActivationStatistics], resamples: int) -> list[dict[s
     return rows
 
 
-def show_steering(trainer: SteeringTrainer, shards: Sequence[ActivationStatistics], args: argparse.Namespace) -> None:
+def show_steering(models: Models, parts: Sequence[ActivationStatistics], args: argparse.Namespace) -> None:
     """One question answered at each strength, with the same sampling noise."""
-    lm = trainer.pair.base
+    lm = models[NAME]
     dom = get("fitters", "dom")(label=LABEL, window=WINDOW, scale="residual-norm")
-    vector = fit(dom, reduce(add, shards), source="base")
+    vector = fit(dom, reduce(add, parts), source=NAME)
     vector.save(args.out / "vector.safetensors")
     print(f"\n{vector}")
     steerer = get("steerers", "residual-add")()
@@ -205,15 +226,13 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=120)
     parser.add_argument("--question", default=QUESTION)
     args = parser.parse_args()
-    overrides = [f"{key}={json.dumps(args.model)}" for key in ("base", "reasoning")]
-    overrides.append('think_end=""')  # the annotations cover what stands after </think> too
-    trainer = SteeringTrainer.from_recipe(load_recipe("backtracking-smollm2", overrides))
-    traces, spans = read(trainer, args.data, args.traces)
+    models = load_models({NAME: args.model})
+    traces, spans = read(models, args.data, args.traces)
     with torch.inference_mode():
-        shards = extract_folds(trainer, traces, spans, args.out)
-        rows = table(shards, args.resamples)
+        parts = extract_folds(models, traces, spans, args.out)
+        rows = table(parts, args.resamples)
         (args.out / "auroc.json").write_text(json.dumps(rows, indent=1) + "\n")
-        show_steering(trainer, shards, args)
+        show_steering(models, parts, args)
 
 
 if __name__ == "__main__":

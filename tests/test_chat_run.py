@@ -10,29 +10,29 @@ from typing import Any
 import pytest
 import templates
 from console import Steerkit
-from steerkit.annotate.pool import run_texts
-from steerkit.steps.scoring import accuracies
 from steerkit_plugins.pocket.prompts import problems
 from templates import tokenizer_with
 
 from steerkit import load_recipe
-from steerkit import steps as stages
-from steerkit.artifacts import PluginSpec
+from steerkit.annotate.run_texts import run_texts
+from steerkit.artifacts import Generation
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.chats import messages_of, to_json
 from steerkit.data.importing import read_spans, read_traces
 from steerkit.data.tokens import decode, encode_trace, plain_trace
 from steerkit.data.trace import Prompt, Trace, read_rows, write_rows
-from steerkit.errors import InputError
+from steerkit.errors import InputError, SteerkitError
 from steerkit.run import SteeringTrainer
+from steerkit.steps.scores import Scores, accuracies
 
 SYSTEM = {"role": "system", "content": "Think <b>first</b> & answer."}
 GREETING = [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes."}]
 BEGIN = {"role": "assistant", "content": "First Sunday"}
 COUNTS = {"extract": 40, "choose": 2, "test": 4}
 SMALL = (
-    "max_new_tokens=120 per_device_batch_size=32 resamples=200 threads=1 strengths=[30] transfer=false offsets=null "
-    "layers=null baselines=[gaussian-noise] baseline_labels=[] projection={} perplexity=true scored=everything"
+    "max_new_tokens=120 per_device_batch_size=32 resamples=200 threads=1 strengths=[30] "
+    "experiments=[baselines,projection,texts] baselines.steerers=[gaussian-noise] baselines.labels=[] perplexity=true "
+    "scored=everything"
 )
 
 
@@ -62,11 +62,16 @@ def small_run(steerkit: Steerkit) -> Any:
 
 def trainer_of(path: Path, **counts: int) -> SteeringTrainer:
     """One whose prompts are those of a jsonl file, with a run folder beside it."""
-    recipe = load_recipe("backtracking", [f"prompts.{split}={n}" for split, n in counts.items()])
-    prompts = recipe.prompts.model_copy(update={"source": PluginSpec(name="jsonl", path=str(path))})
-    return SteeringTrainer.from_recipe(
-        recipe.model_copy(update={"prompts": prompts, "output_dir": str(path.parent / "trained")})
-    )
+    source = json.dumps({"name": "jsonl", "path": str(path)})
+    settings = [f"prompts.source={source}", f"output_dir={path.parent / 'trained'}"]
+    settings += [f"prompts.{split}={n}" for split, n in counts.items()]
+    return SteeringTrainer.from_recipe(load_recipe("backtracking", settings))
+
+
+def made(trainer: SteeringTrainer, title: str, *needs: Any) -> Any:
+    """The artifact of one of a trainer's steps."""
+    step = trainer.steps[title]
+    return step.make(trainer.context.of(step, title), *needs)
 
 
 def test_a_run_on_chats(steerkit: Steerkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +95,7 @@ def test_a_run_on_chats(steerkit: Steerkit, tmp_path: Path, monkeypatch: pytest.
     assert "Think &lt;b&gt;first&lt;/b&gt; &amp; answer." in html
     for chat in (messages_of(p.prompt) for p in there.values() if p.split == "test"):
         line = "<br>".join(f'<b class="role">{m.role}</b> {escape(m.content)}' for m in chat)
-        assert f"<summary>{line}\n" in html
+        assert f"<summary>{line} <span>" in html
     assert "<li>System texts put before the first user message" in html
     asked = run_texts(tmp_path / "run")[next(t.id for t in traces if len(t.prompt) == 4)].prompt
     assert asked.startswith("[system]\nThink <b>first</b> & answer.\n\n[user]\nAre you there?\n\n[assistant]\nYes.\n\n")
@@ -103,14 +108,14 @@ def test_chats_of_a_jsonl_file_reach_the_model(tmp_path: Path) -> None:
     rows = pocket_chats()
     trainer = trainer_of(write(tmp_path / "p.jsonl", rows), **COUNTS)
     with trainer.folder:
-        prompts = stages.prompts(trainer)
-        stages.chats(trainer, prompts)
+        prompts = made(trainer, "prompts")
+        made(trainer, "chats", prompts)
     assert {p.id: (to_json(p.prompt), p.split) for p in prompts} == {r["id"]: (r["prompt"], r["split"]) for r in rows}
     log = [json.loads(line) for line in (tmp_path / "trained" / "log.jsonl").read_text().splitlines()]
     assert [row["chats"] for row in log if "chats" in row] == [{"system_in_user_turn": 34, "continued": 11}]
-    tokenizer = trainer.pair.reasoning.tokenizer
+    tokenizer = trainer.context.models.tokenizer
     asked = {p.id: messages_of(p.prompt)[-1].content for p in prompts}
-    texts = {p.id: decode(tokenizer, trainer.chats.ids(p.prompt)) for p in prompts}
+    texts = {p.id: decode(tokenizer, trainer.context.chats.ids(p.prompt)) for p in prompts}
     first = [f"<s>Question: {SYSTEM['content']}\n\n", "<s>Question: "]
     assert texts[rows[0]["id"]] == f"{first[0]}{asked[rows[0]['id']]}\n<think>"
     assert texts[rows[1]["id"]] == f"{first[1]}{asked[rows[1]['id']]}\n<think>"
@@ -133,17 +138,20 @@ def test_a_wrong_template_argument_ends_a_run_before_it_begins(steerkit: Steerki
 
 
 def test_prompts_are_made_again_when_their_file_has_changed(tmp_path: Path) -> None:
+    """Nothing can be fitted to these: the run ends after its traces."""
     path = write(tmp_path / "p.jsonl", [{"prompt": f"question {i}"} for i in range(4)])
 
-    def made() -> list[str]:
+    def texts(update: bool = False) -> list[str]:
         trainer = trainer_of(path, extract=1, choose=1, test=1)
-        with trainer.folder:
-            return sorted(str(p.prompt) for p in stages.prompts(trainer))
+        trainer.update = update
+        with pytest.raises(SteerkitError, match=r"D₊ is empty|no span of group"):
+            trainer.run()
+        return sorted(str(p.prompt) for p in read_rows(tmp_path / "trained" / "prompts.jsonl", Prompt))
 
-    before = made()
-    assert made() == before
+    before = texts()
+    assert texts() == before
     write(path, [{"prompt": f"other question {i}"} for i in range(4)])
-    assert all(text.startswith("other") for text in made())
+    assert all(text.startswith("other") for text in texts(update=True))
 
 
 TEXT = "<think>\nFirst I look. Wait, that is wrong.</think>So it is 4."
@@ -213,16 +221,29 @@ def test_an_import_counts_what_opens_twice(steerkit: Steerkit, tmp_path: Path) -
 
 
 def test_all_that_is_written_is_the_answer_where_the_prompt_ends_the_reasoning() -> None:
-    recipe = load_recipe("backtracking")
-    trainer = SteeringTrainer.from_recipe(recipe)
+    trainer = SteeringTrainer.from_recipe(load_recipe("backtracking"))
+    run = trainer.context.of(Scores(), "scores.test")
     (prompt,) = (Prompt(split="test", **row) for row in problems(1, 0, "test"))
     right = f" Ann has {prompt.answer} apples."
-    texts = [right, f" I think.</think>{right}", " I think."]
-    rows = [{"prompt_id": prompt.id, "text": text} for text in texts]
-    trainer.__dict__["chats"] = ChatFormat(tokenizer_with(templates.QWEN))
-    assert accuracies(trainer, rows, [prompt]) == [{"accuracy": 0.0}, {"accuracy": 1.0}, {"accuracy": 0.0}]
-    trainer.__dict__["chats"] = ChatFormat(tokenizer_with(templates.QWEN), arguments={"enable_thinking": False})
-    assert accuracies(trainer, rows, [prompt]) == [{"accuracy": 1.0}, {"accuracy": 1.0}, {"accuracy": 0.0}]
+    rows = [
+        Generation(
+            split="test",
+            condition="c",
+            labels={},
+            added_norm=0.0,
+            prompt_id=prompt.id,
+            sample=0,
+            finished=True,
+            text=text,
+            ids=(),
+            starts=(),
+        )
+        for text in (right, f" I think.</think>{right}", " I think.")
+    ]
+    run.__dict__["chats"] = ChatFormat(tokenizer_with(templates.QWEN))
+    assert accuracies(run, rows, [prompt]) == [{"accuracy": 0.0}, {"accuracy": 1.0}, {"accuracy": 0.0}]
+    run.__dict__["chats"] = ChatFormat(tokenizer_with(templates.QWEN), arguments={"enable_thinking": False})
+    assert accuracies(run, rows, [prompt]) == [{"accuracy": 1.0}, {"accuracy": 1.0}, {"accuracy": 0.0}]
 
 
 def test_generate_takes_a_chat(steerkit: Steerkit, tmp_path: Path) -> None:

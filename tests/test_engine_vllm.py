@@ -14,7 +14,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` installs it apart and runs these")
 
-from steerkit.models.pair import ModelPair
 from steerkit_plugins.engines.vllm import VLLMEngine
 
 from steerkit import registry
@@ -26,6 +25,7 @@ from steerkit.generation.stream import GenerationRow, generate
 from steerkit.interventions.steering import Edit
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_model
+from steerkit.models.models import Models
 from steerkit.vectors.info import VectorInfo
 from steerkit.vectors.steering_vector import SteeringVector
 
@@ -44,7 +44,7 @@ def pocket() -> LanguageModel:
 @pytest.fixture(scope="module")
 def engine(pocket: LanguageModel) -> Iterator[VLLMEngine]:
     found = VLLMEngine(gpu_memory_utilization=0.1)
-    found.start(ModelPair(pocket, pocket), LOADED)
+    found.start(Models({"reasoning": pocket}), LOADED)
     yield found
     found.close()
 
@@ -132,7 +132,7 @@ def test_a_prompt_that_is_too_long_is_refused_in_words(engine) -> None:
         )
 
 
-def test_an_adapter_pair_in_memory_is_written_out_and_roles_take_turns(pocket, tmp_path) -> None:
+def test_an_adapter_in_memory_is_written_out_and_models_take_turns(pocket, tmp_path) -> None:
     from peft import LoraConfig, get_peft_model
 
     own = load_model("pocket:reasoning")
@@ -140,23 +140,26 @@ def test_an_adapter_pair_in_memory_is_written_out_and_roles_take_turns(pocket, t
     both = get_peft_model(own.model, config).eval()
     torch.manual_seed(1)
     with torch.no_grad():
-        for name, weight in both.named_parameters():
-            if "lora_B" in name:
+        for key, weight in both.named_parameters():
+            if "lora_B" in key:
                 weight.normal_(std=0.2)
-    pair = ModelPair(
-        LanguageModel("base", both, own.tokenizer, adapter=False),
-        LanguageModel("adapted", both, own.tokenizer, adapter=True),
+    models = Models(
+        {
+            "base": LanguageModel("base", both, own.tokenizer, adapter=False),
+            "reasoning": LanguageModel("adapted", both, own.tokenizer, adapter=True),
+        },
+        "reasoning",
     )
     other = VLLMEngine(gpu_memory_utilization=0.1, prefix_caching=False)
-    other.start(pair, LOADED)
+    other.start(models, LOADED)
     try:
         texts = {}
-        for role in ("reasoning", "base"):
-            rows = check_rows(pair[role], PROMPTS[:2], [0.0, 1.0], 1, steerers("residual-add"))
-            (found, *_) = compare(pair[role], other, role, rows, max_new_tokens=12, tolerance=1e-3)
+        for name in ("reasoning", "base"):
+            rows = check_rows(models[name], PROMPTS[:2], [0.0, 1.0], 1, steerers("residual-add"))
+            (found, *_) = compare(models[name], other, name, rows, max_new_tokens=12, tolerance=1e-3)
             assert found.passed and other._folder is not None
             folder = Path(other._folder.name)
-            texts[role] = generate(pair[role], rows["residual-add, all"], max_new_tokens=12, temperature=0)
+            texts[name] = generate(models[name], rows["residual-add, all"], max_new_tokens=12, temperature=0)
     finally:
         other.close()
     assert not folder.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,22 @@ def test_sizes_need_no_weights(base, folders, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_bytes((Path(folders["a"]) / "config.json").read_bytes())
     assert Models({"only": str(tmp_path / "m")}).depth("only") == 4
+
+
+def test_a_tokenizer_is_read_without_weights(base, folders, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for file in Path(folders["c"]).iterdir():
+        if file.suffix == ".json":
+            (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
+    beside = shutil.copytree(folders["adapter"], tmp_path / "adapter")
+    (beside / "chat_template.jinja").write_text("{{ messages }}")
+    given = {"plain": str(tmp_path / "m"), "adapted": {"weights": str(tmp_path / "m"), "adapter": str(beside)}}
+    models = Models({**given, "there": base}, "plain")
+    assert models.peek_tokenizer("plain").get_vocab() == word_tokenizer(THINK).get_vocab()
+    assert models.peek_tokenizer("adapted").chat_template == "{{ messages }}"
+    assert models.peek_tokenizer("there") is base.tokenizer
+    with pytest.raises(SteerkitError, match=r"has no model\.safetensors"):
+        models["plain"]
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21's

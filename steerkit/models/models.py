@@ -12,10 +12,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from steerkit.data.trace import Item, Span, Trace, spans_by_trace
 from steerkit.errors import SteerkitError, nearest
 from steerkit.interfaces import Config
+from steerkit.models.adapter_vocabulary import tokenizer_of
 from steerkit.models.adapters import with_adapter
 from steerkit.models.identity import model_identity
 from steerkit.models.language_model import LanguageModel
-from steerkit.models.loading import ModelShape, load_model, load_shape, wrap_model
+from steerkit.models.loading import ModelShape, load_model, load_shape, load_tokenizer, wrap_model
 from steerkit.store.identity import Identity
 
 log = logging.getLogger("steerkit")
@@ -180,6 +181,18 @@ class Models:
     def tokenizer(self) -> Any:
         """The writer's."""
         return self[self.writer].tokenizer
+
+    def peek_tokenizer(self, name: str) -> Any:
+        """A model's tokenizer, without its weights where they aren't loaded.
+
+        Raises:
+            SteerkitError: there is no such model, or its tokenizer is not a fast one.
+        """
+        if self.check_name(name) in self._loaded:
+            return self._loaded[name].tokenizer
+        spec, trusted = self.specs[name], self.loading.trust_remote_code
+        own = load_tokenizer(spec.weights, trust_remote_code=trusted)
+        return tokenizer_of(spec.adapter, own, trusted) if spec.adapter else own
 
     def shape(self, name: str) -> ModelShape:
         """A model's sizes, without its weights where they aren't loaded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -10,9 +10,11 @@ from pydantic import Field
 from steerkit import registry
 from steerkit.artifacts import Kind, PluginSpec
 from steerkit.context import Run
+from steerkit.data.chat_format import ChatFormat
 from steerkit.data.rows import as_prompts
 from steerkit.data.splits import assign_splits, check_splits
 from steerkit.data.trace import Prompt, read_rows, write_rows
+from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.interfaces import Config, PromptSource, Step
 from steerkit.settings import Chatting
 
@@ -39,9 +41,7 @@ class Prompts(Step):
 
     Config = PromptsConfig
 
-    def check(self, run: Run) -> Any:
-        from steerkit.errors import Problem
-
+    def check(self, run: Run) -> Iterator[Problem]:
         if self.config.source is None and run.given is None:
             yield Problem("prompts.source", "there are no prompts", "name where they come from, or give prompts")
 
@@ -85,6 +85,17 @@ class Chats(Step):
 
     def models(self, run: Run) -> Sequence[str]:
         return (run.models.writer,)  # its tokenizer
+
+    def check(self, run: Run) -> Iterator[Problem]:
+        if run.planned:  # a plan reads no tokenizer
+            return
+        s, tokenizer = run.peek(Chatting), run.models.peek_tokenizer(run.models.writer)
+        try:
+            ChatFormat(tokenizer, s.chat, s.chat_template_kwargs, s.chat_date)
+        except InputError as error:
+            yield from error.problems
+        except SteerkitError as error:
+            yield Problem("chat", str(error))
 
     def depends(self, run: Run, prompts: list[Prompt]) -> Any:
         return run.chats.settings()
