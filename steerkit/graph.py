@@ -137,6 +137,18 @@ def _titles(needs: Sequence[str]) -> list[str]:
     return [f"{FINDINGS}.{need}" if need in known else need for need in needs]
 
 
+def _unfinished(part: RunPart) -> str:
+    """What a step's or an experiment's class lacks, in words."""
+    cls = type(part)
+    if isinstance(part, Experiment):
+        return f"experiment {part.name!r} defines no findings()" if cls.findings is Experiment.findings else ""
+    if isinstance(part, Step) and cls.pieces is not Step.pieces:
+        return f"step {part.name!r} has pieces() and no work()" if cls.work is Step.work else ""
+    if isinstance(part, Step) and cls.make is Step.make:
+        return f"step {part.name!r} defines neither make() nor pieces(), work() and join()"
+    return ""
+
+
 def _too_deep(run: Run) -> Iterator[Problem]:
     """A block that no model of the run has."""
     deepest = max(run.models, key=run.models.depth)
@@ -176,6 +188,8 @@ def problems_of(run: Run, steps: Mapping[str, Step]) -> Iterator[Problem]:
         yield from _too_deep(run)
     if not broken:
         for title, part in parts:
+            if lacks := _unfinished(part):
+                yield Problem("experiments", lacks)
             try:
                 yield from part.check(run.of(part, title))
             except InputError as error:

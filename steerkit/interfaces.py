@@ -343,6 +343,14 @@ class RunPart(Plugin):
     uses: ClassVar[tuple[type[Config], ...]] = ()
     """Groups of shared settings that it may ask for with ``run.use(Group)``: part of its key."""
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for group in cls.uses:
+            if not (isinstance(group, type) and issubclass(group, Config)):
+                raise SteerkitError(
+                    f"{cls.__name__}: `uses` names {group!r}, which is no group of settings; steerkit.settings has them"
+                )
+
     def needs(self, run: Any) -> Sequence[str]:
         """Names of the steps and experiments whose artifacts it is given, in this order."""
         return ()
@@ -392,7 +400,7 @@ class Step(RunPart):
             run: a `steerkit.context.Run`: models, settings, the folder, the log.
             needs: the artifacts that `needs` names.
         """
-        raise NotImplementedError(f"step {self.name!r} defines neither make() nor pieces(), work() and join()")
+        raise SteerkitError(f"step {self.name!r} defines neither make() nor pieces(), work() and join()")
 
     def pieces(self, run: Any, *needs: Any, **_: Any) -> Sequence[Any] | None:
         """The work in pieces, fixed by the recipe and the data alone; None for a step without. Pieces are picklable."""
@@ -404,7 +412,7 @@ class Step(RunPart):
         Args:
             models: a `steerkit.models.models.Models`.
         """
-        raise NotImplementedError(f"step {self.name!r} has pieces() and no work()")
+        raise SteerkitError(f"step {self.name!r} has pieces() and no work()")
 
     def join(self, run: Any, results: Iterable[Any], *needs: Any, **_: Any) -> Any:
         """The artifact, from the results of all pieces in their order."""
@@ -477,7 +485,7 @@ class Experiment(RunPart):
             results: a `steerkit.steps.results.Results`: the experiment's conditions, texts, scores and comparisons.
             needs: the artifacts that `needs` and `afterwards` name.
         """
-        raise NotImplementedError(f"experiment {self.name!r} defines no findings()")
+        raise SteerkitError(f"experiment {self.name!r} defines no findings()")
 
     def chosen(self, condition: Condition, findings: Findings, *needs: Any) -> bool:
         """Whether a condition is the one that claims are about: a column of the tables."""

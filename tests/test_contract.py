@@ -21,7 +21,7 @@ from steerkit.run import SteeringTrainer
 
 MINE = '''
 import steerkit as sk
-from steerkit.settings import Chatting
+from steerkit.settings import Chatting, Steering
 from steerkit.steps import compose
 
 
@@ -61,13 +61,13 @@ class Twice(sk.Experiment):
     """Does twice the strength do more?"""
 
     Config = TwiceConfig
-    uses = (sk.Steering,)
+    uses = (Steering,)
 
     def needs(self, run):
         return ("lengths", "vectors")
 
     def conditions(self, run, lengths, vectors):
-        vector, once = run.vector("base"), run.use(sk.Steering).nonzero[0]
+        vector, once = run.vector("base"), run.use(Steering).nonzero[0]
         strengths = (once, once * self.config.times)
         return [run.unsteered("reasoning"), *(run.steered("reasoning", vector, s) for s in strengths)]
 
@@ -241,18 +241,15 @@ def refused(*settings: str, code: str = "", recipe: str = "") -> str:
 
 
 def test_needs_that_do_not_exist() -> None:
-    said = refused(code=OTHER.format(needs="lenghts") + ASKING.format(needs="other"), recipe=RECIPE + asks("asking"))
+    said = refused(
+        code=OTHER.format(needs="lenghts") + ASKING.format(needs="other"), recipe=RECIPE.replace("[twice]", "[asking]")
+    )
     assert "other needs 'lenghts': no step or experiment is called 'lenghts'; did you mean 'lengths'?" in said
     assert "mine.yaml:4:" in said
     said = refused("experiments=[twise]")
     assert "--set experiments=[twise]: no experiment is called 'twise'; did you mean 'twice'?" in said
     said = refused("experiments=[twice, twice]")
     assert "--set experiments=[twice, twice]: 'twice' stands twice; leave one out" in said
-
-
-def asks(*names: str) -> str:
-    """The rest of a recipe that asks for other experiments."""
-    return "" if not names else f"# asks for {', '.join(names)}\n"
 
 
 def test_needs_in_a_circle() -> None:
@@ -299,6 +296,15 @@ def test_a_missing_option_has_its_own_help() -> None:
     assert "mine.yaml:8:1: 'asking.who' is missing; Who is asked" in said
 
 
+def test_what_is_no_group_of_settings() -> None:
+    """`steerkit.Steering` steers; the group of that name is in `steerkit.settings`."""
+    Path("mine.py").write_text(MINE.replace("uses = (Steering,)", "uses = (sk.Steering,)"))
+    with pytest.raises(SteerkitError) as caught:
+        load_recipe("mine.yaml")
+    said = "Twice: `uses` names <class 'steerkit.interventions.steering.Steering'>, which is no group of settings"
+    assert f"mine.yaml:3:11: {said}" in str(caught.value)
+
+
 def stops(old: str, new: str, *more: str) -> str:
     """What is said of an edited plugin when it is run."""
     edit(old, new)
@@ -323,7 +329,7 @@ def test_a_group_that_is_not_in_uses() -> None:
         (
             "    def work(self, models, piece):",
             "    def works(self, models, piece):",
-            "step 'lengths' has pieces() and no work()",
+            r"step 'lengths' has pieces\(\) and no work\(\)",
         ),
         (
             '        return [run.unsteered("reasoning"), *',
@@ -351,7 +357,12 @@ def test_a_group_that_is_not_in_uses() -> None:
             r"the data file '../lengths.csv' must be a file's name",
         ),
         ('"lengths.csv"', '"results.csv"', r"its file 'results.csv' is that of step"),
-        ("    def findings(self,", "    def finding(self,", "experiment 'twice' defines no findings()"),
+        ("    def findings(self,", "    def finding(self,", r"experiment 'twice' defines no findings\(\)"),
+        (
+            "    def pieces(self,",
+            "    def piece(self,",
+            r"step 'lengths' defines neither make\(\) nor pieces\(\), work",
+        ),
     ],
 )
 def test_what_a_plugin_does_wrong_is_said_when_it_is_met(old: str, new: str, said: str) -> None:

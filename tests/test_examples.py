@@ -9,11 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from pocket import SMALL
+from pocket import SIZES, SMALL
 
 from steerkit import SteeringVector, load_recipe
 from steerkit.errors import SteerkitError
 from steerkit.run import SteeringTrainer
+from steerkit.store.csv_tables import read_csv
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -50,3 +51,22 @@ def test_the_example_plugin_as_a_local_file(tmp_path: Path) -> None:
     with pytest.raises(SteerkitError, match="fewer than `least`"):
         changed = load_recipe(str(path), [f"output_dir={tmp_path}/other", *settings, "fitter.least=100000"])
         SteeringTrainer.from_recipe(changed).run()
+
+
+def test_the_example_experiment(tmp_path: Path) -> None:
+    """Steering prompt tokens alone and generated tokens alone, compared, drawn and on the page."""
+    (tmp_path / "early_late.py").write_bytes((EXAMPLES / "early_late.py").read_bytes())
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: backtracking\nname: mine\nplugins: [./early_late.py]\nexperiments: [early-late]\n")
+    settings = [*SIZES, "prompts.extract=32", "max_new_tokens=60", "strengths=[30]", f"output_dir={tmp_path}/run"]
+    folder = SteeringTrainer.from_recipe(load_recipe(str(path), settings)).run()
+    rows = read_csv(folder / "results.csv")
+    assert {(row["experiment"], row["tokens"]) for row in rows} == {
+        ("early-late", None),
+        ("early-late", "prompt"),
+        ("early-late", "generated"),
+    }
+    compared = {(row["tokens"], row["vs_tokens"]) for row in read_csv(folder / "comparisons.csv")}
+    assert compared == {("generated", "prompt"), ("prompt", None)}
+    assert (folder / "figures/early-late.png").stat().st_size > 1000
+    assert "Early or late" in (folder / "report.html").read_text()

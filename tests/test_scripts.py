@@ -68,6 +68,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
 
 RUN_ELSEWHERE = {
     "benchmarks/memory.py": "test_scripts.py",
+    "examples/early_late.py": "test_examples.py",
     "examples/quickstart.ipynb": "test_examples.py",
     "examples/quickstart.py": "test_examples.py",
     "steerkit/__main__.py": "pocket.py",
