@@ -13,6 +13,10 @@ from steerkit.errors import SteerkitError
 if TYPE_CHECKING:
     from steerkit_plugins.executors.ray import RayConfig
 
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # would be sent to Ray's makers
+    "RAY_agent_register_timeout_ms": "120000",  # on a busy machine Ray's helpers take long to start
+}
 LOCAL = "local"  # Ray's own word for a new cluster on this machine
 
 
@@ -30,12 +34,12 @@ class Cluster:
     """
 
     def __init__(self, config: RayConfig, *, gpus_wanted: bool) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if not config.address:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        if not config.address and "RAY_AUTH_TOKEN_PATH" not in os.environ:
             # Whoever reaches Ray's ports may run code, so that Ray wants a token. One that only this process and its
             # children know needs no file in the home folder, which is where Ray would write it.
-            if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
 
         self.ray: Any = ray
@@ -56,7 +60,12 @@ class Cluster:
                 self.ray.init(address=config.address, **quiet)
             else:
                 cpus = config.workers * config.cpus or None
-                self.ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
+                options = {"address": LOCAL, "num_cpus": cpus, "include_dashboard": False, **quiet}
+                try:
+                    self.ray.init(**options)
+                except Exception:  # Ray gives its processes 30 s to start, which is too little on a busy machine
+                    self.ray.shutdown()
+                    self.ray.init(**options)
         except Exception as error:
             self.ray.shutdown()
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -22,6 +22,8 @@ AHEAD = 2  # pieces that a worker has: it need not wait for the next one
 POLL = 5.0  # seconds between looks at the cluster
 GOODBYE = 10.0  # seconds that workers have to close their engines
 
+log = logging.getLogger("steerkit")
+
 Piece = tuple[int, Any]
 
 
@@ -32,11 +34,13 @@ class Member:
     Attributes:
         actor: Ray's handle.
         starting: reference to the outcome of its start; None when it is ready.
+        place: its process and machine, in words.
         pieces: reference → piece, in the order in which they are done.
     """
 
     actor: Any
     starting: Any
+    place: str = ""
     pieces: dict[Any, Piece] = field(default_factory=dict)
 
 
@@ -122,7 +126,8 @@ class Pool:
             return
         if outcome.failed:
             raise outcome.failed.error(f"as a worker started on {outcome.host}")
-        member.starting, self._failed_starts = None, 0
+        member.starting, member.place = None, f"process {outcome.result} on {outcome.host}"
+        self._failed_starts = 0
 
     def _drop(self, member: Member) -> None:
         self._members.remove(member)
@@ -157,13 +162,13 @@ class Pool:
         try:
             outcome = _received(self._ray.get(ref))
         except RayError as error:
-            yield from self._lost(member, task, todo, lost, error)
+            yield from self._lost(member, task, todo, lost, _reason(error))
             return
         number, _ = member.pieces.pop(ref)
         yield number, task.result(number, outcome)
 
     def _lost(
-        self, member: Member, task: _Task, todo: deque[Piece], lost: Counter[int], error: Exception
+        self, member: Member, task: _Task, todo: deque[Piece], lost: Counter[int], why: str
     ) -> Iterator[tuple[int, Any]]:
         """A worker has died. It was at the first of its pieces without a result; those behind it had not begun."""
         from ray.exceptions import RayError
@@ -180,11 +185,12 @@ class Pool:
         if again:
             number, _ = again[0]
             lost[number] += 1
+            log.warning("%s: its worker was lost (%s); the piece is done again", task.where(number), member.place)
             if lost[number] > self._config.retries:
                 raise SteerkitError(
-                    f"{task.where(number)}: its worker died {lost[number]} times: {_reason(error)}\n  Where that is "
-                    "for want of memory, fewer workers help, or smaller pieces (executor.workers, save_rows). The same "
-                    "command goes on with what is done"
+                    f"{task.where(number)}: its worker died {lost[number]} times, the last time {member.place}: {why}\n"
+                    "  Where memory is short, take fewer workers or smaller pieces (executor.workers, save_rows). The "
+                    "same command goes on with what is done"
                 ) from None
         todo.extendleft(reversed(again))
 
