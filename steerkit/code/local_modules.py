@@ -10,7 +10,7 @@ import ast
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -130,18 +130,18 @@ def packages() -> dict[str, Package]:
     return found
 
 
-def add_package(name: str, package: Package, spare: Path) -> None:
+def add_package(name: str, package: Package, spare: Callable[[], Path]) -> None:
     """Load the plugin files of a folder as another process has them (`packages`), under the same names.
 
     Args:
-        spare: folder for copies of the files, where they are not on this machine as they are there.
+        spare: makes a folder for copies of the files, where they are not on this machine as they are there.
 
     Raises:
         SteerkitError: a file fails to run.
     """
     root = Path(package.folder)
     if any(not (root / path).is_file() or (root / path).read_bytes() != own for path, own in package.sources.items()):
-        root = spare / name
+        root = spare() / name
         for path, source in package.sources.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from steerkit.errors import SteerkitError
 from steerkit.interfaces import Config, Executor, Plugin
 from steerkit.models.extras import need
 from steerkit.models.models import Models
-from steerkit_plugins.executors.ray.cluster import Cluster
+from steerkit_plugins.executors.ray.cluster import Cluster, prepare
 from steerkit_plugins.executors.ray.pool import Pool
 from steerkit_plugins.executors.ray.worker import Setup, versions
 
@@ -62,6 +63,7 @@ class RayExecutor(Executor):
         Raises:
             SteerkitError: Ray is missing, models were given as objects, or `device` names one of several GPUs.
         """
+        prepare(self.config)
         need("ray", PACKAGE, "executor: ray")
         models.__reduce__()
         if ":" in models.loading.device:
@@ -86,6 +88,7 @@ class RayExecutor(Executor):
         yield from pool.map(work, pieces)
 
     def _started(self, models: Models) -> Pool:
+        prepare(self.config)
         need("ray", PACKAGE, "executor: ray")
         if self._cluster is None:
             self._cluster = Cluster(self.config, gpus_wanted=models.loading.device != "cpu")
@@ -125,6 +128,7 @@ def setup_of(models: Models, threads: int) -> Setup:
                 ) from error
     return Setup(
         folder=str(Path.cwd()),
+        path=tuple(str(Path(folder).resolve()) for folder in sys.path),
         packages=files,
         plugins=cloudpickle.dumps(sent),
         models=cloudpickle.dumps(models),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerkit.errors import SteerkitError
@@ -15,9 +18,37 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # would be sent to Ray's makers
+    "RAY_BACKEND_LOG_LEVEL": "error",  # of what Ray prints
     "RAY_agent_register_timeout_ms": "120000",  # on a busy machine Ray's helpers take long to start
 }
 LOCAL = "local"  # Ray's own word for a new cluster on this machine
+
+
+def prepare(config: RayConfig) -> None:
+    """Set Ray's environment variables, those that the user has not set. Some are read when Ray is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    token = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not config.address and not token:
+        # Whoever reaches Ray's ports may run code, so that Ray wants a token. One that only this process and its
+        # children know needs no file in the home folder, which is where Ray would write it.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        token = True
+    if (token or (Path.home() / ".ray/auth_token").is_file()) and "ray" not in sys.modules:
+        # Ray does not look for a token where it is given an address; imported already, it keeps to what it found then.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def check_address(address: str) -> None:
+    """Raises: ConnectionError where nobody listens; Ray would try for two minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or (address != "auto" and not (host and port.isdecimal())):
+        raise ConnectionError("give `auto` or HOST:PORT, and start the run on a machine of the cluster")
+    if address != "auto":
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"nothing answers there ({error})") from error
 
 
 class Cluster:
@@ -34,12 +65,7 @@ class Cluster:
     """
 
     def __init__(self, config: RayConfig, *, gpus_wanted: bool) -> None:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        if not config.address and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            # Whoever reaches Ray's ports may run code, so that Ray wants a token. One that only this process and its
-            # children know needs no file in the home folder, which is where Ray would write it.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        prepare(config)
         import ray
 
         self.ray: Any = ray
@@ -55,8 +81,7 @@ class Cluster:
         quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
             if config.address:
-                if "://" in config.address:
-                    raise ConnectionError("start the run on a machine of the cluster, and give `auto` or HOST:PORT")
+                check_address(config.address)
                 self.ray.init(address=config.address, **quiet)
             else:
                 cpus = config.workers * config.cpus or None

@@ -81,9 +81,8 @@ class Pool:
                     waiting_since = time.monotonic()
                 elif time.monotonic() > waiting_since + self._config.timeout:
                     raise self._nobody()
-        except BaseException:  # also when the caller stops asking: what is under way is wanted no more
-            self.stop()
-            raise
+        finally:  # after an error, or when the caller stops asking: what is under way is wanted no more
+            self.stop(busy=True)
 
     def close(self) -> None:
         """Let idle workers close what they have started, and stop all."""
@@ -94,11 +93,10 @@ class Pool:
         finally:
             self.stop()
 
-    def stop(self) -> None:
-        """Kill the workers."""
-        while self._members:
-            with suppress(Exception):
-                self._ray.kill(self._members.pop().actor)
+    def stop(self, *, busy: bool = False) -> None:
+        """Kill the workers, or only those that are at a piece."""
+        for member in [member for member in self._members if member.pieces or not busy]:
+            self._drop(member)
 
     # --- workers -------------------------------------------------------------------------------------------------
 

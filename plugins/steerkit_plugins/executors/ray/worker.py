@@ -11,6 +11,7 @@ import os
 import pickle
 import platform
 import socket
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
@@ -37,6 +38,7 @@ class Setup:
 
     Attributes:
         folder: current folder of the started process; relative paths mean the same where the worker has it too.
+        path: where the started process imports from.
         packages: folders of local plugin files, by package.
         plugins: pickled (kind, name, class) of plugins that a notebook or a script defines.
         models: pickled `Models`.
@@ -46,6 +48,7 @@ class Setup:
     """
 
     folder: str
+    path: tuple[str, ...]
     packages: Mapping[str, Package]
     plugins: bytes
     models: bytes
@@ -109,6 +112,7 @@ class Worker:
         os.environ.update(setup.environment)
         if Path(setup.folder).is_dir():
             os.chdir(setup.folder)
+        sys.path += [folder for folder in setup.path if folder not in sys.path and Path(folder).is_dir()]
         if different := differing(setup.versions, versions()):
             raise SteerkitError(f"the worker has other versions than the started process: {different}")
         import torch
@@ -116,12 +120,16 @@ class Worker:
         from steerkit import registry
 
         torch.set_num_threads(setup.threads)
-        self._folder = tempfile.TemporaryDirectory()
         for name, package in setup.packages.items():
-            add_package(name, package, Path(self._folder.name))
-        registry.hold(pickle.loads(setup.plugins))
+            add_package(name, package, self._spare)
+        registry.hold(_unpickled(setup.plugins, "a plugin"))
         self._models = pickle.loads(setup.models)
         return os.getpid()
+
+    def _spare(self) -> Path:
+        """A folder for files that this machine lacks."""
+        self._folder = self._folder or tempfile.TemporaryDirectory()
+        return Path(self._folder.name)
 
     def do(self, work: bytes, name: str, piece: bytes) -> bytes:
         """The result of a piece.
@@ -134,11 +142,11 @@ class Worker:
 
     def _do(self, work: bytes, name: str, piece: bytes) -> Any:
         if work != self._given:
-            self._work, self._given = pickle.loads(work), work
+            self._work, self._given = _unpickled(work, "the step"), work
             owner = getattr(self._work, "__self__", None)
             if isinstance(owner, Plugin) and not type(owner).name:
                 type(owner).name = name
-        return self._work(self._models, pickle.loads(piece))
+        return self._work(self._models, _unpickled(piece, "the piece"))
 
     def close(self) -> None:
         """Close what was started on the models (engines with processes of their own)."""
@@ -146,6 +154,16 @@ class Worker:
             self._models.close()
         if self._folder is not None:
             self._folder.cleanup()
+
+
+def _unpickled(data: bytes, what: str) -> Any:
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise SteerkitError(
+            f"{what} can't be had in another process ({type(error).__name__}: {error}); its code must be installed "
+            "there, or be a local file that is named under `plugins`"
+        ) from error
 
 
 def _outcome(work: Callable[[], Any]) -> bytes:
