@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from steerkit.models.models import Loading, Models
 from steerkit.recipe.load import load_recipe
 from steerkit.run import SteeringTrainer
 
+os.environ |= ENVIRONMENT  # some are read when Ray is imported
 pytest.importorskip("ray")
 
 LITTLE = (
@@ -94,7 +96,7 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ |= {**ENVIRONMENT, "RAY_AUTH_TOKEN": "0" * 64}
+    os.environ["RAY_AUTH_TOKEN"] = "0" * 64
     made = Cluster()
     made.add_node(num_cpus=1, include_dashboard=False)
     second = made.add_node(num_cpus=1)
@@ -143,32 +145,31 @@ def workers() -> list[psutil.Process]:
 
 
 class Killer(SteeringCallback):
-    """Kills a worker at the first piece of a step, and takes its machine away at the first of another."""
+    """Kills a worker at work at the first piece of a step, and takes a machine away at the third."""
 
     def __init__(self, cluster: Any) -> None:
-        self.cluster, self.killed, self.pieces = cluster, [], []
+        self.cluster, self.pieces = cluster, []
 
     def on_batch_end(self, run: Any, step: str, done: int, total: int) -> None:
         self.pieces.append(step)
-        if self.pieces.count(step) == 1:
-            if step == "traces":
-                while len(workers()) < 2:  # the second one is on its way
-                    time.sleep(0.1)
-            if step == "generations.choose":
-                self.killed.append(workers()[0].pid)
-                os.kill(self.killed[0], signal.SIGKILL)
-            if step == "generations.test":
-                made, second = self.cluster
-                made.remove_node(second, allow_graceful=False)
+        if step == "traces":
+            while len(workers()) < 2:  # the second one is on its way
+                time.sleep(0.1)
+        if step == "generations.test" and self.pieces.count(step) == 1:
+            busy = [member for member in run.executor._pool._members if member.pieces]
+            os.kill(int(busy[0].place.split()[1]), signal.SIGKILL)
+        if step == "generations.test" and self.pieces.count(step) == 3:
+            made, second = self.cluster
+            made.remove_node(second, allow_graceful=False)
 
 
 def test_two_workers_one_killed_and_one_with_its_machine(
-    cluster: Any, recipe: Path, local: Path, tmp_path: Path
+    cluster: Any, recipe: Path, local: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     killer = Killer(cluster)
     run(recipe, tmp_path / "run", "{name: ray, workers: 2}", killer)
-    assert killer.killed
     assert killer.pieces.count("generations.test") == 6
+    assert re.search(r"generations\.test, piece \d: its worker was lost \(process \d+ on ", caplog.text)
     assert_same(tmp_path / "run", local)
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # would be sent to Ray's makers
-    "RAY_BACKEND_LOG_LEVEL": "error",  # of what Ray prints
+    # Not printed: what the executor says in its own words (Ray's run over many lines).
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while|Raylet is terminated|The node with node id",
     "RAY_agent_register_timeout_ms": "120000",  # on a busy machine Ray's helpers take long to start
 }
 LOCAL = "local"  # Ray's own word for a new cluster on this machine

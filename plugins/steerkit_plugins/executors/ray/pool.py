@@ -68,7 +68,7 @@ class Pool:
                 self._fill(len(todo))
                 self._hand_out(task, todo)
                 refs = [ref for m in self._members for ref in ([m.starting] if m.starting else m.pieces)]
-                ready = self._ray.wait(refs, timeout=POLL)[0] if refs else []
+                ready = self._ray.wait(refs, timeout=min(POLL, self._config.timeout))[0] if refs else []
                 for ref in ready:
                     member = next((m for m in self._members if ref == m.starting or ref in m.pieces), None)
                     if member is None:
