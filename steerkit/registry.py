@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -65,7 +65,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
             if other.module != str(module):
                 raise _duplicate(kind, name, [other.module, str(module)])
         cls.name, cls.code = name, local_code(cls)  # type: ignore[attr-defined]
-        _local[kind, name] = Entry(kind, name, str(module), lambda: cls, LOCAL, "")
+        _know(kind, name, cls, str(module))
         return cls
 
     return add
@@ -120,6 +120,21 @@ def _line_in(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
         lines.append(error.lineno)
     return f":{lines[-1]}" if lines else ""
+
+
+def local_plugins() -> list[tuple[str, str, type[Any]]]:
+    """(kind, name, class) of the plugins that local files and notebooks have registered."""
+    return [(entry.kind, entry.name, entry.load()) for entry in _local.values()]
+
+
+def hold(plugins: Iterable[tuple[str, str, type[Any]]]) -> None:
+    """Know plugins that another process has registered (its `local_plugins`)."""
+    for kind, name, cls in plugins:
+        _know(kind, name, cls, cls.__module__)
+
+
+def _know(kind: str, name: str, cls: type[Any], module: str) -> None:
+    _local[kind, name] = Entry(kind, name, module, lambda: cls, LOCAL, "")
 
 
 def entries(kind: str) -> dict[str, list[Entry]]:

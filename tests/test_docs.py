@@ -32,7 +32,7 @@ PAGES = [
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()  # type: ignore[index]
-STARTS = r"(?:[A-Z_]+=\S+ )*(?:steerkit|python|make|torchrun|accelerate launch|pip install) (?=\S)"
+STARTS = r"(?:[A-Z_]+=\S+ )*(?:steerkit|python|make|ray|srun ray|torchrun|accelerate launch|pip install) (?=\S)"
 
 
 def commands_of(page: Path) -> Iterator[str]:
@@ -73,6 +73,8 @@ def test_a_command_that_is_shown_is_understood(page: Path, command: str) -> None
     match words:
         case ["steerkit", *rest]:
             parse(rest)
+        case ["srun", "ray", *rest] | ["ray", *rest]:
+            check_ray(rest)
         case ["torchrun" | "accelerate", *rest] if "steerkit" in rest:
             parse(rest[rest.index("steerkit") + 1 :])
         case ["python", "-m", module, *rest]:
@@ -87,6 +89,16 @@ def test_a_command_that_is_shown_is_understood(page: Path, command: str) -> None
             raise AssertionError(f"{page.name}: nothing checks {command!r}")
 
 
+def check_ray(words: list[str]) -> None:
+    """A command of Ray's own, and the one of steerkit's that it runs."""
+    scripts = pytest.importorskip("ray.scripts.scripts")
+    command, own = scripts.cli.commands[words[0]], words[: words.index("--")] if "--" in words else words
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    assert {word for word in own if word.startswith("--")} <= known
+    if "steerkit" in words:
+        parse(words[words.index("steerkit") + 1 :])
+
+
 def check_script(path: str, words: list[str]) -> None:
     """A script that some test runs, which knows these options."""
     assert path in {*RUN_HERE, *RUN_ELSEWHERE}
@@ -99,7 +111,7 @@ def check_script(path: str, words: list[str]) -> None:
 def test_there_are_commands_on_every_kind_of_page() -> None:
     assert len(COMMANDS) > 80
     shown = {page.name for page, _ in (each.values for each in COMMANDS)}
-    assert {"README.md", "cluster.md", "trust.md", "MODEL_CARD.md", "fig3.yaml"} <= shown
+    assert {"README.md", "large-runs.md", "trust.md", "MODEL_CARD.md", "fig3.yaml"} <= shown
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
