@@ -79,17 +79,21 @@ class _Oracle(torch.autograd.Function):
 
 @pytest.mark.parametrize("site", SITES, ids=lambda site: f"{site.part}.{site.side}")
 def test_gradients_are_changed_where_the_site_is(site: Site) -> None:
-    """Against an autograd function of the test's own at the module of that name, in one of two rows, at some tokens."""
+    """Against an autograd function of the test's own at the module of that name, at some tokens.
+
+    Inputs in all rows (q, k and v are given the same tensor), outputs in one of two.
+    """
     lm = build("llama")
     v = unit(width_of(site))
     edit = Edit(Neutralise(), site, 1.0, v, "prompt")
     plain = gradients(lm.model)
-    with Steering(lm, [edit, None], prompt_lengths=[4, 4]) as steering:
+    rows = 2 if site.side == "in" else 1
+    with Steering(lm, edit if rows == 2 else [edit, None], prompt_lengths=[4, 4]) as steering:
         found = gradients(lm.model)
 
     def change(grad: Tensor) -> Tensor:
         changed = grad.clone()
-        changed[0, :4] -= (grad[0, :4] * v).sum(-1, keepdim=True) * v
+        changed[:rows, :4] -= (grad[:rows, :4] * v).sum(-1, keepdim=True) * v
         return changed
 
     def apply(value: Any) -> Any:
@@ -116,7 +120,7 @@ def test_gradients_are_changed_where_the_site_is(site: Site) -> None:
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
     assert any(not torch.allclose(found[key], plain[key], atol=1e-5) for key in plain)
-    assert (steering.gradients_at, steering.steered_at) == ({site: 4}, {})
+    assert (steering.gradients_at, steering.steered_at) == ({site: 4 * rows}, {})
     assert all(torch.equal(value, plain[key]) for key, value in gradients(lm.model).items())
 
 
