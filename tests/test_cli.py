@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import typer
 from console import Steerkit
 
 from steerkit.cli import app
+from steerkit.data.trace import Span, read_rows
 
 DRY = ("recipe", "run", "backtracking", "--dry-run", "--set")
 
@@ -173,6 +175,21 @@ def test_vectors_and_generation(steerkit: Steerkit, run: Path) -> None:
     assert "strength 20" in done.stdout
     assert steerkit(*words, "--tokens", "some").returncode == 2
     assert "name a layer" in steerkit("generate", "pocket:reasoning", vector, "How many?").stderr
+
+
+def test_sentences_of_a_runs_generations_can_be_labelled(run: Path, tmp_path: Path) -> None:
+    from steerkit.annotate.generations import read_generations
+    from steerkit.annotate.judged_generations import JUDGED, generation_tasks
+
+    copy = shutil.copytree(run, tmp_path / "run")
+    rows = {row.id: row for row in read_generations(copy)}
+    assert len(rows) == sum(len(path.read_text().splitlines()) for path in (run / "generations").iterdir())
+    assert {row.split for row in rows.values()} == {"choose", "test"}
+    for what, name in (("generations", "rules"), ("scored", "keyword")):
+        tasks = generation_tasks(copy, what, 1)  # type: ignore[arg-type]
+        judged = [s for s in read_rows(copy / JUDGED, Span) if (s.judge, s.label) == (name, "backtracking")]
+        assert {task.place for task in tasks} == {(s.trace_id, s.start, s.end) for s in judged}
+        assert all(rows[name].text.startswith(task.text.text) for task in tasks for name in [task.place[0]])
 
 
 def test_report_is_built_again(steerkit: Steerkit, run: Path) -> None:

@@ -11,11 +11,14 @@ import pytest
 import torch
 from adapter_zoo import WORKING, save_adapter, save_base
 from tiny import VOCABULARY, build, tiny, word_tokenizer
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from steerkit import load_arguments
 from steerkit.data.trace import Span, Trace
-from steerkit.errors import SteerkitError
+from steerkit.errors import InputError, SteerkitError
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.models import Loading, Models, ModelSpec, load_models
+from steerkit.run import SteeringTrainer
 
 THINK = ("<think>", "</think>")
 FIRST = VOCABULARY + 1
@@ -153,6 +156,19 @@ def test_alike_needs_no_weights(base, folders) -> None:
     assert [models.alike("x", name) for name in models] == [True, True, False, False]
     there = Models({"x": base, "y": base, "z": build("llama")}, "x")
     assert [there.alike("x", name) for name in there] == [True, True, False]
+
+
+def test_a_vector_of_another_width_is_refused_before_a_run(base) -> None:
+    config = LlamaConfig(**{**base.model.config.to_dict(), "num_hidden_layers": 5, "hidden_size": 24})
+    wide = LanguageModel("wide", AutoModelForCausalLM.from_config(config), base.tokenizer)
+    arguments = load_arguments("backtracking", experiments=["transfer"], layer=1)
+    with pytest.raises(InputError) as caught:
+        SteeringTrainer({"base": base, "reasoning": wide}, args=arguments)
+    (problem,) = {problem.message: problem for problem in caught.value.problems}.values()
+    assert problem.where == "models.reasoning"
+    assert problem.message == "is 5 blocks × 24, and would be steered with a vector of base, which is 4 × 16"
+    deep = LanguageModel("deep", build("qwen2").model, base.tokenizer)  # as wide, and of another depth
+    SteeringTrainer({"base": base, "reasoning": deep}, args=arguments)
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -13,7 +13,7 @@ from steerkit.context import Run
 from steerkit.data.chats import Chat, Message, messages_of
 from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
-from steerkit.errors import SteerkitError
+from steerkit.errors import Problem, SteerkitError
 from steerkit.generation.stream import GenerationRow
 from steerkit.identity import spec_identity
 from steerkit.interfaces import Intervention, Step
@@ -24,6 +24,7 @@ from steerkit.stats.noise import key_of
 from steerkit.steps.results import DIFFERENCES, FIGURES, seen
 from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of
 from steerkit.steps.vectors import Vectors
+from steerkit.steps.wanted import misfits
 from steerkit.store.files import read_whole_lines, write_jsonl
 
 COLUMNS = {"experiment", "split", "condition", *FIGURES, *DIFFERENCES} | (
@@ -84,6 +85,10 @@ class Generations(Step):
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(run.models)
+
+    def check(self, run: Run) -> Iterator[Problem]:
+        if not run.planned:  # a plan may know the models by name alone
+            yield from misfits(run, self.of)
 
     def _conditions(self, run: Run, needs: Sequence[Any]) -> dict[str, Condition]:
         return conditions_of(run, self.of, dict(zip(needs_of_split(run, self.of), needs, strict=True)))

@@ -8,7 +8,8 @@ from typing import Any
 from steerkit import registry
 from steerkit.artifacts import Condition, Fit, PluginSpec, VectorKey
 from steerkit.context import Run
-from steerkit.errors import SteerkitError
+from steerkit.data.site import Site
+from steerkit.errors import Problem, SteerkitError
 from steerkit.interfaces import VectorFitter
 from steerkit.settings import Fitting
 
@@ -53,6 +54,30 @@ def known_conditions(run: Run) -> Iterator[tuple[str, Condition]]:
     for name, experiment in run.experiments.items():
         own = run.of(experiment, name)
         needs = [run.experiments[n].planned(run) if n in run.experiments else None for n in experiment.needs(own)]
-        if None not in needs:
-            for condition in experiment.conditions(own, *needs):
-                yield experiment.split, condition
+        if None in needs:
+            continue
+        try:
+            found = experiment.conditions(own, *needs)
+        except Exception:  # what it makes of a stand-in says nothing of the run; that will tell
+            continue
+        for condition in found:
+            yield experiment.split, condition
+
+
+def misfits(run: Run, split: str) -> Iterator[Problem]:
+    """Models that will be steered with vectors of another width."""
+    told = set()
+    for own, condition in known_conditions(run):
+        for placed in condition.interventions if own == split else ():
+            key = placed.vector
+            if key is None or not placed.strength or (condition.model, key.source) in told:
+                continue
+            model, source = run.models.shape(condition.model), run.models.shape(key.source)
+            if model.width != source.width and placed.site == Site(placed.layer):
+                told.add((condition.model, key.source))
+                yield Problem(
+                    f"models.{condition.model}",
+                    f"is {model.depth} blocks × {model.width}, and would be steered with a vector of {key.source}, "
+                    f"which is {source.depth} × {source.width}",
+                    "leave the experiment out, or take models of one width",
+                )
