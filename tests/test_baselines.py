@@ -244,7 +244,7 @@ def test_every_condition_has_its_own_texts_and_rows(run: Path) -> None:
 def test_figure_and_page_show_each(run: Path) -> None:
     page, figure = (run / "report.html").read_text(), (run / "figures/baselines.svg").read_text()
     for name in METHODS - {"none", "dom"}:
-        assert f">{name}</td>" in page, name
+        assert f'<th scope="row">{name}</th>' in page, name
         assert f"<!-- {name} -->" in figure, name
 
 

@@ -237,7 +237,7 @@ def test_its_report_is_in_its_units(done: Path) -> None:
     html = (done / "report.html").read_text(encoding="utf-8")
     assert "% of words" not in html and "keyword" not in html.partition("recipe.yaml")[0].partition("<body>")[2]
     assert "doubt, points 0 to 100" in html and "stalling, commas a text" in html
-    assert "doubt (points 0 to 100, judge trait, up is better)" in html
+    assert "doubt (points 0 to 100, judged by trait; higher is better)" in html
     (row,) = table(
         done / "results.csv", experiment="transfer", split="test", metric="doubt", target="base", method="none"
     )
