@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from tiny import tiny
 from steerkit import registry
 from steerkit.artifacts import PluginSpec
 from steerkit.callbacks import SteeringCallback
+from steerkit.code.sent_modules import packages
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.interfaces import Executor
 from steerkit.models.models import Loading, Models
@@ -209,6 +212,32 @@ def test_a_local_run_is_killed_and_finished_with_ray(cluster: Any, recipe: Path,
     assert len(list((folder / "pieces").glob("traces.*/0*"))) == 1
     run(recipe, folder, "{name: ray, workers: 1}")
     assert_same(folder, local)
+
+
+def test_plugin_files_where_their_folder_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    (folder / "nudge_there.py").write_text(NUDGE.replace('"nudge"', '"nudge-there"').replace("by_how", "by_what"))
+    (folder / "by_what_much.py").write_text("FACTOR = 3.0\n")
+    registry.load_file(folder / "nudge_there.py")
+    cls = registry.get("steerers", "nudge-there")
+    (name,) = (name for name, package in packages().items() if package.folder == str(folder))
+    (tmp_path / "sent").write_bytes(pickle.dumps((packages()[name], name)))
+    (tmp_path / "plugin").write_bytes(pickle.dumps(cls()))
+    shutil.rmtree(folder)
+    code = f"""
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from steerkit.code.sent_modules import add_package
+here = Path({str(tmp_path)!r})
+package, name = pickle.loads((here / "sent").read_bytes())
+add_package(name, package, lambda: here / "spare")
+plugin = pickle.loads((here / "plugin").read_bytes())
+print(plugin.name, plugin.edit(1, SimpleNamespace(norm=2, direction=5)), plugin.code.name)
+"""
+    done = child("-c", code)
+    assert done.stdout == "nudge-there 31.0 nudge_there.py\n", done.stderr
 
 
 # --- map, by itself -------------------------------------------------------------------------------------------------

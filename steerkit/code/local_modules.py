@@ -10,7 +10,7 @@ import ast
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -20,7 +20,6 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from steerkit.code.source_files import SHARED, beside, imported_files, is_installed, module_name, source_digest
-from steerkit.errors import SteerkitError
 
 PREFIX = "steerkit_local_"
 DIGEST = "__steerkit_digest__"  # of the source that a module was made of
@@ -68,7 +67,7 @@ def run(path: Path) -> Mapping[str, Used]:
     before: Mapping[str, Used] = getattr(sys.modules.get(own), USED, {})
     if own in sys.modules or _is_stale(static):
         _forget({**before, **static}.values())
-    _find_in(package, path.parent)
+    find_in(package, path.parent)
     spec = spec_from_file_location(own, path, loader=_Loader(own, str(path)))
     assert spec is not None and spec.loader is not None
     module = sys.modules[own] = module_from_spec(spec)
@@ -100,63 +99,7 @@ def root_of(module: str) -> Path:
     return Path(sys.modules[module.partition(".")[0]].__path__[0])
 
 
-@dataclass(frozen=True)
-class Package:
-    """A folder of local plugin files, to be had in another process.
-
-    Attributes:
-        folder: where it is.
-        sources: path in the folder → source, of the files that plugins are made of.
-        loaded: names of the modules that are loaded, in their order.
-    """
-
-    folder: str
-    sources: Mapping[str, bytes]
-    loaded: tuple[str, ...]
-
-
-def packages() -> dict[str, Package]:
-    """The folders of all local plugin files that are loaded, by the names of their packages; sources as loaded."""
-    found: dict[str, Package] = {}
-    for name, module in list(sys.modules.items()):
-        package, _, inner = name.partition(".")
-        if is_local(name) and hasattr(module, SOURCE):
-            root, file = root_of(name), Path(str(module.__file__))
-            others = {path: path.read_bytes() for path in imported_files(file, root).values() if path.is_file()}
-            known = found.get(package, Package(str(root), {}, ()))
-            sources = {path.relative_to(root).as_posix(): own for path, own in others.items()}
-            sources |= {**known.sources, file.relative_to(root).as_posix(): getattr(module, SOURCE)}
-            found[package] = Package(str(root), sources, (*known.loaded, inner))
-    return found
-
-
-def add_package(name: str, package: Package, spare: Callable[[], Path]) -> None:
-    """Load the plugin files of a folder as another process has them (`packages`), under the same names.
-
-    Args:
-        spare: makes a folder for copies of the files, where they are not on this machine as they are there.
-
-    Raises:
-        SteerkitError: a file fails to run.
-    """
-    root = Path(package.folder)
-    if any(not (root / path).is_file() or (root / path).read_bytes() != own for path, own in package.sources.items()):
-        root = spare() / name
-        for path, source in package.sources.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(source)
-    _find_in(name, root)
-    for module in package.loaded:
-        try:
-            importlib.import_module(f"{name}.{module}")
-        except Exception as error:
-            raise SteerkitError(
-                f"{Path(package.folder) / module}: the plugin file does not load in another process: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-
-def _find_in(package: str, root: Path) -> None:
+def find_in(package: str, root: Path) -> None:
     """Have the modules of a package found in a folder."""
     if package not in sys.modules:
         made = sys.modules[package] = ModuleType(package)

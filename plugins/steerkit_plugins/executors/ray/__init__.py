@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from steerkit import registry
-from steerkit.code.local_modules import packages
+from steerkit.code.sent_modules import packages
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Config, Executor, Plugin
 from steerkit.models.extras import need

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from steerkit.code.local_modules import Package, add_package
+from steerkit.code.sent_modules import Package, add_package
 from steerkit.code.source_files import source_digest
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import Plugin
