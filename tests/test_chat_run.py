@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_a_run_on_chats(steerkit: Steerkit, tmp_path: Path, monkeypatch: pytest.
     assert "Think &lt;b&gt;first&lt;/b&gt; &amp; answer." in html
     for chat in (messages_of(p.prompt) for p in there.values() if p.split == "test"):
         line = "<br>".join(f'<b class="role">{m.role}</b> {escape(m.content)}' for m in chat)
-        assert f"<summary>{line} <span>" in html
+        assert re.search(rf"<summary>{re.escape(line)}\s+<span>", html)
     assert "<li>System texts put before the first user message" in html
     asked = run_texts(tmp_path / "run")[next(t.id for t in traces if len(t.prompt) == 4)].prompt
     assert asked.startswith("[system]\nThink <b>first</b> & answer.\n\n[user]\nAre you there?\n\n[assistant]\nYes.\n\n")
