@@ -115,7 +115,7 @@ def test_the_report_says_what_the_vectors_are(run: Path) -> None:
     assert any(text.startswith("Projection as a detector: AUROC") for text in said) == told
     page = (run / "report.html").read_text()
     assert "Does the vector detect?" in page and "Do the judges agree?" in page
-    assert 'class="win">' in page or 'class=" win">' in page
+    assert 'class="underlined"' in page and 'class="shade' in page
     assert {p.stem for p in (run / "figures").glob("*.svg")} >= {"lens", "projection", "texts", "transfer"}
 
 
@@ -127,15 +127,15 @@ def test_the_report_says_what_the_vectors_are(run: Path) -> None:
         ("fig4", ("baselines={steerers: [random-direction], labels: []}",), {"baselines", "texts"}),
         ("fig5", ("lens.final_norm=true",), {"lens"}),
         ("fig6", (), {"projection"}),
-        ("figb1", ("layers.layers=[0]",), {"layers"}),
+        ("figb1", ("layers.layers=[0]",), {"layers", "texts"}),
     ],
 )
 def test_a_figure_alone(tmp_path: Path, name: str, more: tuple[str, ...], figures: set[str]) -> None:
     recipe = load_recipe(name, [f"output_dir={tmp_path}", *LITTLE, *more])
     folder = SteeringTrainer.from_recipe(recipe).run()
     assert {path.stem for path in (folder / "figures").glob("*.png")} == figures
-    page = (folder / "report.html").read_text()
-    assert ("Nothing was steered here" in page) == (name in ("fig5", "fig6"))
+    texts = [row for path in (folder / "generations").glob("*.jsonl") for row in rows(path)]
+    assert any(row["method"] != "none" for row in texts) == (name not in ("fig5", "fig6"))
 
 
 def test_presets_are_laid_over_a_recipe_before_overrides() -> None:
