@@ -139,12 +139,13 @@ def _titles(needs: Sequence[str]) -> list[str]:
 
 def _unfinished(part: RunPart) -> str:
     """What a step's or an experiment's class lacks, in words."""
-    cls = type(part)
     if isinstance(part, Experiment):
-        return f"experiment {part.name!r} defines no findings()" if cls.findings is Experiment.findings else ""
-    if isinstance(part, Step) and cls.pieces is not Step.pieces:
-        return f"step {part.name!r} has pieces() and no work()" if cls.work is Step.work else ""
-    if isinstance(part, Step) and cls.make is Step.make:
+        return f"experiment {part.name!r} defines no findings()" if type(part).findings is Experiment.findings else ""
+    if not isinstance(part, Step):
+        return ""
+    if type(part).pieces is not Step.pieces:
+        return f"step {part.name!r} has pieces() and no work()" if type(part).work is Step.work else ""
+    if type(part).make is Step.make:
         return f"step {part.name!r} defines neither make() nor pieces(), work() and join()"
     return ""
 
