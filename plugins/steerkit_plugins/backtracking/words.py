@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steerkit.artifacts import Condition
+from steerkit import registry
+from steerkit.artifacts import Condition, PluginSpec
 from steerkit.context import Run
+from steerkit.identity import options_of
 from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
 from steerkit.steps.results import Results
+from steerkit.store.files import digest
+from steerkit.store.identity import plain as plain_value
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted
+
+LONGEST = 24  # characters of an option's value in a name
+Settings = Mapping[str, Any]
 
 
 def is_main(run: Run, condition: Condition, strength: float) -> bool:
@@ -24,9 +34,15 @@ def title_of(metric: RunMetric) -> str:
 
 
 def strength_label(results: Results) -> str:
-    """What the norm that is added is measured in."""
-    unit = {"unit": "", "raw": " × the vector's own length", "mean-norm": " × the mean activation's length"}
-    return f"norm added{unit.get(results.scale, '')}"
+    """Label of an axis of added norms: how they follow from the strength."""
+    lengths = {
+        "raw": "the vector's length",
+        "mean-norm": "the mean activation's length",
+        "residual-norm": "the activations' mean length",
+    }
+    if results.scale not in lengths:
+        return "strength (L2 norm added)"
+    return f"L2 norm added (strength × {lengths[results.scale]})"
 
 
 def pages(what: str, results: Results) -> str:
@@ -43,3 +59,44 @@ def method_name(name: object, fitter: str) -> str:
 def window(start: Any, end: Any) -> str:
     """Offsets of a window: ``−13..−8``."""
     return words.NOTHING if words.missing(start) else f"{start:g}..{end:g}".replace("-", "−")
+
+
+def steerer_name(spec: PluginSpec) -> str:
+    """A steerer's name with the options that are not its defaults (``gaussian-noise normalize=false``).
+
+    It is the same whatever else a run has, so that two runs call one condition alike and two conditions apart.
+    """
+    steerer = registry.build("steerers", spec)
+    fields = type(steerer.config).model_fields
+    own = {
+        option: value
+        for option, value in options_of(steerer).items()
+        if fields[option].is_required() or value != plain_value(fields[option].get_default(call_default_factory=True))
+    }
+    return _with_options(spec.name, own)
+
+
+def told_apart(settings: Sequence[Settings]) -> list[str]:
+    """A name for each plugin: its own, with the options in which those of one name differ (``NAME seed=1``).
+
+    Equal settings have equal names.
+    """
+    names = []
+    for own in settings:
+        same = [other for other in settings if other["name"] == own["name"]]
+        options = dict.fromkeys(option for other in same for option in other)
+        differ = [option for option in options if any(other.get(option) != own.get(option) for other in same)]
+        names.append(_with_options(str(own["name"]), {option: own.get(option) for option in differ}))
+    return names
+
+
+def _with_options(name: str, options: Settings) -> str:
+    return " ".join([name, *(f"{option}={_shown(value)}" for option, value in options.items())])
+
+
+def _shown(value: Any) -> str:
+    """An option's value in a few characters; a long one by its digest."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./-]*", value) and value not in ("true", "false", "null"):
+        text = value
+    return text if len(text) <= LONGEST and text.isprintable() else f"#{digest(value)[:6]}"
