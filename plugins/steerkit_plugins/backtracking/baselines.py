@@ -32,7 +32,7 @@ from steerkit_plugins.backtracking.conditions import (
     method_of,
     plain,
 )
-from steerkit_plugins.backtracking.words import is_main, method_name, pages, steerer_name, strength_label
+from steerkit_plugins.backtracking.words import is_main, method_name, pages, strength_label, told_apart
 
 
 class BaselinesConfig(Config):
@@ -86,7 +86,8 @@ class Baselines(AtChosenStrength):
     def at(self, run: Run, strength: float) -> list[Condition]:
         """The baselines at a strength."""
         c, found = self.config, []
-        steerers, labels = method_names(method_of(run), [steerer_name(spec) for spec in c.steerers], c.labels)
+        own = [spec_settings("steerers", spec) for spec in c.steerers]
+        steerers, labels = method_names(method_of(run), told_apart(own), c.labels)
         for name, spec in zip(steerers, c.steerers, strict=True):
             takes = registry.build("steerers", spec).direction != "none"
             found.append(instead(run, name, strength, steerer=spec, vector=run.vector(BASE) if takes else None))
@@ -212,7 +213,7 @@ def method_names(fitter: str, steerers: Sequence[str], labels: Sequence[str]) ->
     """Names of the baselines by steerer and by label: plain ones, and where one is taken it says what it is, too.
 
     Args:
-        steerers: from `steerer_name`.
+        steerers: from `told_apart`.
     """
     taken = {UNSTEERED, fitter}
     named = []

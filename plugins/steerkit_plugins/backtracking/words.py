@@ -7,15 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steerkit import registry
-from steerkit.artifacts import Condition, PluginSpec
+from steerkit.artifacts import Condition
 from steerkit.context import Run
-from steerkit.identity import options_of
 from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.store.files import digest
-from steerkit.store.identity import plain as plain_value
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted
 
 LONGEST = 24  # characters of an option's value in a name
@@ -61,21 +58,6 @@ def window(start: Any, end: Any) -> str:
     return words.NOTHING if words.missing(start) else f"{start:g}..{end:g}".replace("-", "−")
 
 
-def steerer_name(spec: PluginSpec) -> str:
-    """A steerer's name with the options that are not its defaults (``gaussian-noise normalize=false``).
-
-    It is the same whatever else a run has, so that two runs call one condition alike and two conditions apart.
-    """
-    steerer = registry.build("steerers", spec)
-    fields = type(steerer.config).model_fields
-    own = {
-        option: value
-        for option, value in options_of(steerer).items()
-        if fields[option].is_required() or value != plain_value(fields[option].get_default(call_default_factory=True))
-    }
-    return _with_options(spec.name, own)
-
-
 def told_apart(settings: Sequence[Settings]) -> list[str]:
     """A name for each plugin: its own, with the options in which those of one name differ (``NAME seed=1``).
 
@@ -86,12 +68,8 @@ def told_apart(settings: Sequence[Settings]) -> list[str]:
         same = [other for other in settings if other["name"] == own["name"]]
         options = dict.fromkeys(option for other in same for option in other)
         differ = [option for option in options if any(other.get(option) != own.get(option) for other in same)]
-        names.append(_with_options(str(own["name"]), {option: own.get(option) for option in differ}))
+        names.append(" ".join([str(own["name"]), *(f"{option}={_shown(own.get(option))}" for option in differ)]))
     return names
-
-
-def _with_options(name: str, options: Settings) -> str:
-    return " ".join([name, *(f"{option}={_shown(value)}" for option, value in options.items())])
 
 
 def _shown(value: Any) -> str:
