@@ -139,15 +139,15 @@ def _titles(needs: Sequence[str]) -> list[str]:
 
 def _unfinished(part: RunPart) -> str:
     """What a step's or an experiment's class lacks, in words."""
+
+    def lacks(method: str, base: type[RunPart]) -> bool:
+        return getattr(type(part), method) is getattr(base, method)
+
     if isinstance(part, Experiment):
-        return f"experiment {part.name!r} defines no findings()" if type(part).findings is Experiment.findings else ""
-    if not isinstance(part, Step):
-        return ""
-    if type(part).pieces is not Step.pieces:
-        return f"step {part.name!r} has pieces() and no work()" if type(part).work is Step.work else ""
-    if type(part).make is Step.make:
-        return f"step {part.name!r} defines neither make() nor pieces(), work() and join()"
-    return ""
+        return f"experiment {part.name!r} defines no findings()" if lacks("findings", Experiment) else ""
+    if not lacks("pieces", Step):
+        return f"step {part.name!r} has pieces() and no work()" if lacks("work", Step) else ""
+    return f"step {part.name!r} defines neither make() nor pieces(), work() and join()" if lacks("make", Step) else ""
 
 
 def _too_deep(run: Run) -> Iterator[Problem]:

@@ -41,7 +41,10 @@ def test_the_example_plugin_as_a_local_file(tmp_path: Path) -> None:
     """Medians need single spans' windows: they stream to disk, and the vector is fitted to them."""
     (tmp_path / "hello.py").write_bytes((EXAMPLES / "steerkit-plugin-hello/steerkit_plugin_hello.py").read_bytes())
     path = tmp_path / "mine.yaml"
-    path.write_text("extends: backtracking\nname: mine\nplugins: [./hello.py]\nfitter: {name: median, least: 1}\n")
+    path.write_text(
+        "extends: backtracking\nname: mine\nplugins: [./hello.py]\n"
+        "fitter: {name: median, label: backtracking, window: [-13, -8], least: 1}\n"
+    )
     settings = [s for s in SMALL if not s.startswith("experiments")]
     settings.append("experiments=[transfer, lens, projection, agreement, texts]")
     recipe = load_recipe(str(path), [f"output_dir={tmp_path}/run", *settings])

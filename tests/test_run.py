@@ -193,12 +193,14 @@ def test_a_finished_run_repeated_does_nothing(run: Path) -> None:
 KILLED = """
 import json, os, signal, sys
 import torch
+from steerkit import load_model
 from steerkit.callbacks import SteeringCallback
 from steerkit.recipe.load import load_recipe
 from steerkit.run import SteeringTrainer
 
 steps, in_pieces, settings = json.loads(sys.argv[1])
 torch.set_num_threads(1)
+load_model("pocket:base")  # what a run imports is there for all forks
 
 class Kill(SteeringCallback):
     def __init__(self, step):
@@ -225,7 +227,12 @@ def test_killed_in_every_step_and_resumed(run: Path, tmp_path: Path) -> None:
     assert list(read_state(run)["steps"]) == STEPS
     told = json.dumps([STEPS, IN_PIECES, [f"output_dir={folder}", *SMALL]])
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED, told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, "-c", KILLED, told],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     ) as process:
         assert process.stdin and process.stdout
         for step in STEPS:
