@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 AHEAD = 2  # pieces that a worker has: it need not wait for the next one
 POLL = 5.0  # seconds between looks at the cluster
+STARTS = 5  # in a row that may fail
 GOODBYE = 10.0  # seconds that workers have to close their engines
 
 log = logging.getLogger("steerkit")
@@ -119,7 +120,7 @@ class Pool:
         except RayError as error:
             self._drop(member)
             self._failed_starts += 1
-            if self._failed_starts > self._config.retries:
+            if self._failed_starts >= STARTS:
                 raise SteerkitError(f"executor ray: workers die as they start: {_reason(error)}") from None
             return
         if outcome.failed:
