@@ -348,7 +348,10 @@ PLACES = {
 }
 
 
-def test_an_offloaded_model_takes_lora_and_refuses_what_would_be_wrong(base: str, lora: str, tmp_path: Path) -> None:
+def test_an_offloaded_model_takes_lora_and_refuses_what_would_be_wrong(
+    base: str, lora: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # PEFT leaves a copy of the weights in a folder below the current one
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     expected = logits(load_model(base, adapter=lora).model)
     there: Any = PLACES

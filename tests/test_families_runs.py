@@ -31,10 +31,8 @@ SETTINGS = (
     "max_new_tokens=6",
     "per_device_batch_size=4",
     "strengths=[4]",
-    "baselines=[gaussian-noise]",
-    "baseline_labels=[]",
-    "offsets=null",
-    "layers=null",
+    "experiments=[transfer, baselines, texts]",
+    "baselines={steerers: [gaussian-noise], labels: []}",
     "resamples=100",
     "threads=1",
     "perplexity=true",
@@ -72,7 +70,8 @@ def traces(path: Path) -> Path:
 
 def run(steerkit: Steerkit, base: Path, reasoning: Path, out: Path, *more: str) -> Path:
     """A whole run of the recipe."""
-    settings = (*SETTINGS, f"base={base}", f"reasoning={reasoning}", f"traces={traces(out.parent / 'traces.jsonl')}")
+    models = f"models={{base: {base}, reasoning: {reasoning}}}"
+    settings = (*SETTINGS, models, f"traces.file={traces(out.parent / 'traces.jsonl')}")
     words = [word for setting in (*settings, *more) for word in ("--set", setting)]
     done = steerkit("recipe", "run", "backtracking", "--out", out, *words)
     assert done.returncode == 0, done.stderr
