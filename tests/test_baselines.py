@@ -11,7 +11,8 @@ import pytest
 import torch
 from llm_server import KEY, completion, serving
 from pocket import SIZES
-from steerkit_plugins.backtracking.baselines import method_names, told_apart
+from steerkit_plugins.backtracking.baselines import method_names
+from steerkit_plugins.backtracking.words import told_apart
 from steerkit_plugins.judges.llm.judge import LLMJudge
 from test_vector import example
 
@@ -101,9 +102,11 @@ def test_long_values_are_told_by_their_digest() -> None:
 
 
 def test_a_name_that_is_taken_says_what_it_is() -> None:
-    steerers = [{"name": "dom"}, {"name": "x"}]
-    found = method_names("dom", steerers, ["none", "dom", "x", "x (label)", "free"])
-    assert found == (["dom (steerer)", "x"], ["none (label)", "dom (label)", "x (label)", "x (label) (label)", "free"])
+    found = method_names("dom", ["dom", "x seed=1"], ["none", "dom", "x", "x (label)", "free"])
+    assert found == (
+        ["dom (steerer)", "x seed=1"],
+        ["none (label)", "dom (label)", "x (label)", "x (label) (label)", "free"],
+    )
 
 
 def test_labels_may_be_called_like_methods() -> None:

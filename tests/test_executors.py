@@ -320,6 +320,17 @@ def test_models_in_memory_and_named_gpus_are_refused(one: Executor) -> None:
     one.check(MODELS)
 
 
+def test_warnings_of_workers_are_heard(one: Executor, caplog: pytest.LogCaptureFixture) -> None:
+    assert mapped(one, fails, ["logs"]) == {0: "logs"}
+    assert [record.getMessage() for record in caplog.records if record.name == "steerkit"] == ["look out"]
+
+
+def test_a_caller_that_stops_asking(one: Executor) -> None:
+    for _ in one.map(fails, [(0, "a"), (1, "b"), (2, "c")], MODELS, lambda number, done: None):
+        break  # the worker is at the next one: it is stopped, and the next test starts another
+    assert not one._pool._members  # type: ignore[attr-defined]
+
+
 NOTEBOOK = """
 import numpy as np
 import steerkit
@@ -368,17 +379,6 @@ def test_a_piece_that_is_lost_is_done_again_but_not_for_ever(one: Executor, tmp_
     with pytest.raises(SteerkitError, match=r"dies, piece 1: its worker died 2 times, the last time process \d+ "):
         mapped(one, dies, [("", 5), (str(tmp_path / "always"), 9), ("", 6)])
     assert (tmp_path / "always").read_text() == "xx"
-
-
-def test_a_caller_that_stops_asking(one: Executor) -> None:
-    for _ in one.map(fails, [(0, "a"), (1, "b"), (2, "c")], MODELS, lambda number, done: None):
-        break
-    assert mapped(one, fails, ["d"]) == {0: "d"}
-
-
-def test_warnings_of_workers_are_heard(one: Executor, caplog: pytest.LogCaptureFixture) -> None:
-    assert mapped(one, fails, ["logs"]) == {0: "logs"}
-    assert [record.getMessage() for record in caplog.records if record.name == "steerkit"] == ["look out"]
 
 
 def test_no_room_for_a_worker(cluster: Any) -> None:

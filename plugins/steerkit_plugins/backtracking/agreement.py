@@ -22,9 +22,9 @@ from steerkit.settings import Chatting, Intervals, Judge, Labelling
 from steerkit.stats.agreement import agreement as agree
 from steerkit.steps.results import Results
 from steerkit.steps.spans import fitted_label
-from steerkit_plugins.backtracking.baselines import told_apart
 from steerkit_plugins.backtracking.choose import AtChosenStrength, strengths
 from steerkit_plugins.backtracking.texts import few_pooled
+from steerkit_plugins.backtracking.words import told_apart
 
 LOOKS = {"precision": 0, "recall": 1, "f1": 6}
 Row = dict[str, Any]
@@ -57,6 +57,7 @@ class Agreement(AtChosenStrength):
         span_judge, other = run.judge(run.use(Labelling).span_judge), run.judge(self.config.judge)
         specs = (run.use(Labelling).span_judge, self.config.judge)
         reference, name = told_apart([spec_settings("judges", spec) for spec in specs])
+        second = f"{name} (scored)" if name == reference else name
         shared = [label for label in span_judge.labels() if label in other.labels()]
         s, marker = run.use(Intervals), run.use(Chatting).think_end
         rows: list[Row] = []
@@ -72,7 +73,6 @@ class Agreement(AtChosenStrength):
             ]
             if units:
                 clusters, pieces, labels = (list(column) for column in zip(*units, strict=True))
-                second = f"{name} (scored)" if name == reference else name
                 found = agree(
                     {reference: labels, second: labels_by(other, pieces)},
                     clusters,
@@ -87,9 +87,11 @@ class Agreement(AtChosenStrength):
             title="Do the judges agree?",
             question="Do two judges call the same sentences by one label, and does steering change that?",
             claims=_beside(rows, label, results.level),
-            figures=(_figure(rows, label, results.level, specs[1].name, specs[0].name),),
+            figures=(_figure(rows, label, results.level, second, reference),),
             tables=(_table(rows, label),),
-            cautions=few_pooled("agreement of judges", [int(row["n_traces"]) for row in rows if row["n_traces"]]),
+            cautions=few_pooled(
+                "agreement of judges", [int(row["n_traces"]) for row in rows if row["n_traces"]], "prompts"
+            ),
             data={"agreement.csv": rows},
         )
 
@@ -181,6 +183,8 @@ def _beside(rows: Sequence[Row], label: str, level: str) -> tuple[Claim, ...]:
     first, last = own[0], own[-1]
     text = (
         f"F1 of the {first['judge']} judge against the {first['reference']} judge: {_share(first)} % at strength "
-        f"{first['group']}, {_share(last)} % at {last['group']}"
+        f"{first['group']}"
     )
+    if last is not first:
+        text += f", {_share(last)} % at {last['group']}"
     return (Claim(kind="beside", text=text, detail=f"{level} intervals, over prompts"),)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from steerkit import registry
@@ -21,9 +19,8 @@ from steerkit.steps.compose import beside, claim, over_strength, table
 from steerkit.steps.results import Results
 from steerkit.steps.spans import fitted_label
 from steerkit.steps.vectors import Vectors
-from steerkit.store.files import digest
 from steerkit_plugins.backtracking.choose import AtChosenStrength
-from steerkit_plugins.backtracking.claims import claimed, moves
+from steerkit_plugins.backtracking.claims import claimed, collapsed_texts, moves
 from steerkit_plugins.backtracking.conditions import (
     BASE,
     REASONING,
@@ -35,10 +32,7 @@ from steerkit_plugins.backtracking.conditions import (
     method_of,
     plain,
 )
-from steerkit_plugins.backtracking.words import is_main, method_name, pages, strength_label
-
-LONGEST = 24  # characters of an option's value in a name
-Settings = Mapping[str, Any]
+from steerkit_plugins.backtracking.words import is_main, method_name, pages, strength_label, told_apart
 
 
 class BaselinesConfig(Config):
@@ -62,7 +56,7 @@ class Baselines(AtChosenStrength):
             yield Problem(
                 "fitter.name", f"is {UNSTEERED!r}, the unsteered model's name", "give the plugin another name"
             )
-        known: list[Settings] = []
+        known: list[dict[str, Any]] = []
         for index, spec in enumerate(self.config.steerers):
             settings = spec_settings("steerers", spec)
             if settings in known:
@@ -92,9 +86,8 @@ class Baselines(AtChosenStrength):
     def at(self, run: Run, strength: float) -> list[Condition]:
         """The baselines at a strength."""
         c, found = self.config, []
-        steerers, labels = method_names(
-            method_of(run), [spec_settings("steerers", spec) for spec in c.steerers], c.labels
-        )
+        own = [spec_settings("steerers", spec) for spec in c.steerers]
+        steerers, labels = method_names(method_of(run), told_apart(own), c.labels)
         for name, spec in zip(steerers, c.steerers, strict=True):
             takes = registry.build("steerers", spec).direction != "none"
             found.append(instead(run, name, strength, steerer=spec, vector=run.vector(BASE) if takes else None))
@@ -147,6 +140,7 @@ class Baselines(AtChosenStrength):
             claims=(*claims, *_beside(run, results, strength)),
             figures=(figure,),
             tables=(table(results, columns, strong=lambda c: is_main(run, c, strength)),),
+            cautions=collapsed_texts(run, results, strength),
         )
 
 
@@ -160,14 +154,25 @@ def _against(run: Run, results: Results, strength: float, metric: str) -> list[d
 def _sentence(run: Run, results: Results, strength: float) -> str:
     """Against how many baselines the vector does more."""
     rows = _against(run, results, strength, JUDGED)
-    held = sum(bool(row["holds"]) for row in rows)
-    if not rows:
+    told = [row for row in rows if not words.missing(row["delta"])]
+    if not told:
         return ""
-    label, at = fitted_label(run), words.short(strength)
+    beaten, others = _beaten(rows)
+    gives = "gives" if beaten else "is not shown to give"
+    than = f"{len(beaten)} of {len(rows)}" if beaten else f"any of the {len(rows)}"
+    rest = f"; against {', '.join(others)} this is not shown" if beaten and others else ""
     return (
-        f"At strength {at} (chosen on other prompts) the base-derived vector gives more judged {label} sentences than "
-        f"{held} of {len(rows)} baselines that add the same norm."
+        f"At strength {words.short(strength)} (chosen on other prompts) the base-derived vector {gives} more judged "
+        f"{fitted_label(run)} sentences than {than} baselines that add the same norm{rest}."
     )
+
+
+def _beaten(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Baselines that the vector is shown to do more than, and the others."""
+    by_verdict: tuple[list[str], list[str]] = ([], [])
+    for row in rows:
+        by_verdict[not row["holds"]].append(str(row["vs_method"]))
+    return by_verdict
 
 
 def _over_every_baseline(run: Run, results: Results, strength: float) -> list[Claim]:
@@ -178,11 +183,10 @@ def _over_every_baseline(run: Run, results: Results, strength: float) -> list[Cl
         if metric.name != JUDGED or not rows:
             continue
         closest = min(rows, key=_lowest)
-        beaten = [str(row["vs_method"]) for row in rows if row["holds"]]
-        others = [str(row["vs_method"]) for row in rows if not row["holds"]]
-        detail = (
-            f"figures against {closest['vs_method']}, where it is weakest; holds against {len(beaten)} of {len(rows)}"
-        )
+        beaten, others = _beaten(rows)
+        weakest = f"figures against {closest['vs_method']}, where it is weakest"
+        shown = f"no value against {closest['vs_method']}" if words.missing(closest["delta"]) else weakest
+        detail = f"{shown}; holds against {len(beaten)} of {len(rows)}"
         if beaten and others:
             detail += f", not against {', '.join(others)}"
         text = f"{moves(run, metric)} over every baseline of equal norm{more}"
@@ -190,9 +194,10 @@ def _over_every_baseline(run: Run, results: Results, strength: float) -> list[Cl
     return found
 
 
-def _lowest(row: dict[str, Any]) -> tuple[bool, float, float]:
-    missing = words.missing(row["ci_low"])
-    return not missing, 0.0 if missing else row["ci_low"], 0.0 if words.missing(row["delta"]) else row["delta"]
+def _lowest(row: dict[str, Any]) -> tuple[bool, bool, float, float]:
+    """What the weakest comparison comes first by: no value, not told, where its interval begins."""
+    ends = (0.0, 0.0) if words.missing(row["ci_low"]) else (row["ci_low"], row["delta"])
+    return not words.missing(row["delta"]), bool(row["holds"]), *ends
 
 
 def _beside(run: Run, results: Results, strength: float) -> list[Claim]:
@@ -204,11 +209,15 @@ def _beside(run: Run, results: Results, strength: float) -> list[Claim]:
     return [beside(results, row, f"{name}, base-derived vector minus {row['vs_method']}") for row in rows]
 
 
-def method_names(fitter: str, steerers: Sequence[Settings], labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of the baselines by steerer and by label: plain ones, and where one is taken it says what it is, too."""
+def method_names(fitter: str, steerers: Sequence[str], labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the baselines by steerer and by label: plain ones, and where one is taken it says what it is, too.
+
+    Args:
+        steerers: from `told_apart`.
+    """
     taken = {UNSTEERED, fitter}
     named = []
-    for names, kind in ((told_apart(steerers), "steerer"), (labels, "label")):
+    for names, kind in ((steerers, "steerer"), (labels, "label")):
         found = []
         for name in names:
             while name in taken:
@@ -216,27 +225,5 @@ def method_names(fitter: str, steerers: Sequence[Settings], labels: Sequence[str
             taken.add(name)
             found.append(name)
         named.append(found)
-        taken |= {str(each["name"]) for each in steerers}  # which their own names may say more than
+        taken |= {name.partition(" ")[0] for name in steerers}  # the plugins' own names
     return named[0], named[1]
-
-
-def told_apart(settings: Sequence[Settings]) -> list[str]:
-    """A name for each plugin: its own, with the options in which those of one name differ (``NAME seed=1``).
-
-    Equal settings have equal names.
-    """
-    names = []
-    for own in settings:
-        same = [other for other in settings if other["name"] == own["name"]]
-        options = dict.fromkeys(option for other in same for option in other)
-        differ = [option for option in options if any(other.get(option) != own.get(option) for other in same)]
-        names.append(" ".join([str(own["name"]), *(f"{option}={_shown(own.get(option))}" for option in differ)]))
-    return names
-
-
-def _shown(value: Any) -> str:
-    """An option's value in a few characters; a long one by its digest."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    if isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./-]*", value) and value not in ("true", "false", "null"):
-        text = value
-    return text if len(text) <= LONGEST and text.isprintable() else f"#{digest(value)[:6]}"

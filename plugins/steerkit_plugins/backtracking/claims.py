@@ -9,6 +9,7 @@ from steerkit.context import Run
 from steerkit.findings import Claim
 from steerkit.judging.metrics import JUDGED, RunMetric
 from steerkit.report import words
+from steerkit.stats.intervals import ENOUGH_APART
 from steerkit.steps.compose import claim
 from steerkit.steps.results import Results
 from steerkit.steps.spans import fitted_label
@@ -54,6 +55,22 @@ def over_unsteered(run: Run, results: Results, name: str, strength: float) -> li
     return found
 
 
+def collapsed_texts(run: Run, results: Results, strength: float) -> tuple[str, ...]:
+    """A caution where a few texts of the main condition are collapsed and the score is a rate of words: one text that
+    repeats a counted word then outweighs all others."""
+    main, metric = fitted(run, BASE, REASONING, strength), results.score
+    if main not in results.conditions or metric.of not in ("words", "tokens"):
+        return ()
+    n = int(results.row(main, metric.name)["n_collapsed"])
+    if not 0 < n < ENOUGH_APART:
+        return ()
+    return (
+        f"{n} collapsed text{'s' * (n > 1)} at the chosen strength: one text that repeats a counted word outweighs all "
+        f"others, so the interval of {metric.title} is not reliable there. Claims that count collapsed texts as "
+        "unsteered ones do not depend on such a text.",
+    )
+
+
 def _some_to_raise(run: Run, results: Results, unsteered: Condition) -> list[Claim]:
     """That there is something to raise: a share of 0 is none of it. Other metrics have no such zero."""
     metric = results.score
@@ -66,16 +83,18 @@ def _some_to_raise(run: Run, results: Results, unsteered: Condition) -> list[Cla
 
 
 def sentence(run: Run, results: Results, claims: Sequence[Claim], strength: float) -> str:
-    """The finding: whether the effect is there, and from how much to how much."""
+    """The finding: whether the effect over unsteered is there, and from how much to how much."""
     effect = [each for each in claims if "over unsteered" in each.text]
     if not effect:
         return ""
     if all(each.verdict == "cannot be told" for each in effect):
         first = "Nothing can be said: there is nothing to compare."
     elif all(each.holds for each in claims):
-        first = "The effect is there on these prompts."
+        first = "Compared with unsteered, the effect is there on these prompts."
+    elif all(each.holds for each in effect):
+        first = "Compared with unsteered, the effect is there on these prompts, but not every claim here holds."
     elif any(each.holds for each in effect):
-        first = "Part of the effect is there on these prompts."
+        first = "Compared with unsteered, part of the effect is there on these prompts."
     elif all(_against(run, results, strength)):
         first = "The effect is not there on these prompts: the vector works the other way."
     else:
@@ -87,13 +106,14 @@ def sentence(run: Run, results: Results, claims: Sequence[Claim], strength: floa
 
 
 def _against(run: Run, results: Results, strength: float) -> Iterator[bool]:
-    """Of each claimed metric, whether the whole interval lies on the other side of 0."""
+    """Of each claimed metric, whether the whole interval lies on the other side of 0; constant data has none."""
     main, unsteered = fitted(run, BASE, REASONING, strength), plain(run, REASONING)
     for _, counted, _ in claimed(results):
         row = results.comparison(main, unsteered, counted.name)
         if row is not None:
             low, high = row["ci_low"], row["ci_high"]
-            yield not words.missing(low) and (low > 0 if counted.sign < 0 else high < 0)
+            told = not words.missing(low) and row["degenerate"] is not True
+            yield told and (low > 0 if counted.sign < 0 else high < 0)
 
 
 def change(run: Run, results: Results, strength: float) -> str:
@@ -101,10 +121,10 @@ def change(run: Run, results: Results, strength: float) -> str:
     main, unsteered = fitted(run, BASE, REASONING, strength), plain(run, REASONING)
     parts = []
     for metric in sorted((m for m in results.metrics if m.main), key=lambda m: m.name != JUDGED):
-        before, after = (results.row(condition, metric.name) for condition in (unsteered, main))
-        if not words.missing(after["mean"]):
+        means = [results.row(condition, metric.name)["mean"] for condition in (unsteered, main)]
+        if not any(map(words.missing, means)):
             name = f"judged {fitted_label(run)} sentences" if metric.name == JUDGED else metric.title
-            values = " → ".join(words.value(row["mean"], metric) for row in (before, after))
+            values = " → ".join(words.value(mean, metric) for mean in means)
             parts.append(f"{name} {values} {words.unit(metric) if metric.of else f'({metric.unit})'}")
     at = f"strength {words.short(strength)} (chosen on other prompts)"
     where = f"{BASE.capitalize()}-derived vector on the {REASONING} model, {at}"

@@ -19,7 +19,7 @@ from steerkit.steps.compose import beside, over_places, table
 from steerkit.steps.results import Results
 from steerkit.steps.vectors import Vectors
 from steerkit_plugins.backtracking.choose import AtChosenStrength
-from steerkit_plugins.backtracking.claims import over_unsteered, sentence
+from steerkit_plugins.backtracking.claims import collapsed_texts, over_unsteered, sentence
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, like, plain, unknown_models
 from steerkit_plugins.backtracking.sweeps import best, strengths_of, sweep_heading, swept_pairs
 from steerkit_plugins.backtracking.words import is_main, title_of, window
@@ -95,14 +95,21 @@ class Layers(AtChosenStrength):
             title="Which block",
             question="At which block must the vector be added?",
             finding=sentence(run, results, claims, strength),
-            claims=(*claims, *self._beside(run, results, swept, strength)),
+            claims=(
+                *claims,
+                *(each for s in self.config.sources for each in self._beside(run, results, swept, strength, s)),
+            ),
             figures=(figure,),
             tables=(table(results, columns, strong=lambda c: is_main(run, c, strength)),),
+            cautions=collapsed_texts(run, results, strength),
         )
 
-    def _beside(self, run: Run, results: Results, swept: Sequence[Condition], strength: float) -> list[Claim]:
-        """The steered block against the best other one, and the order of all of them."""
-        layer, source = run.peek(Steering).layer, self.config.sources[0]
+    def _beside(
+        self, run: Run, results: Results, swept: Sequence[Condition], strength: float, source: str
+    ) -> list[Claim]:
+        """The steered block against the best other one, and the order of all of them, of a source's vectors."""
+        layer = run.peek(Steering).layer
+        vector = f", {source}-derived vector" * (len(self.config.sources) > 1)
         at = [c for c in swept if like(c, strength=strength, source=source)]
         own = next((c for c in at if like(c, layer=layer)), None)
         found = []
@@ -112,7 +119,7 @@ class Layers(AtChosenStrength):
             if there:
                 towards = metric.sign or 1
                 other, row = min(there, key=lambda each: (towards * each[1]["delta"], each[0].labels["layer"]))
-                text = f"{title_of(metric)}, block {layer} minus {block_of(other)}, the best other"
+                text = f"{title_of(metric)}{vector}, block {layer} minus {block_of(other)}, the best other"
                 found.append(beside(results, row, text, best(results, at, metric, block_of)))
         return found
 

@@ -43,6 +43,11 @@ class Lens(Experiment):
     def models(self, run: Run) -> Sequence[str]:
         return BOTH
 
+    def _question(self) -> str:
+        return (
+            f'Does the vector write words such as "{self.config.words[0]}" by itself, or does it work upstream of them?'
+        )
+
     def findings(self, run: Run, results: None, vectors: Vectors) -> Findings:
         c, layer = self.config, run.use(Steering).layer
         rows: list[Row] = []
@@ -61,7 +66,7 @@ class Lens(Experiment):
         cosines = [{"layer": at, "cosine": value} for at, value in alike.items()]
         return Findings(
             title="What the vectors say in words",
-            question='Does the vector write words such as "wait" by itself, or does it work upstream of them?',
+            question=self._question(),
             claims=tuple(_line(row) for row in rows if (row["source"], row["layer"]) == (BASE, layer)),
             figures=(_figure(rows, cosines, layer),),
             tables=(_table(rows, tokens, layer),),

@@ -101,7 +101,7 @@ class Offsets(AtChosenStrength):
         }
         return Findings(
             title="Where the vector is read",
-            question="At which tokens before a labelled sentence must activations be read?",
+            question="At which tokens, relative to a labelled sentence, must activations be read?",
             claims=tuple(self._beside(run, results, swept, choice.value["strength"])),
             figures=(figure,),
             tables=(table(results, columns),),

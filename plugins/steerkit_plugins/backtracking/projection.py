@@ -19,6 +19,7 @@ from steerkit.extraction.extract import read_layer
 from steerkit.findings import Claim, Figure, Findings, Lines, Marked, Series, Table
 from steerkit.interfaces import Config, Experiment
 from steerkit.report import words
+from steerkit.report.marking import pieces
 from steerkit.settings import Chatting, Intervals, Labelling, Reading, Scoring, Steering, Whole
 from steerkit.stats.detection import auroc, begins_within
 from steerkit.steps.results import Results
@@ -26,7 +27,7 @@ from steerkit.steps.spans import fitted_label
 from steerkit.steps.vectors import Vectors
 from steerkit.vectors.steering_vector import SteeringVector
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, plain, unknown_models
-from steerkit_plugins.backtracking.texts import few_pooled, marks_by, pieces, shades_of
+from steerkit_plugins.backtracking.texts import few_pooled, marks_by, shades_of
 
 Row = dict[str, Any]
 
@@ -89,7 +90,7 @@ class Projection(Experiment):
             claims=self._beside(run, found, label, results.level),
             figures=(self._figure(run, rows, found, results),),
             tables=(_table(found, results.level),),
-            cautions=few_pooled("the projection's AUROC", [int(row["n_traces"]) for row in found]),
+            cautions=few_pooled("the projection's AUROC", [int(row["n_traces"]) for row in found], "texts"),
             data={"projections.jsonl": rows, "detection.csv": found},
         )
 
@@ -145,14 +146,15 @@ class Projection(Experiment):
 
     def _figure(self, run: Run, rows: Sequence[Row], found: Sequence[Row], results: Results) -> Figure:
         """One unsteered text shaded by projection, and the AUROC of what is to come."""
+        c = self.config
         panels: list[Marked | Lines] = []
         if rows:
             text = next((row for row in rows if row["begins"]), rows[0])
             marks = marks_by(run, [text["text"]])[0]
             boxed = "" if marks is None else f"; boxed: counted in {results.score.title}"
             title = f"v̂·(h − h̄) above 0, block {run.use(Steering).layer}: the darker, the higher{boxed}"
-            marked = pieces(text["text"], [], marks or (), shades=shades_of(rows).get(text["id"], ()))
-            panels.append(Marked(title=title, pieces=tuple(marked)))
+            marked = pieces(text["text"], boxed=marks or (), shades=shades_of(rows).get(text["id"], ()))
+            panels.append(Marked(title=title, pieces=marked))
         known = [row for row in found if not words.missing(row["auroc"])]
         at = tuple(float(index) for index in range(len(known)))
         ends = [[None if words.missing(row[end]) else row[end] for row in known] for end in ("ci_low", "ci_high")]
@@ -180,9 +182,10 @@ class Projection(Experiment):
         return Figure(
             name="projection",
             title="Does the vector detect?",
-            caption="Projection of unsteered test texts on the vector, centred on the mean activation before labelled "
-            "sentences. Below: the probability that a token before a sentence with the label lies higher than another "
-            "token, with bootstrap intervals over texts.",
+            caption=f"The reasoning model's unsteered test texts, read by the {c.reader} model: projection of its "
+            f"activations on the {c.source}-derived vector, centred on the {c.source} model's mean activation before "
+            "labelled sentences. Below: the probability that a token which such a sentence follows within n tokens "
+            "lies higher than another token, with bootstrap intervals over texts.",
             panels=tuple(panels),
             columns=1,
         )

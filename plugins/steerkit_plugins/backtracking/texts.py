@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, groupby, pairwise
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from steerkit import registry
@@ -20,6 +19,7 @@ from steerkit.judging import ask as judging
 from steerkit.judging.metrics import JUDGED
 from steerkit.judging.repetition import collapsed
 from steerkit.report import words
+from steerkit.report.marking import Span, pieces
 from steerkit.settings import Chatting, Labelling, Scoring, Steering
 from steerkit.stats.intervals import ENOUGH_POOLED
 from steerkit.steps.results import Results
@@ -32,9 +32,6 @@ from steerkit_plugins.backtracking.words import window
 MOST = 16  # prompts shown
 SHADES = 4
 GUIDE = "docs/statistics.md"
-
-Place = tuple[int, int]
-"""Characters [start, end) of a text."""
 
 
 class SteeredTexts(Experiment):
@@ -87,8 +84,16 @@ class SteeredTexts(Experiment):
         label, tokens = fitted_label(run), window(*run.vector(BASE).window)
         counted = marks_by(run, [""])[0] is not None
         boxed = f"boxed: counted in {results.score.title}; " if counted else ""
+        which = "unsteered and with the base-derived vector"
+        if len(named) > 2:
+            which = "unsteered, with the base-derived vector, and with the baseline that has the most judged sentences"
         legend = f"filled: judged {label}; {boxed}underlined: tokens {tokens} before such a sentence"
-        shaded = " Unsteered tokens are the bluer the higher they project on the vector." if shades else ""
+        shaded = " Shaded: the higher an unsteered token projects on the vector, the darker." if shades else ""
+        about = (
+            f"The first {len(browsed)} test prompts in their order, none picked: {which}. "
+            f"{legend[:1].upper()}{legend[1:]}.{shaded} What follows the reasoning is grey "
+            "and counts for nothing."
+        )
         figure = Figure(
             name="texts",
             title="One prompt, unsteered and steered",
@@ -101,18 +106,7 @@ class SteeredTexts(Experiment):
             title="Texts",
             question="What does the reasoning model write with the vector, beside what it writes without?",
             figures=(figure,) if browsed and len(browsed[0][1]) > 1 else (),
-            texts=(
-                Texts(
-                    title="Texts",
-                    about=f"The first {len(browsed)} test prompts in their order, none picked: unsteered, steered, and "
-                    "steered with the baseline that has the most judged sentences. "
-                    f"{legend[:1].upper()}{legend[1:]}.{shaded} What follows the reasoning is grey and counts for "
-                    "nothing.",
-                    prompts=tuple(browsed),
-                ),
-            )
-            if browsed
-            else (),
+            texts=(Texts(title="Texts", about=about, prompts=tuple(browsed)),) if browsed else (),
         )
 
     def _marked(
@@ -134,7 +128,7 @@ class SteeredTexts(Experiment):
             windows = windows_before(judged, (row.starts, row.continues), offsets, len(text))
             plain_text = named[names[row.condition]].interventions == ()
             shaded = shades.get(f"{row.prompt_id}-0", ()) if plain_text else ()
-            cut = [*pieces(text, judged, marks or (), windows, shaded)]
+            cut = pieces(text, filled=judged, boxed=marks or (), underlined=windows, shades=shaded)
             facts = f"{len(judged)} of {len(own)} sentences judged {label}"
             if marks is not None:
                 facts += f", {len(marks)} counted"
@@ -155,14 +149,18 @@ def _strongest(results: Results, conditions: Sequence[Condition]) -> Condition |
     return max(there, key=lambda each: each[0])[1] if there else None
 
 
-def few_pooled(what: str, counts: Sequence[int]) -> tuple[str, ...]:
-    """A caution where too few texts are behind a pooled figure."""
+def few_pooled(what: str, counts: Sequence[int], of: str) -> tuple[str, ...]:
+    """A caution where too few texts or prompts are behind a pooled figure.
+
+    Args:
+        of: what is counted, in a word: what the bootstrap resamples.
+    """
     fewest = min(counts, default=0)
     if not 0 < fewest < ENOUGH_POOLED:
         return ()
     return (
-        f"Few texts behind a pooled figure: {what} {fewest}. Below {ENOUGH_POOLED} its bootstrap interval holds the "
-        f"truth less often than its level says ({GUIDE}).",
+        f"Few {of} behind a pooled figure: {what} rests on {words.number(fewest)}. With fewer than {ENOUGH_POOLED}, a "
+        f"bootstrap interval can miss the true value more often than its level says ({GUIDE}).",
     )
 
 
@@ -182,8 +180,8 @@ def shades_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, int, 
 
 
 def windows_before(
-    judged: Sequence[Place], tokens: tuple[Sequence[int], Sequence[int]], window: tuple[int, int], end: int
-) -> list[Place]:
+    judged: Sequence[Span], tokens: tuple[Sequence[int], Sequence[int]], window: tuple[int, int], end: int
+) -> list[Span]:
     """Characters of the fitted window's tokens before each sentence; one that begins before the text is left out.
 
     Args:
@@ -200,43 +198,7 @@ def windows_before(
     return found
 
 
-def marks_by(run: Run, texts: Sequence[str]) -> list[list[Place] | None]:
+def marks_by(run: Run, texts: Sequence[str]) -> list[list[Span] | None]:
     """What the score judge counts in each text; None where it has no such places."""
     judge: Judge = registry.build("judges", run.use(Scoring).score_judge)
     return [None] * len(texts) if type(judge).marks is Judge.marks else [*judge.marks(texts)]
-
-
-def pieces(
-    text: str,
-    judged: Sequence[Place],
-    marked: Sequence[Place],
-    windows: Sequence[Place] = (),
-    shades: Sequence[tuple[int, int, int]] = (),
-) -> list[Piece]:
-    """Cut a text wherever a mark begins or ends."""
-    marks = [*judged, *marked, *windows, *((start, end) for start, end, _ in shades)]
-    cuts = sorted({0, len(text), *(place for span in marks for place in span)})
-    shade_at = {start: shade for start, end, shade in shades if start < end}
-    inside = [_inside(cuts, spans) for spans in (judged, marked, windows)]
-    found, shade = [], 0
-    for (a, b), filled, boxed, underlined in zip(pairwise(cuts), *inside, strict=True):
-        shade = shade_at.get(a, shade)
-        found.append(Piece(text=text[a:b], filled=filled, boxed=boxed, underlined=underlined, shade=shade))
-    return [piece for piece in _joined(found) if piece.text]
-
-
-def _joined(parts: Iterable[Piece]) -> Iterator[Piece]:
-    """Neighbours that are marked alike as one piece."""
-    for marks, group in groupby(parts, key=lambda p: (p.filled, p.boxed, p.underlined, p.shade)):
-        filled, boxed, underlined, shade = marks
-        text = "".join(piece.text for piece in group)
-        yield Piece(text=text, filled=filled, boxed=boxed, underlined=underlined, shade=shade)
-
-
-def _inside(cuts: Sequence[int], spans: Sequence[Place]) -> list[bool]:
-    """Of each stretch between two cuts, whether it lies in a span; spans begin and end at cuts."""
-    changes: Counter[int] = Counter()
-    for start, end in spans:
-        changes[start] += 1
-        changes[end] -= 1
-    return [depth > 0 for depth in accumulate(changes[cut] for cut in cuts[:-1])]

@@ -14,7 +14,7 @@ from steerkit.steps.compose import beside, claim, over_strength, table
 from steerkit.steps.results import Results
 from steerkit.steps.vectors import Vectors
 from steerkit_plugins.backtracking.choose import AtChosenStrength
-from steerkit_plugins.backtracking.claims import over_unsteered, sentence
+from steerkit_plugins.backtracking.claims import collapsed_texts, over_unsteered, sentence
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, like, plain
 from steerkit_plugins.backtracking.words import is_main, pages, strength_label, title_of
 
@@ -77,6 +77,7 @@ class Transfer(AtChosenStrength):
             claims=(*claims, *_beside(run, results, vectors, strength)),
             figures=(figure,),
             tables=(table(results, columns, strong=lambda c: is_main(run, c, strength)),),
+            cautions=collapsed_texts(run, results, strength),
         )
 
 
@@ -91,15 +92,17 @@ def _base_stays(run: Run, results: Results) -> list[Claim]:
     compared = [(c, row) for c, row in zip(of_base, rows, strict=True) if row is not None]
     side, end = ("below", "ci_high") if sign > 0 else ("above", "ci_low")
 
-    def reach(row: dict[str, float]) -> tuple[bool, float, float]:
+    def behind(row: dict[str, float]) -> bool:
+        return not words.missing(row[end]) and sign * row[end] < 0 and row["degenerate"] is not True
+
+    def reach(row: dict[str, float]) -> tuple[bool, bool, float, float]:
+        """How far a condition is from staying behind: no value at all, not told, where its interval ends."""
         missing = words.missing(row[end])
-        return missing, 0.0 if missing else sign * row[end], 0.0 if missing else sign * row["delta"]
+        ends = (0.0, 0.0) if missing else (sign * row[end], sign * row["delta"])
+        return words.missing(row["delta"]), not behind(row), *ends
 
     closest, row = max(compared, key=lambda each: reach(each[1]))
-    behind = all(not words.missing(r[end]) and sign * r[end] < 0 and r["degenerate"] is not True for _, r in compared)
     plain_row = results.row(unsteered[BASE], metric.name)
-    means = [results.row(unsteered[target], metric.name)["mean"] for target in BOTH]
-    unsteered_behind = not any(map(words.missing, means)) and sign * (means[0] - means[1]) < 0
     steered = [results.row(c, metric.name) for c in of_base if not is_plain(c)]
     values = [each["mean"] for each in steered if not words.missing(each["mean"])]
     most = (max if sign > 0 else min)(values, default=None)
@@ -110,13 +113,14 @@ def _base_stays(run: Run, results: Results) -> list[Claim]:
         else f"{closest.labels['source']}-derived at strength {words.short(closest.labels['strength'])}"
     )
     filled = min(int(each["n_nonempty"]) for each in [plain_row, *steered])
+    shown = "no value" if words.missing(row["delta"]) else "figures where it comes closest"
     detail = (
-        f"figures where it comes closest, {where}; {title} of the base model: unsteered "
+        f"{shown}, {where}; {title} of the base model: unsteered "
         f"{words.value(plain_row['mean'], metric)}{percent}, steered at {'most' if sign > 0 else 'least'} "
         f"{words.value(most, metric)}{percent}; at least {filled} texts not empty"
     )
     text = f"The base model's {title} stays {side} the unsteered reasoning model's at every strength"
-    return [claim(metric, row, text, holds=behind and unsteered_behind, detail=detail)]
+    return [claim(metric, row, text, holds=all(behind(each) for _, each in compared), detail=detail)]
 
 
 def _beside(run: Run, results: Results, vectors: Vectors, strength: float) -> list[Claim]:
@@ -137,7 +141,8 @@ def _beside(run: Run, results: Results, vectors: Vectors, strength: float) -> li
     for metric in results.shown:
         row = results.comparison(main, other, metric.name)
         if row is not None:
-            found.append(beside(results, row, f"{title_of(metric)}, base-derived minus reasoning-derived vector"))
+            text = f"{title_of(metric)} on the reasoning model, base-derived minus reasoning-derived vector"
+            found.append(beside(results, row, text))
     by_layer = vectors[run.vector(BASE)].cosine(vectors[run.vector(REASONING)])
     layer = run.peek(Steering).layer
     low, high = min(by_layer.values()), max(by_layer.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steerkit.artifacts import Condition
@@ -9,7 +12,11 @@ from steerkit.context import Run
 from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
 from steerkit.steps.results import Results
+from steerkit.store.files import digest
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted
+
+LONGEST = 24  # characters of an option's value in a name
+Settings = Mapping[str, Any]
 
 
 def is_main(run: Run, condition: Condition, strength: float) -> bool:
@@ -24,9 +31,15 @@ def title_of(metric: RunMetric) -> str:
 
 
 def strength_label(results: Results) -> str:
-    """What the norm that is added is measured in."""
-    unit = {"unit": "", "raw": " × the vector's own length", "mean-norm": " × the mean activation's length"}
-    return f"norm added{unit.get(results.scale, '')}"
+    """Label of an axis of added norms: how they follow from the strength."""
+    lengths = {
+        "raw": "the vector's length",
+        "mean-norm": "the mean activation's length",
+        "residual-norm": "the activations' mean length",
+    }
+    if results.scale not in lengths:
+        return "strength (L2 norm added)"
+    return f"L2 norm added (strength × {lengths[results.scale]})"
 
 
 def pages(what: str, results: Results) -> str:
@@ -43,3 +56,25 @@ def method_name(name: object, fitter: str) -> str:
 def window(start: Any, end: Any) -> str:
     """Offsets of a window: ``−13..−8``."""
     return words.NOTHING if words.missing(start) else f"{start:g}..{end:g}".replace("-", "−")
+
+
+def told_apart(settings: Sequence[Settings]) -> list[str]:
+    """A name for each plugin: its own, with the options in which those of one name differ (``NAME seed=1``).
+
+    Equal settings have equal names.
+    """
+    names = []
+    for own in settings:
+        same = [other for other in settings if other["name"] == own["name"]]
+        options = dict.fromkeys(option for other in same for option in other)
+        differ = [option for option in options if any(other.get(option) != own.get(option) for other in same)]
+        names.append(" ".join([str(own["name"]), *(f"{option}={_shown(own.get(option))}" for option in differ)]))
+    return names
+
+
+def _shown(value: Any) -> str:
+    """An option's value in a few characters; a long one by its digest."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./-]*", value) and value not in ("true", "false", "null"):
+        text = value
+    return text if len(text) <= LONGEST and text.isprintable() else f"#{digest(value)[:6]}"

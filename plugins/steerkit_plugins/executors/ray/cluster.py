@@ -79,7 +79,8 @@ class Cluster:
 
     def _join(self) -> None:
         config = self.config
-        quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        quiet = {"log_to_driver": False, "configure_logging": False}  # the root logger is not Ray's to configure
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
         try:
             if config.address:
                 check_address(config.address)
