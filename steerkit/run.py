@@ -172,7 +172,7 @@ class SteeringTrainer:
         pieces = Pieces(folder.path, title, key)
         if folder.is_done(title, key):
             pieces.remove()
-            self._own(title, folder.finished()[title]["files"])
+            self._own(title, folder.finished().get(title, {}).get("files", ()))
             self._artifacts[title] = _once(lambda: step.load(run))
             run.events.tell("step_end", run, title, True)
             return

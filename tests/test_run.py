@@ -214,6 +214,7 @@ class Kill(SteeringCallback):
 
 for step in steps:
     if not (pid := os.fork()):
+        torch.set_num_threads(1)  # a new thread pool in place of the one that a fork leaves unusable
         SteeringTrainer.from_recipe(load_recipe("backtracking", settings), callbacks=[Kill(step)]).run()
         os._exit(0)
     print(step, os.WTERMSIG(os.waitpid(pid, 0)[1]), flush=True)
