@@ -407,6 +407,14 @@ def test_a_built_in_counts_by_its_own_source() -> None:
     assert rules.code[""].startswith("sha256:") and rules.code != keyword.code
 
 
+def test_a_step_of_the_core_counts_by_the_release_alone() -> None:
+    """It imports most of the core: by its source, every fix would do all work again."""
+    for name in ("prompts", "traces", "statistics", "generations", "findings"):
+        assert registry.get("steps", name).code.versions == {"": "steerkit-hf"}
+    layers = registry.get("experiments", "layers").code.versions
+    assert layers[""].startswith("sha256:")
+
+
 # --- notebooks and scripts ------------------------------------------------------------------------------------------
 
 CELL = """

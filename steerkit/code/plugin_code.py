@@ -17,6 +17,9 @@ OWN = "steerkit-hf"
 """The distribution that the built-in plugins come with. An upgrade keeps what was made by those that it left alone."""
 
 
+CORE = __name__.partition(".")[0]
+
+
 @dataclass(frozen=True)
 class Code:
     """What a plugin is made of.
@@ -34,7 +37,10 @@ def installed_code(cls: type, name: str, version: str) -> Code:
     """Code of an entry point's plugin: its distribution's version.
 
     The source counts too where the version doesn't tell it: editable and local installs, and steerkit's own plugins.
+    Steps of the core have none here: the release is part of every key.
     """
+    if cls.__module__.partition(".")[0] == CORE:
+        return Code(cls.__module__, {"": OWN})
     file = _file(cls.__module__)
     source = {"source": _digest_of(files_of(cls.__module__))} if file else {}
     if name == OWN:
