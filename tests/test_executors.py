@@ -221,8 +221,8 @@ def test_plugin_files_where_their_folder_is_not(tmp_path: Path) -> None:
     (folder / "by_what_much.py").write_text("FACTOR = 3.0\n")
     registry.load_file(folder / "nudge_there.py")
     cls = registry.get("steerers", "nudge-there")
-    (name,) = (name for name, package in packages().items() if package.folder == str(folder))
-    (tmp_path / "sent").write_bytes(pickle.dumps((packages()[name], name)))
+    (name,) = (name for name, package in packages([cls]).items() if package.folder == str(folder))
+    (tmp_path / "sent").write_bytes(pickle.dumps((packages([cls])[name], name)))
     (tmp_path / "plugin").write_bytes(pickle.dumps(cls()))
     shutil.rmtree(folder)
     code = f"""

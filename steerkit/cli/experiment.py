@@ -35,8 +35,12 @@ def show(
 ) -> None:
     """Print an experiment's question, its options with defaults, and how a recipe runs it."""
     from steerkit import registry
+    from steerkit.errors import SteerkitError, nearest
 
     _load(plugins)
+    if name not in registry.entries("experiments"):
+        known = nearest(name, list(registry.entries("experiments")))
+        raise SteerkitError(f"no experiment is called {name!r}; {known}; one of your own: --plugins FILE")
     cls = registry.get("experiments", name)
     typer.echo("\n".join(line.strip() for line in (cls.__doc__ or "").strip().splitlines()))
     typer.echo(f"\nfrom {registry.versions('experiments', name)}; texts on the {cls.split!r} prompts")

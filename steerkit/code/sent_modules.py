@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,13 @@ class Package:
     loaded: tuple[str, ...]
 
 
-def packages() -> dict[str, Package]:
-    """The folders of all local plugin files that are loaded, by the names of their packages; sources as loaded."""
+def packages(plugins: Iterable[type]) -> dict[str, Package]:
+    """The folders of the local files that plugins are from, by the names of their packages; sources as loaded."""
     found: dict[str, Package] = {}
+    wanted = {plugin.__module__.partition(".")[0] for plugin in plugins}
     for name, module in list(sys.modules.items()):
         package, _, inner = name.partition(".")
-        if is_local(name) and hasattr(module, SOURCE):
+        if package in wanted and is_local(name) and hasattr(module, SOURCE):
             root, file = root_of(name), Path(str(module.__file__))
             others = {path: path.read_bytes() for path in imported_files(file, root).values() if path.is_file()}
             known = found.get(package, Package(str(root), {}, ()))

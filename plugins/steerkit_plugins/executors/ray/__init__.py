@@ -114,9 +114,10 @@ def setup_of(models: Models, threads: int) -> Setup:
     """
     from ray import cloudpickle
 
-    files = packages()
+    known = registry.local_plugins()
+    files = packages(cls for _, _, cls in known)
     sent: list[tuple[str, str, type[Plugin]]] = []
-    for kind, name, cls in registry.local_plugins():
+    for kind, name, cls in known:
         if cls.__module__.partition(".")[0] not in files:
             sent.append((kind, name, cls))
             try:
