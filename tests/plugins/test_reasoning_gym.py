@@ -13,10 +13,11 @@ import pytest
 from steerkit_plugins.prompts.final_answer import final_answer
 from steerkit_plugins.prompts.reasoning_gym import CATEGORIES, ReasoningGymPrompts
 
-from steerkit import load_recipe
+from steerkit import load_recipe, registry
 from steerkit.data.splits import check_splits
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, SteerkitError
+from steerkit.steps.prompts import Prompts
 
 pytest.importorskip("reasoning_gym", reason="generated prompts need: pip install reasoning-gym")
 
@@ -26,8 +27,9 @@ FEW: dict[str, Any] = {"categories": {"logic": ["knights_knaves", "syllogism"], 
 
 def test_ten_categories_of_thirty() -> None:
     recipe = load_recipe("reasoning-gym")
-    counts = recipe.prompts.counts()
-    found = recipe.prompts.source.build("prompts").read(counts, seed=0)
+    prompts = Prompts(**recipe.shared["prompts"]).config
+    counts = prompts.counts()
+    found = registry.build("prompts", prompts.source).read(counts, seed=0)
     assert Counter(p.category for p in found) == dict.fromkeys(CATEGORIES, 30)
     assert Counter(p.split for p in found) == counts
     check_splits(found, counts)
