@@ -12,13 +12,12 @@ from steerkit.steps.results import Results
 class EarlyLate(sk.Experiment):
     """Does steering only the prompt do less than steering only what is generated?"""
 
+    uses = (Steering,)
+
     def conditions(self, run: sk.Run) -> Sequence[sk.Condition]:
-        vector, strength = run.vector("base"), max(run.peek(Steering).strengths)
-        return [
-            run.unsteered("reasoning"),
-            run.steered("reasoning", vector, strength, tokens="prompt"),
-            run.steered("reasoning", vector, strength, tokens="generated"),
-        ]
+        vector, strength = run.vector("base"), max(run.use(Steering).strengths)
+        steered = [run.steered("reasoning", vector, strength, tokens=at) for at in ("prompt", "generated")]
+        return [run.unsteered("reasoning"), *steered]
 
     def pairs(self, run: sk.Run, conditions: Sequence[sk.Condition]) -> Sequence[sk.Pair]:
         unsteered, early, late = conditions

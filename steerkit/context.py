@@ -24,6 +24,7 @@ from steerkit.settings import Chatting, Fitting, Steering, SteeringArguments
 from steerkit.store.files import write_json
 from steerkit.store.folder import RunFolder
 
+TOKENS = ("all", "prompt", "generated")
 G = TypeVar("G", bound=Config)
 
 
@@ -172,8 +173,8 @@ class Run:
 
     @cached_property
     def chats(self) -> ChatFormat:
-        """How prompts become ids, by the writer's tokenizer."""
-        s = self.peek(Chatting)
+        """How prompts become ids, by the writer's tokenizer: for steps whose `uses` names Chatting."""
+        s = self.use(Chatting)
         return ChatFormat(self.models.tokenizer, s.chat, s.chat_template_kwargs, s.chat_date)
 
     # --- conditions --------------------------------------------------------------------------------------------
@@ -257,6 +258,8 @@ class Run:
         for key in {norm_of, *([vector] if vector else [])}:
             self.models.check_name(key.source)
         layer = s.layer if layer is None else layer
+        if tokens is not None and tokens not in TOKENS:
+            raise SteerkitError(f"tokens: there is no {tokens!r}; {nearest(str(tokens), TOKENS)}")
         return Placed(
             steerer=registry.without_defaults("steerers", s.steerer if steerer is None else steerer),
             site=Site(layer) if isinstance(layer, int) else layer,

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from steerkit.errors import SteerkitError
+
 Cell = str
 Number = float | None
 """A figure in the unit that its axis names; None where there is no value."""
@@ -285,6 +287,12 @@ class Findings:
     value: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name, kind in _PARTS.items():
+            value = getattr(self, name)
+            if isinstance(value, str) or not (isinstance(value, Sequence) and all(isinstance(v, kind) for v in value)):
+                raise SteerkitError(f"Findings.{name}: a list of {kind.__name__} is wanted, not {value!r:.60}")
+
     def to_json(self) -> Any:
         """JSON of it, `data` left out."""
         return _FINDINGS.dump_python(replace(self, data={}), mode="json")
@@ -295,4 +303,12 @@ class Findings:
         return _FINDINGS.validate_python(value)
 
 
+_PARTS: Mapping[str, type] = {
+    "claims": Claim,
+    "figures": Figure,
+    "tables": Table,
+    "texts": Texts,
+    "cautions": str,
+    "notes": str,
+}
 _FINDINGS: TypeAdapter[Findings] = TypeAdapter(Findings)

@@ -116,7 +116,10 @@ def step_of(run: Run, title: str, wanted_by: str = "the run") -> Step:
 
 def needs_of(run: Run, step: Step) -> list[str]:
     """Titles of the steps that a step needs; an experiment's is that of its findings."""
-    return _titles(step.needs(run.of(step, step.title)))
+    needs = step.needs(run.of(step, step.title))
+    if isinstance(needs, str):
+        raise SteerkitError(f"{step.title}: needs {needs!r}, a text; give names in a list: [{needs!r}]")
+    return _titles(needs)
 
 
 def followed_by(run: Run, step: Step) -> list[str]:

@@ -345,6 +345,9 @@ class RunPart(Plugin):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
+        for name, value in vars(cls).items():
+            if callable(getattr(RunPart, name, None)) and not isinstance(value, str) and not callable(value):
+                raise SteerkitError(f"{cls.__name__}: {name} must be a method: def {name}(self, run): return ...")
         for group in cls.uses:
             if not (isinstance(group, type) and issubclass(group, Config)):
                 raise SteerkitError(
@@ -379,6 +382,8 @@ class Step(RunPart):
 
     of: str = ""
     """The part of the name behind the dot; set by the core."""
+    named: tuple[str, ...] = ()
+    """The models that `models` names; set by the core."""
     sealed: ClassVar[bool] = True
     """Whether its files must stay as they are; those that are not may be made again at any time."""
 
@@ -413,6 +418,11 @@ class Step(RunPart):
             models: a `steerkit.models.models.Models`.
         """
         raise SteerkitError(f"step {self.name!r} has pieces() and no work()")
+
+    def do(self, models: Any, piece: Any) -> Any:
+        """`work`, which may touch the models that the step has named and no others."""
+        with models.only(self.title, self.named):
+            return self.work(models, piece)
 
     def join(self, run: Any, results: Iterable[Any], *needs: Any, **_: Any) -> Any:
         """The artifact, from the results of all pieces in their order."""

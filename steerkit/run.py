@@ -181,6 +181,7 @@ class SteeringTrainer:
         run.events.tell("step_begin", run, title)
         began = time.monotonic()
         needs = [self._artifacts[name]() for name in names]
+        step.named = tuple(step.models(run))
         with explained(run, step):
             value = self._made(run, step, pieces, needs)
         files = step.save(run, value)
@@ -200,9 +201,10 @@ class SteeringTrainer:
 
     def _made(self, run: Run, step: Step, store: Pieces, needs: list[Any]) -> Any:
         """A step's artifact: whole, or joined of its pieces, of which those that are there are not made again."""
-        pieces = step.pieces(replace(run, scratch=store.path), *needs)
-        if pieces is None:
-            return step.make(run, *needs)
+        with run.models.only(step.title, step.named):
+            pieces = step.pieces(replace(run, scratch=store.path), *needs)
+            if pieces is None:
+                return step.make(run, *needs)
         store.path.mkdir(parents=True, exist_ok=True)
         sizes = [step.size(piece) for piece in pieces]
         files, under_way, total = store.done(), dict.fromkeys(range(len(pieces)), 0), sum(sizes)
@@ -215,11 +217,12 @@ class SteeringTrainer:
 
         if files:
             progress(0, 0)
-        for number, result in self.executor.map(step.work, todo, run.models, progress):
+        for number, result in self.executor.map(step.do, todo, run.models, progress):
             files[number] = store.keep(number, partial(step.keep, result=result))
             under_way[number], saved = 0, saved + sizes[number]
             run.events.tell("batch_end", run, run.title, saved, total)
-        return step.join(run, (step.kept(files[number]) for number in range(len(pieces))), *needs)
+        with run.models.only(step.title, step.named):
+            return step.join(run, (step.kept(files[number]) for number in range(len(pieces))), *needs)
 
 
 @contextmanager

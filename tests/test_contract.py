@@ -320,6 +320,35 @@ def test_a_group_that_is_not_in_uses() -> None:
     assert "lengths: asks for the settings Chatting without naming the group; add it to `uses`" in said
 
 
+def test_chats_whose_settings_are_not_in_uses() -> None:
+    edit("run.use(Chatting).think_end", "run.chats.settings()[0]")
+    said = stops("    uses = (Chatting,)\n", "")
+    assert "lengths: asks for the settings Chatting without naming the group; add it to `uses`" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "who"),
+    [
+        ("        return [len(text) for", '        models["base"]\n        return [len(text) for', "lengths"),
+        ("        texts = [trace", '        run.models["base"]\n        texts = [trace', "lengths"),
+        ("        return [min(n", '        run.models["base"]\n        return [min(n', "lengths"),
+        ("        mean = sum", '        run.models["base"]\n        mean = sum', "experiment twice"),
+    ],
+)
+def test_a_model_that_is_not_named(old: str, new: str, who: str) -> None:
+    """Its weights would not be in the key, and the result would stay when they change."""
+    said = stops(old, new)
+    assert f"{who}: asks for the model 'base' without naming it; return it from `models`" in said
+
+
+def test_a_model_that_is_named() -> None:
+    edit(
+        "    def work(self, models", '    def models(self, run):\n        return ("base",)\n\n    def work(self, models'
+    )
+    edit("        return [len(text) for", '        models["base"]\n        return [len(text) for')
+    assert "lengths" in go().done
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -365,6 +394,37 @@ def test_a_group_that_is_not_in_uses() -> None:
             "    def piece(self,",
             r"step 'lengths' defines neither make\(\) nor pieces\(\), work",
         ),
+        ("vector, s)", 'vector, s, tokens="generatd")', "tokens: there is no 'generatd'; did you mean 'generated'?"),
+        (
+            "vector, s)",
+            'vector, s, labels={"method": "mine"})',
+            r"experiment twice: two conditions have the same labels \(method mine\)",
+        ),
+        ("vector, s)", "vector, s, layer=77)", "experiment twice: layer: 77 is not a block of reasoning: it has"),
+        (
+            "        return [sk.Pair(",
+            "        [sk.Pair(",
+            r"experiment twice: pairs\(\) gave None; return a list of Pair",
+        ),
+        (
+            "        return [run.unsteered",
+            "        [run.unsteered",
+            r"experiment twice: conditions\(\) gave None; return a list of conditions",
+        ),
+        ("        return sk.Findings(", "        sk.Findings(", r"experiment twice: findings\(\) gave None"),
+        ("claims=(claim,)", 'cautions="Few."', r"Findings.cautions: a list of str is wanted, not 'Few.'"),
+        ("claims=(claim,)", "claims=claim", r"Findings.claims: a list of Claim is wanted, not Claim"),
+        (
+            'return ("traces",)',
+            'return "traces"',
+            r"lengths: needs 'traces', a text; give names in a list: \['traces'\]",
+        ),
+        (
+            'def needs(self, run):\n        return ("traces",)',
+            'needs = ("traces",)',
+            r"Lengths: needs must be a method: def needs\(self, run\): return",
+        ),
+        ('"Twice the strength does more")', '"", metric="wrods")', "there is no metric 'wrods'; "),
     ],
 )
 def test_what_a_plugin_does_wrong_is_said_when_it_is_met(old: str, new: str, said: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from steerkit.artifacts import Condition, Score
+from steerkit.errors import SteerkitError, nearest
 from steerkit.judging.metrics import ACCURACY, RunMetric
 
 
@@ -35,8 +36,11 @@ class Scored:
         return condition.id in self._broken
 
     def metric(self, name: str) -> RunMetric:
-        """A metric by its name; accuracy too, where no answer could be checked."""
-        return next(metric for metric in self._known if metric.name == name)
+        """A metric by its name; accuracy too, where no answer could be checked. Raises: SteerkitError when none is."""
+        found = {metric.name: metric for metric in self._known}
+        if name not in found:
+            raise SteerkitError(f"there is no metric {name!r}; {nearest(name, list(found))}")
+        return found[name]
 
     def __getitem__(self, condition: Condition) -> dict[tuple[str, int], Score]:
         """(prompt, sample) → figures."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -79,6 +80,7 @@ class Models:
         self._checked: set[str] = set()  # models whose ids were held against the writer's
         self._shapes: dict[str, ModelShape] = {}
         self.services: dict[str, Any] = {}  # what was started on these models and must be closed (engines)
+        self._named: tuple[str, frozenset[str]] | None = None  # who asks now, and the models that it has named
         self.progress: Callable[[int], None] = lambda done: None  # work tells how far its piece is
         for name, what in given.items():
             if isinstance(what, str | Mapping | ModelSpec):
@@ -126,9 +128,27 @@ class Models:
         """The model, loaded when first asked for.
 
         Raises:
-            SteerkitError: no such model, it can't be loaded, or its ids are not the writer's.
+            SteerkitError: no such model, it can't be loaded, its ids are not the writer's, or the step that asks has
+                not named it.
         """
         self.check_name(name)
+        if self._named and name not in self._named[1]:
+            raise SteerkitError(
+                f"{self._named[0]}: asks for the model {name!r} without naming it; return it from `models`, so that "
+                "the result is made again when its weights change"
+            )
+        return self._at(name)
+
+    @contextmanager
+    def only(self, who: str, names: Iterable[str]) -> Iterator[None]:
+        """Refuse models that a step has not named, as its key does not have their weights."""
+        before, self._named = self._named, (who, frozenset(names))
+        try:
+            yield
+        finally:
+            self._named = before
+
+    def _at(self, name: str) -> LanguageModel:
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         lm = self._loaded[name]
@@ -180,7 +200,7 @@ class Models:
     @property
     def tokenizer(self) -> Any:
         """The writer's."""
-        return self[self.writer].tokenizer
+        return self._at(self.writer).tokenizer
 
     def peek_tokenizer(self, name: str) -> Any:
         """A model's tokenizer, without its weights where they aren't loaded.
@@ -210,7 +230,7 @@ class Models:
 
     def same(self, one: str, other: str) -> bool:
         """Whether two names stand for one model; a report must say so."""
-        return one == other or self[one].fingerprint == self[other].fingerprint
+        return one == other or self._at(one).fingerprint == self._at(other).fingerprint
 
     def alike(self, one: str, other: str) -> bool:
         """Whether two names stand for one model that reads ids alike, as far as their settings say."""
@@ -237,14 +257,14 @@ class Models:
 
     def identities(self, name: str) -> tuple[Identity, Identity]:
         """What a model's activations depend on, and what its texts do besides, as it is now."""
-        spec, lm = self.specs[name], self[name]
+        spec, lm = self.specs[name], self._at(name)
         named = name not in self.in_memory and not spec.weights.endswith(".gguf")
         settings = [self.loading.attn_implementation, self.loading.torch_compile, self.loading.bf16]
         return model_identity(name, lm, named=named, adapter=spec.adapter, settings=settings)
 
     def _check_vocabulary(self, name: str) -> None:
         """Raises: SteerkitError when a model reads the writer's ids as other tokens."""
-        lm, writer, maps = self._loaded[name], self[self.writer], self.specs[name].id_map.get(self.writer, {})
+        lm, writer, maps = self._loaded[name], self._at(self.writer), self.specs[name].id_map.get(self.writer, {})
         rows = lm.model.get_input_embeddings().weight.shape[0]
         for there, here in maps.items():
             if not 0 <= here < rows:

@@ -22,6 +22,7 @@ from steerkit.planning.hardware import GIB, Device
 from steerkit.planning.plan_time import gpu_lines, machine_lines
 from steerkit.recipe.load import planned_run
 from steerkit.settings import Generating, Labelling, Reading, Recipe, Samples, Scoring, Steering
+from steerkit.steps.asked import asked_of
 from steerkit.steps.prompts import Prompts
 from steerkit.steps.wanted import fits_of
 
@@ -82,9 +83,8 @@ def _asked(run: Run) -> Asked:
     """What each experiment has generated. What only a run finds out (the chosen strength) has a stand-in."""
     found: Asked = {}
     for name, experiment in run.experiments.items():
-        own = run.of(experiment, name)
-        needs: Mapping[str, Any] = {need: _stand_in(run, need) for need in experiment.needs(own)}
-        found[name] = experiment.split, experiment.conditions(own, *needs.values())
+        needs = [_stand_in(run, need) for need in experiment.needs(run.of(experiment, name))]
+        found[name] = experiment.split, asked_of(run, name, experiment, *needs)[0]
     return found
 
 

@@ -17,7 +17,8 @@ from steerkit.interfaces import Experiment, Step
 from steerkit.judging.scored import Scored
 from steerkit.settings import Fitting, Intervals
 from steerkit.stats.intervals import METHOD
-from steerkit.steps.generations import added_norm, breaks, in_words
+from steerkit.steps.asked import asked_of
+from steerkit.steps.generations import added_norm, breaks
 from steerkit.steps.results import Found, Results, seen
 from steerkit.steps.scores import metrics_of_run
 from steerkit.steps.vectors import Vectors
@@ -49,7 +50,10 @@ class RunExperiment(Step):
         results = None
         if asks_texts(experiment):
             results = self._results(run, own, experiment, needs[:3], given)
-        found = experiment.findings(own, results, *given)
+        with run.models.only(f"experiment {self.of}", experiment.models(own)):
+            found = experiment.findings(own, results, *given)
+        if not isinstance(found, Findings):
+            raise SteerkitError(f"experiment {self.of}: findings() gave {found!r:.60}; return a Findings")
         if results is None:
             return Found(found, [], [])
         found = replace(found, cautions=(*broken_texts(results), *found.cautions))
@@ -71,16 +75,10 @@ class RunExperiment(Step):
         scores: list[Score]
         vectors: Vectors
         generations, scores, vectors = texts
-        conditions = list(experiment.conditions(own, *needs[: len(experiment.needs(own))]))
+        conditions, pairs = asked_of(run, self.of, experiment, *needs[: len(experiment.needs(own))])
         wanted = {condition.id for condition in conditions}
         kept = [row for row in generations if row.condition in wanted]
         broken = {row.condition for row in kept if row.broken}
-        pairs = list(experiment.pairs(own, conditions))
-        for side in (side for pair in pairs for side in (pair.ours, pair.other)):
-            if side.id not in wanted:
-                raise SteerkitError(
-                    f"experiment {self.of}: compares a condition that is not among its own: {in_words(side.labels)}"
-                )
         return Results(
             name=experiment.rows or self.of,
             split=experiment.split,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -13,7 +13,7 @@ from steerkit.context import Run
 from steerkit.data.chats import Chat, Message, messages_of
 from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
-from steerkit.errors import Problem, SteerkitError
+from steerkit.errors import Problem
 from steerkit.generation.stream import GenerationRow
 from steerkit.identity import spec_identity
 from steerkit.interfaces import Intervention, Step
@@ -21,16 +21,12 @@ from steerkit.interventions.steering import Edit
 from steerkit.models.models import Models
 from steerkit.settings import Chatting, Generating, Samples
 from steerkit.stats.noise import key_of
-from steerkit.steps.results import DIFFERENCES, FIGURES, seen
+from steerkit.steps.asked import asked_of, in_words
+from steerkit.steps.results import seen
 from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of
 from steerkit.steps.vectors import Vectors
 from steerkit.steps.wanted import misfits
 from steerkit.store.files import read_whole_lines, write_jsonl
-
-COLUMNS = {"experiment", "split", "condition", *FIGURES, *DIFFERENCES} | (
-    {field.name for field in fields(Generation)} - {"labels"}
-)
-"""Names that no label of a condition may have."""
 
 
 def conditions_of(run: Run, split: str, needs: Mapping[str, Any]) -> dict[str, Condition]:
@@ -42,28 +38,10 @@ def conditions_of(run: Run, split: str, needs: Mapping[str, Any]) -> dict[str, C
     found: dict[str, Condition] = {}
     for name, experiment in run.experiments.items():
         if experiment.split == split:
-            own = run.of(experiment, name)
-            asked = list(experiment.conditions(own, *(seen(needs[need]) for need in experiment.needs(own))))
-            check_conditions(name, asked)
-            for condition in asked:
+            given = [seen(needs[need]) for need in experiment.needs(run.of(experiment, name))]
+            for condition in asked_of(run, name, experiment, *given)[0]:
                 found.setdefault(condition.id, condition)
     return found
-
-
-def check_conditions(name: str, conditions: Sequence[Condition]) -> None:
-    """Raises: SteerkitError when an experiment asks for one twice, or labels one by the name of another column."""
-    for number, condition in enumerate(conditions):
-        if taken := sorted(set(condition.labels) & COLUMNS):
-            raise SteerkitError(
-                f"experiment {name}: a condition's label is called {taken[0]!r}, as a column of the tables or a field "
-                "of the texts is; rename it"
-            )
-        first = next((other for other in conditions[:number] if other.id == condition.id), None)
-        if first:
-            raise SteerkitError(
-                f"experiment {name}: asks for one condition twice, as {in_words(first.labels)} and as "
-                f"{in_words(condition.labels)}; leave one out"
-            )
 
 
 def needs_of_split(run: Run, split: str) -> list[str]:
@@ -218,12 +196,3 @@ def breaks(rows: Iterable[Generation]) -> list[str]:
         f"sample {own[0].sample}: {own[0].broken}"
         for own in lost.values()
     ]
-
-
-def in_words(labels: Mapping[str, Any]) -> str:
-    """A condition by its labels, in a line; empty ones are left out."""
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in labels.items()
-        if value != ""
-    )

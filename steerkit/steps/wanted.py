@@ -12,6 +12,7 @@ from steerkit.data.site import Site
 from steerkit.errors import Problem, SteerkitError
 from steerkit.interfaces import VectorFitter
 from steerkit.settings import Fitting
+from steerkit.steps.asked import asked_of
 
 
 def fits_of(run: Run) -> dict[VectorKey, PluginSpec]:
@@ -50,6 +51,9 @@ def known_conditions(run: Run) -> Iterator[tuple[str, Condition]]:
     """(split, condition) of the texts that will be wanted, as far as that is known before anything has run.
 
     What only a run finds out (the chosen strength) has a stand-in; experiments whose needs have none are left out.
+
+    Raises:
+        SteerkitError: of `asked_of`.
     """
     for name, experiment in run.experiments.items():
         own = run.of(experiment, name)
@@ -57,7 +61,9 @@ def known_conditions(run: Run) -> Iterator[tuple[str, Condition]]:
         if None in needs:
             continue
         try:
-            found = experiment.conditions(own, *needs)
+            found, _ = asked_of(run, name, experiment, *needs)
+        except SteerkitError:
+            raise
         except Exception:  # what it makes of a stand-in says nothing of the run; that will tell
             continue
         for condition in found:
