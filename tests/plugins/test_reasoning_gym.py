@@ -27,9 +27,9 @@ FEW: dict[str, Any] = {"categories": {"logic": ["knights_knaves", "syllogism"], 
 
 def test_ten_categories_of_thirty() -> None:
     recipe = load_recipe("reasoning-gym")
-    prompts = Prompts(**recipe.shared["prompts"])
-    counts = prompts.config.counts()
-    found = registry.build("prompts", prompts.config.source).read(counts, seed=0)
+    prompts = Prompts(**recipe.shared["prompts"]).config
+    counts = prompts.counts()
+    found = registry.build("prompts", prompts.source).read(counts, seed=0)
     assert Counter(p.category for p in found) == dict.fromkeys(CATEGORIES, 30)
     assert Counter(p.split for p in found) == counts
     check_splits(found, counts)

@@ -281,7 +281,7 @@ def _binary() -> dict[str, bytes]:
 
 def _state() -> bytes:
     record = {"key": "abc", "files": {"traces.jsonl": None, "spans.jsonl": "f00d"}, "seconds": 1.5, "at": "now"}
-    return json.dumps({"recipe": {"name": "x"}, "stages": {"traces": record}}).encode()
+    return json.dumps({"recipe": {"name": "x"}, "steps": {"traces": record}}).encode()
 
 
 def _chat(**message: Any) -> bytes:
