@@ -17,6 +17,7 @@ import pytest
 import typer
 from console import Steerkit
 
+from steerkit import registry
 from steerkit.cli import app
 from steerkit.data.trace import Span, read_rows
 
@@ -242,17 +243,15 @@ def test_a_command_that_ctrl_c_ends_well_has_ended_well(steerkit: Steerkit, monk
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_experiments_are_listed_and_shown(steerkit: Steerkit, tmp_path: Path) -> None:
+def test_experiments_are_listed_and_shown(steerkit: Steerkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_local", {})
     listed = steerkit("experiment", "ls")
     assert listed.returncode == 0
     assert [line for line in listed.stdout.splitlines() if line.startswith("offsets")], listed.stdout
     shown = steerkit("experiment", "show", "offsets")
-    assert (shown.returncode == 0 and "offsets.starts" in shown.stdout) or "starts" in shown.stdout
-    file = tmp_path / "early_late.py"
-    file.write_text(
-        (Path(__file__).parent.parent / "examples/early_late.py").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    assert shown.returncode == 0 and "experiments: [offsets]" in shown.stdout
+    file = Path(__file__).parent.parent / "examples/early_late.py"
     own = steerkit("experiment", "show", "early-late", "--plugins", file)
     assert own.returncode == 0 and "Does steering only the prompt do less" in own.stdout
-    missing = steerkit("experiment", "show", "early-late")
+    missing = steerkit("experiment", "show", "late-early")
     assert missing.returncode == 2 and "--plugins FILE" in missing.stderr
