@@ -39,7 +39,7 @@ class SteeringTrainer:
 
     Args:
         models: name → a name to load, a LanguageModel, or a mapping of weights, adapter and id_map (`Models`).
-        args: how it is done; `SteeringArguments.from_recipe("backtracking")` is a start.
+        args: how it is done; `steerkit.load_arguments("backtracking")` is a start.
         prompts: texts, chats (lists of messages), mappings, Prompts or a data set, dealt to the splits by the seed;
             those of the settings (`prompts.source`) when left out.
         counts: prompts a split (extract, choose, test); a third of `prompts` each when left out.

@@ -60,7 +60,8 @@ def compared(
     """A pair's difference, the first one minus the other, as a line of the finding.
 
     Args:
-        text: what is claimed, or compared.
+        text: what is claimed, or compared. A claim holds where `ours` is higher (lower, where the metric says that less
+            is better); for "lowers the score" take the lower one as `other`.
         metric: by its name; the score judge's own when left out.
         laid_down: whether it was claimed beforehand and holds on its own, or stands beside the claims, where its
             verdict is corrected for how many comparisons there are.
