@@ -184,7 +184,7 @@ class SteeringTrainer:
         step.named = tuple(step.models(run))
         with explained(run, step):
             value = self._made(run, step, pieces, needs)
-        files = step.save(run, value)
+            files = step.save(run, value)
         self._own(title, files)
         folder.finish(title, key, files, time.monotonic() - began, sealed=step.sealed, made_of=made_of(used))
         pieces.remove()
@@ -237,6 +237,11 @@ def explained(run: Run, step: Step) -> Iterator[None]:
         raise
     except Exception as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+        if not frames and files and "serializ" in str(error):
+            raise SteerkitError(
+                f"{run.title}: what it gave is not JSON ({error}); give plain numbers, texts, lists and mappings, or "
+                "define how it is saved and loaded"
+            ) from error
         if not frames:
             raise
         line = frames[-1]

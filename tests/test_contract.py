@@ -424,6 +424,12 @@ def test_a_model_that_is_named() -> None:
             'needs = ("traces",)',
             r"Lengths: needs must be a method: def needs\(self, run\): return",
         ),
+        (
+            "return [len(text) for",
+            "import numpy\n        return [numpy.float32(len(text)) for",
+            "lengths: what it gave is not JSON",
+        ),
+        ('value={"mean": mean}', 'value={"mean": object()}', "findings.twice: what it gave is not JSON"),
         ('"Twice the strength does more")', '"", metric="wrods")', "there is no metric 'wrods'; "),
     ],
 )
