@@ -100,13 +100,15 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_AUTH_TOKEN"] = "0" * 64
+    level = logging.root.level
     made = Cluster()
     made.add_node(num_cpus=1, include_dashboard=False)
     second = made.add_node(num_cpus=1)
-    ray.init(address=made.address, log_to_driver=False, logging_level="CRITICAL")
+    ray.init(address=made.address, log_to_driver=False, configure_logging=False)
     yield made, second
     ray.shutdown()
     made.shutdown()
+    assert logging.root.level == level  # what later tests hear
 
 
 @pytest.fixture(scope="module")
