@@ -29,6 +29,41 @@ SMALL = (
     "perplexity=true",
 )
 
+STEPS = (
+    "prompts",
+    "chats",
+    "traces",
+    "spans",
+    "statistics.base",
+    "statistics.reasoning",
+    "vectors",
+    "generations.choose",
+    "likelihoods.choose",
+    "scores.choose",
+    "findings.choose",
+    "generations.test",
+    "likelihoods.test",
+    "scores.test",
+)
+"""The steps that make what experiments look at, in their order."""
+SAME = (
+    "prompts.jsonl",
+    "traces.jsonl",
+    "spans.jsonl",
+    "stats/base.safetensors",
+    "stats/reasoning.safetensors",
+    "generations/choose.jsonl",
+    "generations/test.jsonl",
+    "likelihoods/choose.jsonl",
+    "likelihoods/test.jsonl",
+    "scores/choose.jsonl",
+    "scores/test.jsonl",
+    "findings/choose.json",
+    "results.csv",
+    "comparisons.csv",
+)
+"""Files of any run with perplexity that an interrupted one ends with byte for byte."""
+
 
 def options(folder: Path, *more: str) -> list[str]:
     """Command-line words of a small run into a folder."""

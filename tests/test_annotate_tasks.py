@@ -149,7 +149,7 @@ def write_generations(run: Path, *rows: Generation) -> None:
 def test_runs_that_have_nothing_to_label(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SteerkitError, match=r"spans\.jsonl: is not there: run the recipe until its spans are made"):
         trace_tasks(tmp_path, 1)
-    with pytest.raises(SteerkitError, match=r"recipe\.yaml: is not there: give the folder of a run"):
+    with pytest.raises(SteerkitError, match=r"no run there \(no recipe\.yaml\); give the folder"):
         generation_tasks(tmp_path, "scored", 1)
     lost = [
         Span(trace_id=n, label="x", judge="j", start=0, end=e, first=0, last=0) for n, e in (("t9", 3), ("t0", 999))

@@ -77,7 +77,7 @@ def test_listing_recipes_and_plugins_imports_no_torch() -> None:
         ((*DRY, "models.reasoning=gone.gguf"), "gone.gguf: no such GGUF file"),
         (("plugin", "ls", "fiters"), "no kind of plugin is called 'fiters'; did you mean 'fitters'?"),
         (("vector", "show", "gone.safetensors"), "gone.safetensors: no such vector file"),
-        (("report", "gone"), "gone: no finished run there"),
+        (("report", "gone"), "gone: no run there (no recipe.yaml); give the folder"),
         (("generate", "pocket:reasoning", "gone.safetensors", "Hello"), "gone.safetensors: no such vector file"),
     ],
 )

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pocket import SAME
 from steerkit_plugins.executors.ray.cluster import ENVIRONMENT
 from tiny import tiny
 
@@ -61,21 +62,6 @@ class Nudge(Steerer):
         from by_how_much import FACTOR
         return hidden + FACTOR * at.norm * at.direction
 """
-
-SAME = (
-    "prompts.jsonl",
-    "traces.jsonl",
-    "spans.jsonl",
-    "stats/base.safetensors",
-    "stats/reasoning.safetensors",
-    "generations/choose.jsonl",
-    "generations/test.jsonl",
-    "likelihoods/choose.jsonl",
-    "likelihoods/test.jsonl",
-    "findings/choose.json",
-    "results.csv",
-    "comparisons.csv",
-)
 
 KILLED = """
 import os, signal, sys

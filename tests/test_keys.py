@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from pocket import STEPS
 from steerkit_plugins.pocket.prompts import problems
 from steerkit_plugins.pocket.source import PocketModels
 
@@ -24,21 +25,8 @@ from steerkit.errors import SteerkitError
 from steerkit.run import SteeringTrainer
 from steerkit.store.files import read_whole_lines
 
-STEPS = (
-    "prompts",
-    "chats",
-    "traces",
-    "spans",
-    "statistics.base",
-    "statistics.reasoning",
-    "vectors",
-    "generations.choose",
-    "likelihoods.choose",
-    "scores.choose",
-    "findings.choose",
-    "generations.test",
-    "likelihoods.test",
-    "scores.test",
+EVERY = (
+    *STEPS,
     "findings.transfer",
     "findings.baselines",
     "findings.lens",
@@ -48,7 +36,7 @@ STEPS = (
     "results",
     "report",
 )
-ALL = frozenset(STEPS)
+ALL = frozenset(EVERY)
 FROM_CHATS = ALL - {"prompts"}
 FROM_TRACES = FROM_CHATS - {"chats"}
 FROM_SPANS = FROM_TRACES - {"traces"}
@@ -58,7 +46,7 @@ FROM_VECTORS = FROM_STATISTICS - {"statistics.base"}
 STEERED = FROM_VECTORS - {"vectors", "findings.lens"}
 TESTED = STEERED - {"generations.choose", "likelihoods.choose", "scores.choose", "findings.choose"}
 SCORED = STEERED - {"generations.choose", "likelihoods.choose", "generations.test", "likelihoods.test"}
-FOUND = frozenset(step for step in STEPS if step.startswith("findings.")) - {"findings.lens"}
+FOUND = frozenset(step for step in EVERY if step.startswith("findings.")) - {"findings.lens"}
 LENS = frozenset({"findings.lens"})
 TABLES = frozenset({"results", "report"})
 
@@ -193,7 +181,7 @@ def before(made: Path) -> dict[str, str]:
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     assert set(before) == set(after) == ALL
-    return {step for step in STEPS if before[step] != after[step]}
+    return {step for step in EVERY if before[step] != after[step]}
 
 
 def swapped(old: bytes, new: bytes) -> Callable[[bytes], bytes]:

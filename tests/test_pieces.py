@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from pocket import SIZES
+from pocket import SAME, SIZES
 
 from steerkit import SteeringVector, load_recipe, registry
 from steerkit.callbacks import SteeringCallback
@@ -30,20 +30,6 @@ LITTLE = (
     "extractor.sweep=null",
     "perplexity=true",
     "batch_tokens=1000",
-)
-SAME = (
-    "prompts.jsonl",
-    "traces.jsonl",
-    "spans.jsonl",
-    "stats/base.safetensors",
-    "stats/reasoning.safetensors",
-    "findings/choose.json",
-    "generations/choose.jsonl",
-    "generations/test.jsonl",
-    "likelihoods/test.jsonl",
-    "scores/test.jsonl",
-    "results.csv",
-    "comparisons.csv",
 )
 IN_PIECES = ("traces", "statistics.base", "statistics.reasoning", "generations.choose", "generations.test")
 

@@ -345,7 +345,7 @@ def test_findings_of_another_version_name_all_problems(tmp_path: Path) -> None:
 
 
 def test_unfinished_runs(tmp_path: Path) -> None:
-    with pytest.raises(SteerkitError, match=r"no finished run there \(no recipe\.yaml\); give the folder"):
+    with pytest.raises(SteerkitError, match=r"no run there \(no recipe\.yaml\); give the folder"):
         write_report(tmp_path)
     write_run(tmp_path, {}, asked=("a", "b"))
     with pytest.raises(SteerkitError, match=r"findings/a\.json, findings/b\.json: not there: the run is not finished"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pocket import SMALL, options
+from pocket import SAME, SMALL, STEPS, options
 
 from steerkit import SteeringVector, load_model, load_models, load_recipe, read_rows
 from steerkit.callbacks import SteeringCallback
@@ -25,21 +25,8 @@ from steerkit.models.language_model import LanguageModel
 from steerkit.run import SteeringTrainer
 from steerkit.store.folder import read_state
 
-STEPS = [
-    "prompts",
-    "chats",
-    "traces",
-    "spans",
-    "statistics.base",
-    "statistics.reasoning",
-    "vectors",
-    "generations.choose",
-    "likelihoods.choose",
-    "scores.choose",
-    "findings.choose",
-    "generations.test",
-    "likelihoods.test",
-    "scores.test",
+ALL = [
+    *STEPS,
     "findings.transfer",
     "findings.baselines",
     "findings.offsets",
@@ -52,27 +39,8 @@ STEPS = [
     "report",
 ]
 IN_PIECES = ("traces", "statistics", "generations", "likelihoods")
-SAME = (
-    "prompts.jsonl",
-    "traces.jsonl",
-    "spans.jsonl",
-    "stats/base.safetensors",
-    "stats/reasoning.safetensors",
-    "generations/choose.jsonl",
-    "generations/test.jsonl",
-    "likelihoods/choose.jsonl",
-    "likelihoods/test.jsonl",
-    "scores/choose.jsonl",
-    "scores/test.jsonl",
-    "findings/choose.json",
-    "findings/transfer.json",
-    "projections.jsonl",
-    "lens.csv",
-    "agreement.csv",
-    "results.csv",
-    "comparisons.csv",
-)
-"""Files of a run that an interrupted one ends with byte for byte."""
+MORE = ("findings/transfer.json", "projections.jsonl", "lens.csv", "agreement.csv")
+"""Files of its experiments that it ends with likewise."""
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -225,8 +193,8 @@ for step in steps:
 def test_killed_in_every_step_and_resumed(run: Path, tmp_path: Path) -> None:
     """kill -9 as each step begins, or behind its first piece; the last run ends with the uninterrupted results."""
     folder = tmp_path / "killed"
-    assert list(read_state(run)["steps"]) == STEPS
-    told = json.dumps([STEPS, IN_PIECES, [f"output_dir={folder}", *SMALL]])
+    assert list(read_state(run)["steps"]) == ALL
+    told = json.dumps([ALL, IN_PIECES, [f"output_dir={folder}", *SMALL]])
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, told],
         stdin=subprocess.PIPE,
@@ -236,7 +204,7 @@ def test_killed_in_every_step_and_resumed(run: Path, tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     ) as process:
         assert process.stdin and process.stdout
-        for step in STEPS:
+        for step in ALL:
             assert process.stdout.readline() == f"{step} {signal.SIGKILL.value}\n"
             pieces = list((folder / "pieces").glob("*/[0-9]*"))
             assert len(pieces) == step.startswith(IN_PIECES), step
@@ -258,7 +226,7 @@ def test_killed_in_every_step_and_resumed(run: Path, tmp_path: Path) -> None:
 def assert_same(folder: Path, run: Path) -> None:
     """The files of two runs are equal, byte for byte."""
     vectors = [f"vectors/{path.name}" for path in sorted((run / "vectors").iterdir())]
-    for name in (*SAME, *vectors):
+    for name in (*SAME, *MORE, *vectors):
         assert (folder / name).read_bytes() == (run / name).read_bytes(), name
 
 

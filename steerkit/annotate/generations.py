@@ -11,7 +11,7 @@ from steerkit.data.chats import as_text
 from steerkit.data.tokens import split_answer
 from steerkit.data.trace import Prompt, read_jsonl, read_rows
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.store.bounded_yaml import load
+from steerkit.store.folder import read_recipe
 
 FOLDER = "generations"
 TYPES = {"split": str, "condition": str, "prompt_id": str, "sample": int, "text": str}
@@ -62,14 +62,3 @@ def generation_texts(run: Path) -> dict[str, Text]:
         row.id: Text(text=split_answer(row.text, marker)[0], prompt=prompts.get(row.prompt_id, ""))
         for row in read_generations(run)
     }
-
-
-def read_recipe(run: Path) -> dict[str, Any]:
-    """The recipe that a run was made by. Raises: SteerkitError when it isn't there."""
-    path = run / "recipe.yaml"
-    if not path.is_file():
-        raise SteerkitError(f"{path}: is not there: give the folder of a run that has made its generations")
-    recipe = load(path)
-    if not isinstance(recipe, dict):
-        raise SteerkitError(f"{path}: is no recipe: a mapping of keys to values")
-    return recipe

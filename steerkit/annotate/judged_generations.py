@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from steerkit import registry
-from steerkit.annotate.generations import generation_files, generation_texts, read_recipe
+from steerkit.annotate.generations import generation_files, generation_texts
 from steerkit.annotate.tasks import Task, Text, tasks_of
 from steerkit.artifacts import PluginSpec
 from steerkit.data.trace import Span, read_rows, write_rows
@@ -22,6 +22,7 @@ from steerkit.judging.ask import metrics_of
 from steerkit.judging.metrics import shares_labels
 from steerkit.recipe.trust import refuse_asking
 from steerkit.store.files import digest, file_digest, write_json
+from steerkit.store.folder import read_recipe
 
 JUDGED = "annotations/judges/generations.jsonl"
 NOTES = "annotations/judges/generations.notes.json"

@@ -1,4 +1,4 @@
-"""Is a text still text? Figures that keep "Wait Wait Wait" from passing for backtracking."""
+"""Is a text still text? Figures that keep a text that repeats one word from counting as full of it."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from steerkit.judging.metrics import FILE as METRICS
 from steerkit.judging.metrics import RunMetric, read_metrics
 from steerkit.report.rows import COMPARISONS, RESULTS, Rows, read_rows
 from steerkit.report.sound import problems_of
-from steerkit.store.bounded_yaml import load
 from steerkit.store.files import read_whole_lines
+from steerkit.store.folder import read_recipe
 from steerkit.store.strict_json import loads
 
 FINDINGS = "findings"
@@ -67,7 +67,7 @@ class Run:
         Raises:
             SteerkitError: the run is not finished, was made by another version of steerkit, or a file is damaged.
         """
-        recipe = _recipe(folder)
+        recipe = read_recipe(folder)
         parts = tuple(_parts(folder, recipe))
         _check(folder, parts)
         results, comparisons = (read_rows(folder / name) for name in (RESULTS, COMPARISONS))
@@ -122,16 +122,6 @@ class Run:
     def jsonl(self, name: str) -> list[dict[str, Any]]:
         """Rows of a jsonl file of the folder; none when it isn't there."""
         return read_whole_lines(self.folder / name)
-
-
-def _recipe(folder: Path) -> dict[str, Any]:
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        raise SteerkitError(f"{folder}: no finished run there (no recipe.yaml); {GIVE}")
-    recipe = load(path)
-    if not isinstance(recipe, dict):
-        raise SteerkitError(f"{path}: is not a recipe: a recipe is a mapping of keys to values")
-    return recipe
 
 
 def experiment_names(recipe: dict[str, Any]) -> list[str]:

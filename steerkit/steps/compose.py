@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from steerkit.artifacts import Condition
@@ -270,8 +271,6 @@ def over_places(
 
 def replace_title(panel: Any, title: str) -> Any:
     """A panel with a line above its title."""
-    from dataclasses import replace
-
     return replace(panel, title=f"{title}\n{panel.title}")
 
 

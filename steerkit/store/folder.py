@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from steerkit.errors import SteerkitError
+from steerkit.store.bounded_yaml import load
 from steerkit.store.files import disk_error, file_digest, read_sealed, write_json, write_sealed
 from steerkit.store.identity import Identity, changes
 from steerkit.store.identity import made_of as versions_of
@@ -166,6 +167,17 @@ def _who(path: Path) -> str:
         return f"{who}: {_cut(str(found['command']), 200)}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has just begun"
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe that a run was made by. Raises: SteerkitError when it isn't there, or is none."""
+    file = path / "recipe.yaml"
+    if not file.is_file():
+        raise SteerkitError(f"{path}: no run there (no recipe.yaml); give the folder that `recipe run` printed")
+    recipe = load(file)
+    if not isinstance(recipe, dict):
+        raise SteerkitError(f"{file}: is not a recipe: a recipe is a mapping of keys to values")
+    return recipe
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def state(path: Path) -> None:
 
 
 def run_recipe(path: Path) -> None:
-    from steerkit.annotate.generations import read_recipe
+    from steerkit.store.folder import read_recipe
 
     read_recipe(path.rename(path.with_name("recipe.yaml")).parent)
 
