@@ -233,6 +233,12 @@ class Asking(sk.Experiment):
 """
 
 
+def test_a_plan_makes_no_artifacts() -> None:
+    edit("        vector, once =", "        lengths[0]\n        vector, once =")
+    with pytest.raises(SteerkitError, match=r"experiment twice: conditions\(\) failed in a plan .*: a step's is None"):
+        plan_text(load_recipe("mine.yaml", SETTINGS))
+
+
 def refused(*settings: str, code: str = "", recipe: str = "") -> str:
     """What is said of a recipe before anything runs."""
     Path("mine.py").write_text(MINE + code)

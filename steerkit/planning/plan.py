@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from steerkit import registry
 from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.data.statistics import groups_of
+from steerkit.errors import SteerkitError
 from steerkit.generation.generation_config import sampling_for
 from steerkit.interfaces import Step
 from steerkit.judging.metrics import same_numbers
@@ -22,7 +22,7 @@ from steerkit.planning.hardware import GIB, Device
 from steerkit.planning.plan_time import gpu_lines, machine_lines
 from steerkit.recipe.load import planned_run
 from steerkit.settings import Generating, Labelling, Reading, Recipe, Samples, Scoring, Steering
-from steerkit.steps.asked import asked_of
+from steerkit.steps.asked import asked_of, planned_needs
 from steerkit.steps.prompts import Prompts
 from steerkit.steps.wanted import fits_of
 
@@ -83,13 +83,17 @@ def _asked(run: Run) -> Asked:
     """What each experiment has generated. What only a run finds out (the chosen strength) has a stand-in."""
     found: Asked = {}
     for name, experiment in run.experiments.items():
-        needs = [_stand_in(run, need) for need in experiment.needs(run.of(experiment, name))]
-        found[name] = experiment.split, asked_of(run, name, experiment, *needs)[0]
+        needs = planned_needs(run, name, experiment)
+        try:
+            found[name] = experiment.split, asked_of(run, name, experiment, *needs)[0]
+        except SteerkitError:
+            raise
+        except Exception as error:
+            raise SteerkitError(
+                f"experiment {name}: conditions() failed in a plan ({type(error).__name__}: {error}); a plan makes no "
+                "artifacts: a step's is None there, an experiment's what its planned() gives"
+            ) from error
     return found
-
-
-def _stand_in(run: Run, need: str) -> Any:
-    return run.experiments[need].planned(run) if need in run.experiments else None
 
 
 def _sampling(run: Run) -> str:

@@ -44,6 +44,12 @@ def asked_of(run: Run, name: str, experiment: Experiment, *needs: Any) -> tuple[
     return list(conditions), list(pairs)
 
 
+def planned_needs(run: Run, name: str, experiment: Experiment) -> list[Any]:
+    """What stands for an experiment's needs before anything has run: its own stand-in, None for a step's artifact."""
+    needs = experiment.needs(run.of(experiment, name))
+    return [run.experiments[need].planned(run) if need in run.experiments else None for need in needs]
+
+
 def _all_are(kind: type, found: Any) -> bool:
     return isinstance(found, Sequence) and all(isinstance(each, kind) for each in found)
 

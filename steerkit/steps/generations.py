@@ -23,7 +23,7 @@ from steerkit.settings import Chatting, Generating, Samples
 from steerkit.stats.noise import key_of
 from steerkit.steps.asked import asked_of, in_words
 from steerkit.steps.results import seen
-from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of
+from steerkit.steps.texts import Job, TextPiece, by_model, check_limits, decoding, generate, pieces_of
 from steerkit.steps.vectors import Vectors
 from steerkit.steps.wanted import misfits
 from steerkit.store.files import read_whole_lines, write_jsonl
@@ -117,7 +117,7 @@ class Generations(Step):
     ) -> list[Generation]:
         wanted = self._conditions(run, needs)
         jobs = self._jobs(run, prompts, vectors, needs)
-        by_piece = [job for model in dict.fromkeys(job.model for job in jobs) for job in jobs if job.model == model]
+        by_piece = [job for own in by_model(jobs) for job in own]
         tokenizer = run.models.tokenizer
         found = []
         for job, text in zip(by_piece, (row for rows in results for row in rows), strict=True):

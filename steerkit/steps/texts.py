@@ -12,7 +12,7 @@ from steerkit.data.trace import Prompt
 from steerkit.generation.engine import engine_of
 from steerkit.generation.generation_config import sampling_with
 from steerkit.generation.sampling import Sampling
-from steerkit.generation.stream import Generated, GenerationRow, end_ids
+from steerkit.generation.stream import GenerationRow, end_ids
 from steerkit.models.limits import check_ids, check_lengths
 from steerkit.models.models import Models
 from steerkit.models.threads import fastest_thread_count, use_threads
@@ -70,7 +70,7 @@ def pieces_of(run: Run, jobs: Sequence[Job]) -> list[TextPiece]:
     rows = s.save_rows or (ROWS if size == "auto" else size) * BATCHES
     found = [
         TextPiece(tuple(own[i : i + rows]), s.engine, s.max_new_tokens, sampling)
-        for own in _by_model(jobs)
+        for own in by_model(jobs)
         for i in range(0, len(own), rows)
     ]
     if not found:
@@ -83,7 +83,8 @@ def pieces_of(run: Run, jobs: Sequence[Job]) -> list[TextPiece]:
     return [replace(piece, batch_size=measured["batch_size"], threads=measured["threads"]) for piece in found]
 
 
-def _by_model(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+def by_model(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """The jobs of each model, in the order in which pieces hold them."""
     for model in dict.fromkeys(job.model for job in jobs):
         yield [job for job in jobs if job.model == model]
 
@@ -123,15 +124,6 @@ def generate(models: Models, piece: TextPiece) -> list[dict[str, Any]]:
             progress=models.progress,
         )
     return [{"ids": text.ids, "finished": text.finished, "broken": text.broken} for text in texts]
-
-
-def texts_of(
-    pieces: Iterable[TextPiece], results: Iterable[Sequence[dict[str, Any]]]
-) -> Iterator[tuple[Job, Generated]]:
-    """Each job with its text."""
-    for piece, rows in zip(pieces, results, strict=True):
-        for job, row in zip(piece.jobs, rows, strict=True):
-            yield job, Generated(ids=row["ids"], finished=row["finished"], broken=row["broken"])
 
 
 def check_limits(run: Run, prompts: Sequence[Prompt], models: Iterable[str]) -> None:

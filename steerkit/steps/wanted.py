@@ -12,7 +12,7 @@ from steerkit.data.site import Site
 from steerkit.errors import Problem, SteerkitError
 from steerkit.interfaces import VectorFitter
 from steerkit.settings import Fitting
-from steerkit.steps.asked import asked_of
+from steerkit.steps.asked import asked_of, planned_needs
 
 
 def fits_of(run: Run) -> dict[VectorKey, PluginSpec]:
@@ -56,8 +56,7 @@ def known_conditions(run: Run) -> Iterator[tuple[str, Condition]]:
         SteerkitError: of `asked_of`.
     """
     for name, experiment in run.experiments.items():
-        own = run.of(experiment, name)
-        needs = [run.experiments[n].planned(run) if n in run.experiments else None for n in experiment.needs(own)]
+        needs = planned_needs(run, name, experiment)
         if None in needs:
             continue
         try:
