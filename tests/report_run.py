@@ -110,7 +110,7 @@ def every_kind() -> tuple[Figure, ...]:
             Series(
                 name="steered", x=(0, 1, 2, 3), y=(1.4, None, 7.4, 3.0), low=(1, None, 6, 2), high=(2, None, 9, 4.4)
             ),
-            Series(name="as in the other experiments", x=(2,), y=(7.4,), look=0, line=False),
+            Series(name="as the recipe says", x=(2,), y=(7.4,), look=0, line=False),
         ),
         band=Band(name="unsteered", low=(0.8,), high=(1.7,), middle=1.2),
         ticks=tuple((i, str(i)) for i in range(4)),

@@ -331,7 +331,7 @@ def test_a_sweep_over_one_strength_is_a_line_and_over_several_a_heatmap(toxicity
         assert isinstance(tone, Heatmap) and isinstance(warmth, Heatmap)
         assert tone.title == "toxicity (lower is better); unsteered 50.0" and tone.unit == "points 0 to 100"
         assert warmth.unit == "degrees" and not warmth.zero and tone.zero
-        assert tone.rows == ("10", "20") and tone.columns[tone.outlined or 0] in ("−13..−8", "2")
+        assert tone.rows == ("10", "20") and tone.columns[tone.outlined or 0] in ("−13 to −8", "2")
 
 
 def test_a_heatmaps_cells_are_the_conditions_means() -> None:

@@ -289,7 +289,7 @@ def _line(
     lines = [series("steered model", rows, at, metric, hollow=True)]
     if marked:
         filled = [row for _, row in marked]
-        lines.append(series("as in the other experiments", filled, [x for x, _ in marked], metric, line=False))
+        lines.append(series("as the recipe says", filled, [x for x, _ in marked], metric, line=False))
     ticks = tuple((x, place(condition)[1]) for x, condition in zip(at, conditions, strict=True))
     return panel(metric, xlabel, lines, ticks=ticks, band=band(results.row(unsteered, metric.name), metric))
 

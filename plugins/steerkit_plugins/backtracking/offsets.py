@@ -88,7 +88,7 @@ class Offsets(AtChosenStrength):
             panels=over_places(
                 results,
                 {"": swept},
-                lambda c: (float(c.labels["window_start"]), window_of(c)),
+                lambda c: (float(c.labels["window_start"]), window_of(c).replace("..", " to ")),  # 0..5 reads as 0.5
                 "window, tokens from the sentence's first token",
                 own=lambda c: self._is_own(run, c),
                 unsteered=unsteered,

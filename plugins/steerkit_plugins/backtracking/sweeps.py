@@ -54,4 +54,4 @@ def sweep_heading(what: str, results: Results, conditions: Sequence[Condition]) 
     if len(strengths) == 1:
         return pages(f"{what}, strength {words.short(strengths[0])}", results)
     n = max((int(row["n_prompts"]) for row in results.rows), default=0)
-    return f"{what} (mean over n = {n} test prompts; outlined: as in the other experiments)"
+    return f"{what} (mean over n = {n} test prompts; outlined: as the recipe says)"
