@@ -27,8 +27,8 @@ from steerkit.bench.measure import Question, Result, machine, ratio, result, set
 from steerkit.bench.table import text_table
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import GenerationRow
-from steerkit.interfaces import Executor
 from steerkit.models.models import Models
+from steerkit.parts import Executor
 from steerkit.steps.texts import Job, TextPiece, generate
 
 SIZES = {"full": (24, 64, 64), "quick": (12, 32, 32), "smallest": (2, 2, 2)}  # pieces, texts a piece, new tokens

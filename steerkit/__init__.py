@@ -36,14 +36,11 @@ _HOMES = {
     "steerkit.interfaces": [
         "Config",
         "EditContext",
-        "Executor",
-        "Experiment",
         "Extractor",
         "FitterConfig",
         "Intervention",
         "Judge",
         "Metric",
-        "Step",
         "Steerer",
         "VectorFitter",
     ],
@@ -51,6 +48,7 @@ _HOMES = {
     "steerkit.models.loading": ["load_model"],
     "steerkit.models.language_model": ["LanguageModel"],
     "steerkit.models.models": ["Models", "load_models"],
+    "steerkit.parts": ["Executor", "Experiment", "Step"],
     "steerkit.recipe.load": ["load_arguments", "load_recipe"],
     "steerkit.registry": ["get", "register"],
     "steerkit.data.statistics": ["ActivationStatistics", "WindowStatistics"],
@@ -100,15 +98,12 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.generation.stream import generate as generate
     from steerkit.interfaces import Config as Config
     from steerkit.interfaces import EditContext as EditContext
-    from steerkit.interfaces import Executor as Executor
-    from steerkit.interfaces import Experiment as Experiment
     from steerkit.interfaces import Extractor as Extractor
     from steerkit.interfaces import FitterConfig as FitterConfig
     from steerkit.interfaces import Intervention as Intervention
     from steerkit.interfaces import Judge as Judge
     from steerkit.interfaces import Metric as Metric
     from steerkit.interfaces import Steerer as Steerer
-    from steerkit.interfaces import Step as Step
     from steerkit.interfaces import VectorFitter as VectorFitter
     from steerkit.interventions.steering import Edit as Edit
     from steerkit.interventions.steering import Steering as Steering
@@ -116,6 +111,9 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.models.loading import load_model as load_model
     from steerkit.models.models import Models as Models
     from steerkit.models.models import load_models as load_models
+    from steerkit.parts import Executor as Executor
+    from steerkit.parts import Experiment as Experiment
+    from steerkit.parts import Step as Step
     from steerkit.recipe.load import load_arguments as load_arguments
     from steerkit.recipe.load import load_recipe as load_recipe
     from steerkit.registry import get as get

@@ -18,8 +18,9 @@ from steerkit.data.chat_format import ChatFormat
 from steerkit.data.site import Site
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.interfaces import Config, Executor, Experiment, Judge, RunPart
+from steerkit.interfaces import Config, Judge
 from steerkit.models.models import Models
+from steerkit.parts import Executor, Experiment, RunPart
 from steerkit.settings import Chatting, Fitting, Steering, SteeringArguments
 from steerkit.store.files import write_json
 from steerkit.store.folder import RunFolder

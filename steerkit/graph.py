@@ -13,8 +13,9 @@ from steerkit import registry
 from steerkit.artifacts import PluginSpec
 from steerkit.context import ConfigError, Run
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
-from steerkit.interfaces import Config, Experiment, RunPart, Step
+from steerkit.interfaces import Config
 from steerkit.models.language_model import check_layer
+from steerkit.parts import Experiment, RunPart, Step
 from steerkit.settings import Steering
 
 FINDINGS = "findings"

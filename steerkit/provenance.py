@@ -14,7 +14,8 @@ from steerkit.context import Run
 from steerkit.data.chats import to_json
 from steerkit.generation.generation_config import sampling_with
 from steerkit.identity import spec_settings
-from steerkit.interfaces import Config, RunPart, Step
+from steerkit.interfaces import Config
+from steerkit.parts import RunPart, Step
 from steerkit.recipe.document import dump
 from steerkit.settings import Generating
 from steerkit.store.files import atomic, digest

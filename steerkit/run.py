@@ -19,8 +19,8 @@ from steerkit.data.rows import as_prompts
 from steerkit.errors import InputError, SteerkitError
 from steerkit.graph import FINDINGS, followed_by, needs_of, problems_of, steps_of, with_experiments
 from steerkit.identity import code_identity, config_inputs
-from steerkit.interfaces import Executor, Step
 from steerkit.models.models import Loading, Models
+from steerkit.parts import Executor, Step
 from steerkit.provenance import settings_of, write_recipe
 from steerkit.settings import Recipe, SteeringArguments
 from steerkit.store.files import digest

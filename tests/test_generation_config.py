@@ -22,9 +22,9 @@ from steerkit.findings import Findings
 from steerkit.generation.generation_config import sampling_of
 from steerkit.generation.sampling import Sampling
 from steerkit.generation.stream import GenerationRow, end_ids, generate
-from steerkit.interfaces import Experiment
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import load_generation_config, load_model
+from steerkit.parts import Experiment
 from steerkit.recipe.load import load_recipe
 from steerkit.report.facts import made_with
 from steerkit.report.run import Run as ReportRun

@@ -14,7 +14,7 @@ from pocket import SAME, SIZES
 from steerkit import SteeringVector, load_recipe, registry
 from steerkit.callbacks import SteeringCallback
 from steerkit.context import Run
-from steerkit.interfaces import Executor
+from steerkit.parts import Executor
 from steerkit.run import SteeringTrainer
 from steerkit.store.pieces import Pieces
 

@@ -21,9 +21,9 @@ from steerkit.data.placing import place_in_text, token_texts
 from steerkit.data.tokens import encode_trace, make_trace
 from steerkit.data.trace import Prompt, Span, Trace, first_token, read_rows, write_rows
 from steerkit.errors import InputError
-from steerkit.interfaces import Experiment
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.models import Models
+from steerkit.parts import Experiment
 from steerkit.settings import SteeringArguments
 from steerkit.steps.generations import Generations
 from steerkit.steps.traces import Traces

@@ -12,11 +12,11 @@ from steerkit.context import Run
 from steerkit.data.statistics import groups_of
 from steerkit.errors import SteerkitError
 from steerkit.generation.generation_config import sampling_for
-from steerkit.interfaces import Step
 from steerkit.judging.metrics import same_numbers
 from steerkit.models.adapters import adapter_config
 from steerkit.models.language_model import check_layer
 from steerkit.models.loading import ModelShape, load_generation_config
+from steerkit.parts import Step
 from steerkit.planning.duration import Load
 from steerkit.planning.hardware import GIB, Device
 from steerkit.planning.plan_time import gpu_lines, machine_lines

@@ -16,8 +16,9 @@ from steerkit.artifacts import plugin_fields
 from steerkit.context import ConfigError, Run, Settings
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.graph import known_groups, problems_of, steps_of, with_experiments
-from steerkit.interfaces import Config, RunPart, Step
+from steerkit.interfaces import Config
 from steerkit.models.models import Loading, Models
+from steerkit.parts import RunPart, Step
 from steerkit.recipe import trust
 from steerkit.recipe.document import Document, Key, read_yaml
 from steerkit.recipe.explain import explain

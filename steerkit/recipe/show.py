@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from steerkit import registry
 from steerkit.artifacts import PluginSpec, plugin_fields
-from steerkit.interfaces import RunPart
+from steerkit.parts import RunPart
 from steerkit.recipe.document import dump
 from steerkit.recipe.load import planned_run
 from steerkit.settings import Recipe

@@ -9,8 +9,8 @@ from typing import Any
 from steerkit.artifacts import Condition, Generation, Pair
 from steerkit.context import Run
 from steerkit.errors import SteerkitError
-from steerkit.interfaces import Experiment
 from steerkit.models.language_model import check_layer
+from steerkit.parts import Experiment
 from steerkit.steps.results import DIFFERENCES, FIGURES
 
 COLUMNS = {"experiment", "split", "condition", *FIGURES, *DIFFERENCES} | (

@@ -13,8 +13,8 @@ from steerkit.artifacts import Generation, Score
 from steerkit.context import Run
 from steerkit.errors import SteerkitError
 from steerkit.findings import Findings
-from steerkit.interfaces import Experiment, Step
 from steerkit.judging.scored import Scored
+from steerkit.parts import Experiment, Step
 from steerkit.settings import Fitting, Intervals
 from steerkit.stats.intervals import METHOD
 from steerkit.steps.asked import asked_of

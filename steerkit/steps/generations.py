@@ -16,9 +16,10 @@ from steerkit.data.trace import Prompt
 from steerkit.errors import Problem
 from steerkit.generation.stream import GenerationRow
 from steerkit.identity import spec_identity
-from steerkit.interfaces import Intervention, Step
+from steerkit.interfaces import Intervention
 from steerkit.interventions.steering import Edit
 from steerkit.models.models import Models
+from steerkit.parts import Step
 from steerkit.settings import Chatting, Generating, Samples
 from steerkit.stats.noise import key_of
 from steerkit.steps.asked import asked_of, in_words

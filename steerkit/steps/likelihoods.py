@@ -10,8 +10,8 @@ from steerkit.artifacts import Generation
 from steerkit.context import Run
 from steerkit.data.trace import Prompt
 from steerkit.generation.likelihood import ScoredText, log_likelihoods
-from steerkit.interfaces import Step
 from steerkit.models.models import Models
+from steerkit.parts import Step
 from steerkit.settings import Chatting
 from steerkit.steps.generations import conditions_of, needs_of_split, with_system
 from steerkit.store.files import read_whole_lines, write_jsonl

@@ -10,8 +10,8 @@ from steerkit import report
 from steerkit.code.source_files import source_digest
 from steerkit.context import Run
 from steerkit.graph import FINDINGS
-from steerkit.interfaces import Step
 from steerkit.models.hub import repo_for
+from steerkit.parts import Step
 from steerkit.provenance import version_of
 from steerkit.steps.vectors import Vectors
 from steerkit.store.files import digest, file_digest

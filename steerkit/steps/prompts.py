@@ -15,7 +15,8 @@ from steerkit.data.rows import as_prompts
 from steerkit.data.splits import assign_splits, check_splits
 from steerkit.data.trace import Prompt, read_rows, write_rows
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.interfaces import Config, PromptSource, Step
+from steerkit.interfaces import Config, PromptSource
+from steerkit.parts import Step
 from steerkit.settings import Chatting
 
 FILE = "prompts.jsonl"

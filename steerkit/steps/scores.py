@@ -13,7 +13,7 @@ from steerkit.data.tokens import decode, split_answer
 from steerkit.data.trace import Prompt
 from steerkit.data.words import split_words
 from steerkit.errors import Problem, SteerkitError
-from steerkit.interfaces import OTHER, Judge, PromptSource, Step, checks_answers, label_shares
+from steerkit.interfaces import OTHER, Judge, PromptSource, checks_answers, label_shares
 from steerkit.judging import ask as judging
 from steerkit.judging.metrics import (
     ACCURACY,
@@ -26,6 +26,7 @@ from steerkit.judging.metrics import (
     same_numbers,
 )
 from steerkit.judging.repetition import collapsed, distinct_2, longest_repeat
+from steerkit.parts import Step
 from steerkit.settings import Chatting, Labelling, Scoring
 from steerkit.steps.prompts import source_of
 from steerkit.steps.spans import fitted_label

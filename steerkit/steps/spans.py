@@ -14,8 +14,9 @@ from steerkit.context import Run
 from steerkit.data.importing import place, read_spans
 from steerkit.data.trace import Span, Trace, read_rows, write_rows
 from steerkit.errors import SteerkitError
-from steerkit.interfaces import Config, Step
+from steerkit.interfaces import Config
 from steerkit.judging import ask as judging
+from steerkit.parts import Step
 from steerkit.settings import Fitting, Labelling
 from steerkit.store.files import write_json
 

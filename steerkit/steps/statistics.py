@@ -17,8 +17,8 @@ from steerkit.data.statistics import ActivationStatistics, RawWindows
 from steerkit.data.trace import Item, Span, Trace
 from steerkit.errors import SteerkitError
 from steerkit.extraction.extract import extract, made_by
-from steerkit.interfaces import Step
 from steerkit.models.models import Models
+from steerkit.parts import Step
 from steerkit.settings import Labelling, Reading
 from steerkit.steps.wanted import needs_of_fitters
 from steerkit.store.files import atomic

@@ -8,9 +8,9 @@ from typing import Any
 
 from steerkit.context import Run
 from steerkit.graph import FINDINGS
-from steerkit.interfaces import Step
 from steerkit.judging.metrics import FILE as METRICS
 from steerkit.judging.metrics import write_metrics
+from steerkit.parts import Step
 from steerkit.steps.findings import asks_texts
 from steerkit.steps.results import DIFFERENCES, FIGURES, Found, Row
 from steerkit.steps.scores import metrics_of_run

@@ -13,8 +13,9 @@ from steerkit.data.tokens import encode_trace, make_trace, placed_again
 from steerkit.data.trace import Prompt, Trace, read_rows, write_rows
 from steerkit.errors import InputError, Problem
 from steerkit.generation.stream import GenerationRow
-from steerkit.interfaces import Config, Step
+from steerkit.interfaces import Config
 from steerkit.models.models import Models
+from steerkit.parts import Step
 from steerkit.settings import Chatting, Generating
 from steerkit.stats.noise import key_of
 from steerkit.steps.texts import Job, TextPiece, check_limits, decoding, generate, pieces_of

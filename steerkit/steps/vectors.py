@@ -13,7 +13,7 @@ from steerkit.context import Run
 from steerkit.data.statistics import ActivationStatistics
 from steerkit.errors import Problem
 from steerkit.identity import spec_identity
-from steerkit.interfaces import Step
+from steerkit.parts import Step
 from steerkit.provenance import provenance
 from steerkit.settings import Fitting, Reading
 from steerkit.steps.spans import FILES as SPANS

@@ -12,9 +12,10 @@ from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.findings import Findings
-from steerkit.interfaces import Config, Experiment
+from steerkit.interfaces import Config
 from steerkit.judging.metrics import OTHERS, RunMetric
 from steerkit.judging.scored import mean_of
+from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Steering
 from steerkit.steps.compose import table

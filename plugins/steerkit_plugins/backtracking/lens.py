@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field
 from steerkit.context import Run
 from steerkit.data.words import with_a_word
 from steerkit.findings import Band, Claim, Figure, Findings, Lines, Series, Table
-from steerkit.interfaces import Config, Experiment
+from steerkit.interfaces import Config
+from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Steering
 from steerkit.steps.vectors import Vectors

@@ -17,7 +17,8 @@ from steerkit.data.trace import Item, Prompt, Trace
 from steerkit.errors import Problem, SteerkitError
 from steerkit.extraction.extract import read_layer
 from steerkit.findings import Claim, Figure, Findings, Lines, Marked, Series, Table
-from steerkit.interfaces import Config, Experiment
+from steerkit.interfaces import Config
+from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.report.marking import pieces
 from steerkit.settings import Chatting, Intervals, Labelling, Reading, Scoring, Steering, Whole

@@ -14,10 +14,11 @@ from steerkit.data.chats import messages_of
 from steerkit.data.tokens import split_answer
 from steerkit.data.trace import Prompt, first_token
 from steerkit.findings import Figure, Findings, Marked, Piece, Texts
-from steerkit.interfaces import Experiment, Judge
+from steerkit.interfaces import Judge
 from steerkit.judging import ask as judging
 from steerkit.judging.metrics import JUDGED
 from steerkit.judging.repetition import collapsed
+from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.report.marking import Span, pieces
 from steerkit.settings import Chatting, Labelling, Scoring, Steering

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from steerkit.interfaces import Executor
 from steerkit.models.models import Models
+from steerkit.parts import Executor
 
 
 class LocalExecutor(Executor):

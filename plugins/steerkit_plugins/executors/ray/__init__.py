@@ -13,9 +13,10 @@ from pydantic import Field
 from steerkit import registry
 from steerkit.code.sent_modules import packages
 from steerkit.errors import SteerkitError
-from steerkit.interfaces import Config, Executor, Plugin
+from steerkit.interfaces import Config, Plugin
 from steerkit.models.extras import need
 from steerkit.models.models import Models
+from steerkit.parts import Executor
 from steerkit_plugins.executors.ray.cluster import Cluster, prepare
 from steerkit_plugins.executors.ray.pool import Pool
 from steerkit_plugins.executors.ray.worker import Setup, versions
