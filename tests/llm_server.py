@@ -182,9 +182,15 @@ class Handler(BaseHTTPRequestHandler):
         return self.pay(text, state.reply(body))
 
     def pay(self, text: str, answer: Json) -> None:
-        self.send(200, answer)
+        # Counted before it goes out: who has the answer may look at the count at once.
         with self.state.lock:
             self.state.paid[text] += 1
+        try:
+            self.send(200, answer)
+        except OSError:
+            with self.state.lock:
+                self.state.paid[text] -= 1
+            raise
 
     def create_batch(self, body: Json) -> None:
         name = f"batch-{len(self.state.batches)}"
