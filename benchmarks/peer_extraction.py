@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from steerkit.bench.traces import LABELS
-from steerkit.data.statistics import groups_of
 from steerkit.data.trace import Item
+from steerkit.data.windows import groups_of
 from steerkit.models.language_model import LanguageModel
 
 FIRST, LAST = -40, 5  # offsets from a span's first token, 46 of them

@@ -51,7 +51,8 @@ _HOMES = {
     "steerkit.parts": ["Executor", "Experiment", "Step"],
     "steerkit.recipe.load": ["load_arguments", "load_recipe"],
     "steerkit.registry": ["get", "register"],
-    "steerkit.data.statistics": ["ActivationStatistics", "WindowStatistics"],
+    "steerkit.data.statistics": ["ActivationStatistics"],
+    "steerkit.data.windows": ["WindowStatistics"],
     "steerkit.data.trace": ["Item", "Prompt", "Span", "Trace", "read_rows", "write_rows"],
     "steerkit.run": ["SteeringTrainer"],
     "steerkit.vectors.steer": ["steer"],
@@ -74,13 +75,13 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.data.chats import Message as Message
     from steerkit.data.site import Site as Site
     from steerkit.data.statistics import ActivationStatistics as ActivationStatistics
-    from steerkit.data.statistics import WindowStatistics as WindowStatistics
     from steerkit.data.trace import Item as Item
     from steerkit.data.trace import Prompt as Prompt
     from steerkit.data.trace import Span as Span
     from steerkit.data.trace import Trace as Trace
     from steerkit.data.trace import read_rows as read_rows
     from steerkit.data.trace import write_rows as write_rows
+    from steerkit.data.windows import WindowStatistics as WindowStatistics
     from steerkit.errors import InputError as InputError
     from steerkit.errors import SteerkitError as SteerkitError
     from steerkit.extraction.extract import extract as extract

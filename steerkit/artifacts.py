@@ -85,18 +85,24 @@ class VectorKey:
         window: inclusive token offsets from a span's first token, negative = before.
         pool: the spans that it is fitted to: `own`, those whose window lies inside the text; `sweep`, those of which
             the widest window read does, so that vectors of several windows have the same spans.
+        draw: pseudo-labels in place of the judge's (`steerkit.data.draws`), ``within-03``; empty for the judge's own.
     """
 
     source: str
     label: str
     window: tuple[int, int]
     pool: Literal["own", "sweep"] = "own"
+    draw: str = ""
 
     @property
     def file(self) -> str:
         """File name in the run folder's ``vectors/``."""
-        sweep = ".sweep" if self.pool == "sweep" else ""
-        return f"{self.source}.{_for_files(self.label)}.{self.window[0]}..{self.window[1]}{sweep}.safetensors"
+        more = f"{'.sweep' if self.pool == 'sweep' else ''}{'.' if self.draw else ''}{self.draw}"
+        return f"{self.source}.{_for_files(self.label)}.{self.window[0]}..{self.window[1]}{more}.safetensors"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON of it; no draw is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "draw" or value}
 
 
 def _for_files(label: str) -> str:
@@ -145,8 +151,8 @@ class Placed:
             "steerer": self.steerer.given,
             "site": asdict(self.site),
             "strength": self.strength,
-            "norm_of": asdict(self.norm_of),
-            "vector": asdict(self.vector) if self.vector else None,
+            "norm_of": self.norm_of.to_json(),
+            "vector": self.vector.to_json() if self.vector else None,
             "tokens": self.tokens,
         }
 

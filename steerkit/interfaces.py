@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from steerkit.data.statistics import WindowStatistics
     from steerkit.data.trace import Prompt, Span, Trace
+    from steerkit.data.windows import WindowStatistics
 
 Need = Literal["means", "squares", "raw"]
 """What a fitter asks of the extraction: sums, sums of squares, or each span's window mean (kept on disk)."""

@@ -168,6 +168,22 @@ class Reading(Config):
     """Padded tokens in an extraction batch."""
 
 
+class Drawing(Config):
+    """What a vector is held against: pseudo-labels and folds, summed in the same reading."""
+
+    draws: int = Field(default=20, ge=0)
+    """Labels shuffled within each trace, and over all traces, so many times each: the scale of cosines. 0 for none."""
+    folds: int = Field(default=20, ge=0)
+    """Folds of whole traces: how reliable a vector is, and what it tells of traces that it is not fitted to. 0 for
+    none, else 2 or more."""
+
+    @model_validator(mode="after")
+    def _two_folds(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("folds: one fold can't be held against another; 0 for none, or 2 and more")
+        return self
+
+
 class Fitting(Config):
     """How vectors are made."""
 

@@ -105,7 +105,8 @@ FULL = """
     import torch
     from steerkit.errors import SteerkitError
     from steerkit.store.files import append_jsonl, write_json
-    from steerkit.data.statistics import ActivationStatistics, WindowStatistics
+    from steerkit.data.statistics import ActivationStatistics
+    from steerkit.data.windows import WindowStatistics
     from steerkit.data.trace import Prompt, write_rows
     from steerkit.vectors.steering_vector import SteeringVector, VectorInfo
 

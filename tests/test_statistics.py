@@ -7,7 +7,8 @@ import torch
 from steerkit_plugins.extractors.offset_window import OffsetWindow
 from tiny import LABELS, tiny
 
-from steerkit.data.statistics import ActivationStatistics, groups_of
+from steerkit.data.statistics import ActivationStatistics
+from steerkit.data.windows import groups_of
 from steerkit.errors import SteerkitError
 from steerkit.extraction.extract import extract
 

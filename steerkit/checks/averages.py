@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from steerkit.checks.outcome import Measured
 from steerkit.checks.outside import hidden_states_by_hf
 from steerkit.checks.probe import Probe
-from steerkit.data.statistics import WEIGHTINGS
 from steerkit.data.trace import Span, Trace
+from steerkit.data.windows import WEIGHTINGS
 from steerkit.extraction.extract import extract
 from steerkit.interfaces import Extractor
 from steerkit.models.block_output import hidden_of

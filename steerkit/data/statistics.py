@@ -1,153 +1,21 @@
-"""Additive activation statistics: float64 sums and counts that pieces and batches add up.
-
-For each window with statistics of its own: sums by weighting, group, layer and offset. Groups, of spans:
-
-- ``all``: every labelled span of the window's eligible ones;
-- a label, e.g. ``backtracking``: spans with it;
-- ``rest:LABEL``: spans without it;
-- ``with:LABEL``: every span of the traces that have the label anywhere.
-
-Weightings: ``span`` (a span counts 1) and ``trace`` (1/n of its trace and group, so that the sum over the
-number of traces is Eq. 3's mean of means, arXiv 2507.12638).
-"""
+"""Additive activation statistics: what pieces and batches add up, window by window, and its file."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from steerkit.errors import SteerkitError, nearest
+from steerkit.data.drawn_statistics import DrawnStatistics
+from steerkit.data.windows import WEIGHTINGS, RawWindows, WindowStatistics, groups_of
+from steerkit.errors import SteerkitError
 from steerkit.store.strict_json import loads
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Weighting = Literal["trace", "span"]
-WEIGHTINGS: tuple[Weighting, ...] = ("trace", "span")
-
-
-def groups_of(labels: Sequence[str]) -> list[str]:
-    """Names of the groups, in the order of the sums' second axis."""
-    return ["all", *labels, *(f"rest:{name}" for name in labels), *(f"with:{name}" for name in labels)]
-
-
-@dataclass(frozen=True)
-class WindowStatistics:
-    """Sums over the spans eligible for one range of offsets; what a fitter is given.
-
-    Attributes:
-        range: the first and last offset of the sums; a span counts when all of them lie inside its sequence.
-        window: the offsets that `mean` averages over, inside `range`.
-        layers: 0-based decoder blocks, the order of the sums' layer axis.
-        labels: labels with groups of their own.
-        sums: [2 weightings, G groups, L layers, O offsets, H] float64. O is 1 when every position counts once.
-        squares: the same of squared activations, or None.
-        counts: [2, G] float64: traces with an eligible span of the group (trace), such spans (span).
-        dropped: label → spans dropped because the range runs off their sequence.
-        tokens: [L, H] float64 sums over traces of the mean activation of the trace's thinking tokens.
-        norms: [L] float64 sums over traces of the mean L2 norm of these tokens' activations.
-        traces: number of traces read that have tokens of their own.
-        raw: reads every eligible span's window mean, or None when no fitter asked for it.
-    """
-
-    range: tuple[int, int]
-    window: tuple[int, int]
-    layers: tuple[int, ...]
-    labels: tuple[str, ...]
-    sums: Tensor
-    counts: Tensor
-    dropped: dict[str, int]
-    tokens: Tensor
-    norms: Tensor
-    traces: int
-    squares: Tensor | None = None
-    raw: RawWindows | None = None
-
-    @property
-    def once(self) -> bool:
-        """Whether overlapping windows count each position once (sums have no offset axis then)."""
-        return self.sums.shape[3] == 1 and self.range[0] != self.range[1]
-
-    def group(self, name: str) -> int:
-        names = groups_of(self.labels)
-        if name not in names:
-            raise SteerkitError(f"the statistics have no group {name!r}; {nearest(name, names)}")
-        return names.index(name)
-
-    def count(self, group: str, weighting: Weighting = "trace") -> int:
-        """Traces (or spans) that a group's mean is over."""
-        return int(self.counts[WEIGHTINGS.index(weighting), self.group(group)])
-
-    def mean(self, group: str, weighting: Weighting = "trace") -> Tensor:
-        """[L, H] float64 mean activation of a group over `window`: MeanAct of Eq. 3.
-
-        Raises:
-            SteerkitError: no span of the group is eligible.
-        """
-        return self._moment(self.sums, group, weighting)
-
-    def mean_square(self, group: str, weighting: Weighting = "trace") -> Tensor:
-        """[L, H] float64 mean squared activation of a group over `window`."""
-        if self.squares is None:
-            raise SteerkitError("sums of squares were not collected: declare `needs = frozenset({'squares'})`")
-        return self._moment(self.squares, group, weighting)
-
-    def tokens_mean(self) -> Tensor:
-        """[L, H] mean over traces of the mean activation of all their tokens ("every thinking token")."""
-        return self.tokens / max(self.traces, 1)
-
-    def residual_norm(self) -> Tensor:
-        """[L] mean over traces of the mean L2 norm of a token's activation."""
-        return self.norms / max(self.traces, 1)
-
-    def _moment(self, sums: Tensor, group: str, weighting: Weighting) -> Tensor:
-        w, g = WEIGHTINGS.index(weighting), self.group(group)
-        count = float(self.counts[w, g])
-        if count == 0:
-            raise SteerkitError(
-                f"no span of group {group!r} has a whole window {self.range[0]}..{self.range[1]} in any of "
-                f"{self.traces} traces; use more traces, another window, or look at the judge's labels"
-            )
-        if self.once:
-            return sums[w, g, :, 0] / count
-        first = self.window[0] - self.range[0]
-        return sums[w, g, :, first : first + self.window[1] - self.window[0] + 1].mean(1) / count
-
-
-@dataclass(frozen=True)
-class RawWindows:
-    """Window means of single spans, streamed to safetensors shards: what sums can't give."""
-
-    files: tuple[Path, ...]
-
-    def read(self, layer_index: int) -> tuple[Tensor, list[str], list[str]]:
-        """[S, H] float32 window means at one layer, each span's label, and each span's trace id.
-
-        Raises:
-            SteerkitError: no span was eligible, so there is none to read; or a file is damaged.
-        """
-        import torch
-        from safetensors import SafetensorError, safe_open
-
-        if not self.files:
-            raise SteerkitError("no span has a whole window: there are no raw windows to read")
-        parts, labels, traces = [], [], []
-        for path in self.files:
-            try:
-                with safe_open(path, "pt") as file:
-                    parts.append(file.get_slice("windows")[:, layer_index])
-                    meta = file.metadata()
-                labels += loads(meta["labels"])
-                traces += loads(meta["traces"])
-                if not len(labels) == len(traces) == sum(map(len, parts)):
-                    raise ValueError("not a label and a trace for each window")
-            except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
-                raise SteerkitError(f"{path}: not a file of raw windows ({error}); delete it and run again") from error
-        return torch.cat(parts), labels, traces
+DRAWN = "drawn"
+"""What the draws' tensors in a file are called."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +25,12 @@ class ActivationStatistics:
     Attributes:
         windows: range → its statistics.
         meta: provenance: model, weights fingerprint, traces fingerprint, extractor.
+        drawn: sums of pseudo-labels and folds, where they were asked for.
     """
 
     windows: dict[tuple[int, int], WindowStatistics]
     meta: dict[str, Any] = field(default_factory=dict)
+    drawn: DrawnStatistics | None = None
 
     def at(self, window: tuple[int, int], pool: tuple[int, int] | None = None) -> WindowStatistics:
         """Statistics for a window over its own eligible spans, or over those of a wider range `pool`.
@@ -201,7 +71,8 @@ class ActivationStatistics:
                 traces=a.traces + b.traces,
                 raw=None if a.raw is None or b.raw is None else RawWindows(a.raw.files + b.raw.files),
             )
-        return ActivationStatistics(merged, self.meta)
+        both = self.drawn is not None and other.drawn is not None
+        return ActivationStatistics(merged, self.meta, self.drawn + other.drawn if both else None)  # type: ignore[operator]
 
     def save(self, path: Path) -> None:
         """One safetensors file, whole or not at all; raw windows stay in their own shards."""
@@ -224,7 +95,11 @@ class ActivationStatistics:
                     "raw": raw,
                 }
             )
-        save_tensors(path, tensors, {"windows": json.dumps(heads), "meta": json.dumps(self.meta)})
+        head = {"windows": json.dumps(heads), "meta": json.dumps(self.meta)}
+        if self.drawn is not None:
+            tensors |= {f"{DRAWN}.{name}": value for name, value in self.drawn.tensors().items()}
+            head[DRAWN] = json.dumps(self.drawn.head())
+        save_tensors(path, tensors, head)
 
     @classmethod
     def load(cls, path: Path) -> ActivationStatistics:
@@ -239,9 +114,10 @@ class ActivationStatistics:
         try:
             with safe_open(path, "pt") as file:
                 heads, meta = (loads(file.metadata()[name]) for name in ("windows", "meta"))
+                draws = loads(file.metadata().get(DRAWN, "null"))
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
                 for index, head in enumerate(heads):
-                    _check_shapes(_named(shapes, index), head)
+                    _check_shapes(_named(shapes, str(index)), head)
                 tensors = {key: file.get_tensor(key) for key in shapes}
             for index, head in enumerate(heads):
                 key = (head["range"][0], head["range"][1])
@@ -253,11 +129,12 @@ class ActivationStatistics:
                     dropped=head["dropped"],
                     traces=head["traces"],
                     raw=None if head["raw"] is None else RawWindows(tuple(path.parent / name for name in head["raw"])),
-                    **_named(tensors, index),
+                    **_named(tensors, str(index)),
                 )
+            drawn = None if draws is None else DrawnStatistics.of_file(draws, _named(tensors, DRAWN))
         except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise SteerkitError(f"{path}: not a statistics file ({error}); delete it and run again") from error
-        return cls(windows, meta)
+        return cls(windows, meta, drawn)
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], head: Mapping[str, Any]) -> None:
@@ -273,6 +150,6 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], head: Mapping[str, Any]
             raise ValueError(f"{name} has the shape {shape}, not {wanted.get(name)}")
 
 
-def _named(tensors: Mapping[str, Any], index: int) -> dict[str, Any]:
-    prefix = f"{index}."
+def _named(tensors: Mapping[str, Any], whose: str) -> dict[str, Any]:
+    prefix = f"{whose}."
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -2,7 +2,7 @@
 
 A block's output is summed by cell (trace, label, offset) in one pass over the positions that windows touch.
 Cells wait until a group of batches has run; then small matrix products spread them over the span groups of
-`steerkit.data.statistics`. So a batch that fails midway leaves no trace. All in float64, where the block runs;
+`steerkit.data.windows`. So a batch that fails midway leaves no trace. All in float64, where the block runs;
 on the CPU where that device has no float64.
 """
 
@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steerkit.data.statistics import ActivationStatistics, WindowStatistics, groups_of
+from steerkit.data.draws import Draws
+from steerkit.data.statistics import ActivationStatistics
+from steerkit.data.windows import WindowStatistics, groups_of
 from steerkit.errors import SteerkitError
+from steerkit.extraction.drawn_sums import DrawnSums
 from steerkit.extraction.raw_windows import RawWriter
 from steerkit.extraction.span_cells import Read, SpanCells, cells_of
 from steerkit.interfaces import Extractor, Need
@@ -41,6 +44,7 @@ class Collector:
         needs: frozenset[Need],
         raw_folder: Path | None,
         before: ActivationStatistics | None = None,
+        draws: Draws | None = None,
     ) -> None:
         import torch
 
@@ -60,6 +64,8 @@ class Collector:
         self.whole = True  # False while a group is only partly in the sums
         folder = self.raw_folder
         self.raw = [RawWriter(folder, window, lm.fingerprint) for window in self.windows] if folder else []
+        squares = "squares" in self.moments
+        self.drawn = DrawnSums(draws, extractor, layers, lm.width, squares) if draws is not None else None
         if before is not None:
             self._go_on_from(before)
 
@@ -78,6 +84,8 @@ class Collector:
         self.tokens += earlier.tokens
         self.norms += earlier.norms
         self.with_tokens = earlier.traces
+        if self.drawn and before.drawn:
+            self.drawn.go_on_from(before.drawn)
 
     def begin(self, group: Sequence[Sequence[Item]]) -> None:
         """Make ready for a group of batches; what of an earlier one was not committed is forgotten."""
@@ -88,6 +96,8 @@ class Collector:
         self.moved: dict[tuple[int, torch.device], tuple[Tensor, list[Read]]] = {}
         self.own: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {layer: [] for layer in self.layers}
         self.singles: dict[tuple[int, int], list[Tensor]] = {}  # (window, layer) → [S, H] of each batch
+        if self.drawn:
+            self.drawn.begin(group)
 
     def add(self, number: int, layer: int, hidden: Tensor) -> None:
         """Take in one block's output [B, T, H] of the group's batch `number`."""
@@ -99,6 +109,8 @@ class Collector:
         own, reads = self._reads(number, flat.device)
         lengths = single.norm(dim=-1)
         self.own[layer].append((own @ wide, own @ lengths.double(), lengths))
+        if self.drawn:
+            self.drawn.add(number, layer, wide, lengths, own)
         moments = {"sums": wide, "squares": wide.square()} if "squares" in self.moments else {"sums": wide}
         for place, layout in enumerate(self.layouts):
             read = reads[place]
@@ -134,6 +146,8 @@ class Collector:
         for batch in self.group:
             self.traces += [item.trace.id for item in batch]
             self.with_tokens += sum(item.trace.thinking > 0 for item in batch)
+        if self.drawn:
+            self.drawn.commit()
         self.whole = True
 
     def statistics(self) -> ActivationStatistics:
@@ -154,7 +168,7 @@ class Collector:
                 traces=self.with_tokens,
                 raw=self.raw[place].flush() if self.raw else None,
             )
-        return ActivationStatistics(windows)
+        return ActivationStatistics(windows, drawn=self.drawn.statistics() if self.drawn else None)
 
     def _fill(self, key: Key, layout: SpanCells, read: Read, rows: Tensor) -> None:
         """Sum rows [B * T, H] into the batch's cells, and these by trace."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerkit.data.draws import Draws
 from steerkit.data.site import Site
-from steerkit.data.statistics import ActivationStatistics, groups_of
+from steerkit.data.statistics import ActivationStatistics
 from steerkit.data.trace import Item
+from steerkit.data.windows import groups_of
 from steerkit.errors import SteerkitError
 from steerkit.extraction.batching import BATCH_TOKENS, Queue
 from steerkit.extraction.collector import Collector
@@ -49,6 +52,7 @@ def extract(
     on_part: Callable[[ActivationStatistics, list[str]], None] | None = None,
     before: ActivationStatistics | None = None,
     skip: Collection[str] = (),
+    draws: Draws | None = None,
 ) -> ActivationStatistics:
     """Sum a model's activations before and around the spans of traces.
 
@@ -65,6 +69,8 @@ def extract(
             in them that were not in `before`).
         before: statistics of an earlier, interrupted extraction, to which the new ones are added.
         skip: trace ids that are in `before`.
+        draws: pseudo-labels and folds of these traces, which are summed in the same forward
+            (`ActivationStatistics.drawn`) and change nothing else.
 
     Returns:
         Float64 sums on the CPU, additive over disjoint sets of traces.
@@ -87,7 +93,7 @@ def extract(
     if not left and not skip:
         raise SteerkitError("there is no trace to extract from")
     check_items(lm, left)
-    collector = Collector(lm, extractor, tuple(labels), layers, frozenset(needs), raw_folder, before)
+    collector = Collector(lm, extractor, tuple(labels), layers, frozenset(needs), raw_folder, before, draws)
     begin, spent = time.monotonic(), 0.0
 
     def hand_over() -> None:
@@ -117,7 +123,7 @@ def extract(
     except BaseException:
         hand_over()
         raise
-    return ActivationStatistics(collector.statistics().windows, made_by(lm))
+    return replace(collector.statistics(), meta=made_by(lm))
 
 
 def read_layer(

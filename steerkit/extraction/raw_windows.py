@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steerkit.data.statistics import RawWindows
+from steerkit.data.windows import RawWindows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from steerkit.data.statistics import groups_of
+from steerkit.data.windows import groups_of
 from steerkit.interfaces import OWN_TOKENS, Extractor
 
 if TYPE_CHECKING:

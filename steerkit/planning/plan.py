@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from steerkit import registry
 from steerkit.artifacts import Condition
 from steerkit.context import Run
-from steerkit.data.statistics import groups_of
+from steerkit.data.windows import groups_of
 from steerkit.errors import SteerkitError
 from steerkit.generation.generation_config import sampling_for
 from steerkit.judging.metrics import same_numbers

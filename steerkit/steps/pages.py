@@ -41,7 +41,7 @@ class Report(Step):
 
 
 class Push(Step):
-    """Uploads every vector to a repository of its own (`push_to_hub`)."""
+    """Uploads every vector to a repository of its own (`push_to_hub`); those of drawn labels are no one's to use."""
 
     def needs(self, run: Run) -> Sequence[str]:
         return ("vectors", "report")
@@ -53,4 +53,5 @@ class Push(Step):
         return [
             vector.push_to_hub(repo_for(str(run.args.hub_model_id), key.file), private=run.args.hub_private_repo)
             for key, vector in vectors.items()
+            if not key.draw
         ]

@@ -13,14 +13,17 @@ from typing import Any
 from steerkit import registry
 from steerkit.artifacts import PluginSpec
 from steerkit.context import Run
-from steerkit.data.statistics import ActivationStatistics, RawWindows
+from steerkit.data.draws import Draws, draw
+from steerkit.data.statistics import ActivationStatistics
 from steerkit.data.trace import Item, Span, Trace
+from steerkit.data.windows import RawWindows
 from steerkit.errors import SteerkitError
+from steerkit.extraction.drawn_sums import spans_of
 from steerkit.extraction.extract import extract, made_by
 from steerkit.models.models import Models
 from steerkit.parts import Step
-from steerkit.settings import Labelling, Reading
-from steerkit.steps.wanted import needs_of_fitters
+from steerkit.settings import Drawing, Labelling, Reading
+from steerkit.steps.wanted import draws_of, needs_of_fitters
 from steerkit.store.files import atomic
 
 TRACES = 256  # of a piece
@@ -37,6 +40,7 @@ class TracePiece:
     labels: tuple[str, ...]
     needs: frozenset[Any]
     batch_tokens: int
+    draws: Draws | None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -51,9 +55,12 @@ class Read:
 
 
 class Statistics(Step):
-    """``stats/MODEL.safetensors``: a model's sums over windows before and around the spans (`steerkit.extract`)."""
+    """``stats/MODEL.safetensors``: a model's sums over windows before and around the spans (`steerkit.extract`).
 
-    uses = (Reading,)
+    Pseudo-labels and folds (`steerkit.data.draws`) are summed in the same forward.
+    """
+
+    uses = (Reading, Drawing)
 
     def needs(self, run: Run) -> Sequence[str]:
         return ("traces", "spans")
@@ -62,7 +69,9 @@ class Statistics(Step):
         return (self.of,)
 
     def depends(self, run: Run, traces: list[Trace], spans: tuple[list[Span], Any]) -> Any:
-        return [self._labels(run, spans[0]), sorted(needs_of_fitters(run)), run.models.mapped(self.of)]
+        names, folds = draws_of(run, self.of)
+        drawn = [[names, folds, run.vector(self.of).to_json(), run.seed]] if names or folds else []
+        return [self._labels(run, spans[0]), sorted(needs_of_fitters(run)), run.models.mapped(self.of), *drawn]
 
     def _labels(self, run: Run, spans: Sequence[Span]) -> list[str]:
         judge = registry.build("judges", run.peek(Labelling).span_judge)
@@ -74,10 +83,29 @@ class Statistics(Step):
         items = sorted(items, key=lambda item: (len(item.ids), item.trace.id))
         size = RAW_TRACES if "raw" in needs else TRACES
         labels = tuple(self._labels(run, spans[0]))
+        draws = self._draws(run, items)
         return [
-            TracePiece(self.of, tuple(items[i : i + size]), s.extractor, labels, needs, s.batch_tokens)
+            TracePiece(
+                model=self.of,
+                items=tuple(items[i : i + size]),
+                extractor=s.extractor,
+                labels=labels,
+                needs=needs,
+                batch_tokens=s.batch_tokens,
+                draws=draws.only(item.trace.id for item in items[i : i + size]) if draws else None,
+            )
             for i in range(0, len(items), size)
         ]
+
+    def _draws(self, run: Run, items: Sequence[Item]) -> Draws | None:
+        """Pseudo-labels and folds of all traces, where any are wanted."""
+        names, folds = draws_of(run, self.of)
+        if not (names or folds):
+            return None
+        extractor = registry.build("extractors", run.use(Reading).extractor)
+        key = run.vector(self.of)
+        spans = spans_of(items, extractor, key.label, key.window)
+        return draw(spans, names, label=key.label, window=key.window, folds=folds, seed=run.seed)
 
     def work(self, models: Models, piece: TracePiece) -> Read:
         def progress(done: int, total: int) -> None:
@@ -93,6 +121,7 @@ class Statistics(Step):
                 raw_folder=Path(folder),
                 batch_tokens=piece.batch_tokens,
                 on_batch=progress,
+                draws=piece.draws,
             )
             return Read(found, {file.name: file.read_bytes() for file in Path(folder).iterdir()})
 
@@ -118,7 +147,7 @@ class Statistics(Step):
         lm, main = run.models[self.of], total.at(run.vector(self.of).window)
         counted = {label: main.count(label, "span") for label in main.labels}
         run.log(model=self.of, dropped_windows=main.dropped, counted=counted, batches=lm.batches)
-        return ActivationStatistics(total.windows, {**made_by(lm), "source": self.of})
+        return replace(total, meta={**made_by(lm), "source": self.of})
 
     def save(self, run: Run, value: ActivationStatistics) -> Sequence[str]:
         raw = run.folder / f"stats/{self.of}"
@@ -156,4 +185,4 @@ def _moved(statistics: ActivationStatistics, folder: Path) -> ActivationStatisti
         )
         for key, window in statistics.windows.items()
     }
-    return ActivationStatistics(windows, statistics.meta)
+    return replace(statistics, windows=windows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -20,7 +20,7 @@ from steerkit.steps.spans import FILES as SPANS
 from steerkit.steps.traces import FILE as TRACES
 from steerkit.steps.wanted import fits_of, fitter_of
 from steerkit.store.files import digest, file_digest
-from steerkit.vectors.fit import fit
+from steerkit.vectors.fit import fit, fit_drawn
 from steerkit.vectors.steering_vector import SteeringVector
 
 Vectors = dict[VectorKey, SteeringVector]
@@ -56,7 +56,7 @@ class FittedVectors(Step):
 
     def depends(self, run: Run, *statistics: ActivationStatistics) -> Any:
         return [
-            [asdict(key), spec_identity("fitters", spec, f"fitter {spec.name}")] for key, spec in fits_of(run).items()
+            [key.to_json(), spec_identity("fitters", spec, f"fitter {spec.name}")] for key, spec in fits_of(run).items()
         ]
 
     def make(self, run: Run, *statistics: ActivationStatistics) -> Vectors:
@@ -66,9 +66,11 @@ class FittedVectors(Step):
         made: Vectors = {}
         for key, spec in fits_of(run).items():
             own = by_model[read_as[key.source]]
-            own = ActivationStatistics(own.windows, {**own.meta, "source": key.source})
+            own = replace(own, meta={**own.meta, "source": key.source})
             pool = None if key.pool == "own" else max(own.windows, key=lambda w: w[1] - w[0])
-            made[key] = fit(fitter_of(spec, key), own, pool, data=data, provenance=provenance(run))
+            more = {"data": data, "provenance": provenance(run)}
+            fitter = fitter_of(spec, key)
+            made[key] = fit_drawn(fitter, own, key.draw, **more) if key.draw else fit(fitter, own, pool, **more)
         for one, other in combinations([key for key in made if key == run.vector(key.source)], 2):
             if made[one].width == made[other].width:
                 alike = {str(layer): round(value, 4) for layer, value in made[one].cosine(made[other]).items()}

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from steerkit.data.draws import IN_WORDS, kind_of
 from steerkit.data.statistics import ActivationStatistics
+from steerkit.data.windows import WindowStatistics
+from steerkit.errors import SteerkitError
 from steerkit.interfaces import VectorFitter
 from steerkit.vectors.info import VectorInfo
 from steerkit.vectors.steering_vector import SteeringVector
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fit(
@@ -27,19 +34,61 @@ def fit(
     Raises:
         SteerkitError: the window was not extracted, or a set of spans is empty.
     """
+    window = statistics.at(tuple(fitter.config.window), pool)
+    return _vector(fitter, window, fitter.fit(window), "", {**statistics.meta, **info})
+
+
+def fit_drawn(fitter: VectorFitter, statistics: ActivationStatistics, draw: str, **info: Any) -> SteeringVector:
+    """Fit a SteeringVector to a draw: to pseudo-labels as `fit` does to the judge's, or from random weights.
+
+    Args:
+        draw: its name (`steerkit.data.draws`).
+
+    Raises:
+        SteerkitError: the statistics have no such draw, or the fitter reads single windows, which draws have no
+            labels for.
+    """
+    main, sums = statistics.at(tuple(fitter.config.window)), statistics.drawn
+    if sums is None:
+        raise SteerkitError(f"the statistics have no draws, so none is called {draw!r}; give extract() `draws`")
+    told = f"{IN_WORDS[kind_of(draw)[0]]}, draw {kind_of(draw)[1]}"
+    if draw in sums.weighted:
+        directions = dict(zip(main.layers, sums.weighted_mean(draw, main), strict=True))
+        return _vector(fitter, main, directions, told, {**statistics.meta, **info})
+    window = sums.labelled(draw, main)
+    return _vector(fitter, window, fit_sums(fitter, window), told, {**statistics.meta, **info})
+
+
+def fit_sums(fitter: VectorFitter, window: WindowStatistics) -> Mapping[int, Tensor]:
+    """layer → direction [H] of statistics that have no single windows: those of draws and folds.
+
+    Raises:
+        SteerkitError: the fitter reads single windows.
+    """
+    if "raw" in fitter.needs:
+        raise SteerkitError(
+            f"fitter {fitter.name!r} reads single windows, and draws and folds are sums: set draws and folds to 0, and "
+            "leave controls out"
+        )
+    return fitter.fit(window)
+
+
+def _vector(
+    fitter: VectorFitter, window: WindowStatistics, directions: Mapping[int, Tensor], drawn: str, info: dict[str, Any]
+) -> SteeringVector:
+    """The vector of directions that were fitted to a window."""
     c = fitter.config
-    window = statistics.at(tuple(c.window), pool)
-    directions = fitter.fit(window)
     means, residual = window.mean("all"), window.residual_norm()
     place = {layer: i for i, layer in enumerate(window.layers)}
     options = {k: v for k, v in c.model_dump().items() if k not in ("label", "window", "scale")}
+    method = f"{fitter.name} {options}" if options else fitter.name
     described = VectorInfo(
-        method=f"{fitter.name} {options}" if options else fitter.name,
+        method=f"{method}; {drawn}" if drawn else method,
         label=c.label,
         window=tuple(c.window),
         scale=c.scale,
         positives={"traces": window.count(c.label), "spans": window.count(c.label, "span")},
-        **{**statistics.meta, **info},
+        **info,
     )
     return SteeringVector(
         directions,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from steerkit_plugins.fitters.dom import DifferenceOfMeans
 
-from steerkit.data.statistics import WindowStatistics, groups_of
+from steerkit.data.windows import WindowStatistics, groups_of
 from steerkit.errors import SteerkitError
 
 LABELS = ("b",)

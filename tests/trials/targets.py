@@ -251,7 +251,8 @@ def _binary() -> dict[str, bytes]:
     """Bytes of a vector, a GGUF control vector and statistics with raw windows, as steerkit writes them."""
     import torch
 
-    from steerkit.data.statistics import ActivationStatistics, WindowStatistics, groups_of
+    from steerkit.data.statistics import ActivationStatistics
+    from steerkit.data.windows import WindowStatistics, groups_of
     from steerkit.vectors.formats.gguf import export_gguf
     from steerkit.vectors.info import VectorInfo
     from steerkit.vectors.steering_vector import SteeringVector

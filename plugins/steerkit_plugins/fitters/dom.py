@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from steerkit.data.statistics import Weighting, WindowStatistics
+from steerkit.data.windows import Weighting, WindowStatistics
 from steerkit.interfaces import FitterConfig, VectorFitter
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from steerkit.data.statistics import WindowStatistics
+from steerkit.data.windows import WindowStatistics
 from steerkit.interfaces import FitterConfig, VectorFitter
 
 if TYPE_CHECKING:
