@@ -109,7 +109,7 @@ def extract(
             with queue.next() as group, torch.inference_mode(), adapter_state(lm):
                 collector.begin(group)
                 for number, batch in enumerate(group):
-                    _forward(lm, batch, layers, partial(collector.add, number))
+                    forward_layers(lm, batch, layers, partial(collector.add, number))
                     if on_batch and number + 1 < len(group):
                         on_batch(queue.done + number + 1, queue.count)
             if queue.ran_out:
@@ -142,7 +142,7 @@ def read_layer(
     while queue.left:
         seen: list[Tensor] = []
         with queue.next() as [batch], torch.inference_mode(), adapter_state(lm):
-            _forward(lm, batch, (layer,), lambda _, hidden: seen.append(hidden))  # noqa: B023  (called before the next)
+            forward_layers(lm, batch, (layer,), lambda _, hidden: seen.append(hidden))  # noqa: B023  (called before the next)
         if not queue.ran_out:
             yield batch, seen[0]
 
@@ -180,7 +180,7 @@ class _Stop(Exception):
     """What was asked for has run."""
 
 
-def _forward(
+def forward_layers(
     lm: LanguageModel, batch: Sequence[Item], layers: Sequence[int], see: Callable[[int, Tensor], None]
 ) -> None:
     """Run the decoder on a right-padded batch; `see(layer, hidden [B, T, H])` for each layer; then stop."""

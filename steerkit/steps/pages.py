@@ -13,6 +13,7 @@ from steerkit.graph import FINDINGS
 from steerkit.models.hub import repo_for
 from steerkit.parts import Step
 from steerkit.provenance import version_of
+from steerkit.steps.findings import asks_texts
 from steerkit.steps.vectors import Vectors
 from steerkit.store.files import digest, file_digest
 
@@ -23,7 +24,11 @@ class Report(Step):
     sealed = False
 
     def needs(self, run: Run) -> Sequence[str]:
-        return (*(f"{FINDINGS}.{name}" for name in run.experiments), "results")
+        """All that is on the page; where any experiment has a vector, what is to be said of it, too."""
+        steered = any(
+            asks_texts(each) or "vectors" in each.needs(run.of(each, name)) for name, each in run.experiments.items()
+        )
+        return (*(f"{FINDINGS}.{name}" for name in run.experiments), "results", *(["directions"] if steered else []))
 
     def depends(self, run: Run, *needs: Any) -> Any:
         files = sorted(Path(report.__file__).parent.rglob("*"))

@@ -83,7 +83,8 @@ class Statistics(Step):
         items = sorted(items, key=lambda item: (len(item.ids), item.trace.id))
         size = RAW_TRACES if "raw" in needs else TRACES
         labels = tuple(self._labels(run, spans[0]))
-        draws = self._draws(run, items)
+        names, folds = draws_of(run, self.of)
+        draws = drawn(run, self.of, items, names, folds) if names or folds else None
         return [
             TracePiece(
                 model=self.of,
@@ -96,16 +97,6 @@ class Statistics(Step):
             )
             for i in range(0, len(items), size)
         ]
-
-    def _draws(self, run: Run, items: Sequence[Item]) -> Draws | None:
-        """Pseudo-labels and folds of all traces, where any are wanted."""
-        names, folds = draws_of(run, self.of)
-        if not (names or folds):
-            return None
-        extractor = registry.build("extractors", run.use(Reading).extractor)
-        key = run.vector(self.of)
-        spans = spans_of(items, extractor, key.label, key.window)
-        return draw(spans, names, label=key.label, window=key.window, folds=folds, seed=run.seed)
 
     def work(self, models: Models, piece: TracePiece) -> Read:
         def progress(done: int, total: int) -> None:
@@ -166,6 +157,13 @@ class Statistics(Step):
     @property
     def _file(self) -> str:
         return f"stats/{self.of}.safetensors"
+
+
+def drawn(run: Run, source: str, items: Sequence[Item], names: Sequence[str], folds: int) -> Draws:
+    """Pseudo-labels of the fitter's label and window, and folds, of all traces."""
+    extractor, key = registry.build("extractors", run.use(Reading).extractor), run.vector(source)
+    spans = spans_of(items, extractor, key.label, key.window)
+    return draw(spans, names, label=key.label, window=key.window, folds=folds, seed=run.seed)
 
 
 def _linked(file: Path, to: Path) -> None:

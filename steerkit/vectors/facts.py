@@ -1,0 +1,102 @@
+"""What can be said of a direction from sums alone: how reliable it is, what it is without a fold, where it is long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steerkit.data.statistics import ActivationStatistics
+from steerkit.errors import SteerkitError
+from steerkit.interfaces import VectorFitter
+from steerkit.vectors.fit import fit_sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLITS = 200
+
+
+def split_half_cosines(
+    fitter: VectorFitter, statistics: ActivationStatistics, *, splits: int = SPLITS, seed: int = 0
+) -> np.ndarray:
+    """Cosines of the directions that two halves of the traces give, halves being sets of whole folds.
+
+    Args:
+        statistics: with folds (`ActivationStatistics.drawn`).
+        splits: ways to halve them, drawn at random.
+
+    Returns:
+        [splits, L]; ways in which a half has no span of a group are left out. `reliability` makes it one of all traces.
+    """
+    main, drawn = statistics.at(tuple(fitter.config.window)), statistics.drawn
+    found: list[np.ndarray] = []
+    if drawn is None or drawn.folds < 2:
+        return np.zeros((0, len(main.layers)))
+    rng = np.random.Generator(np.random.Philox(seed))
+    for _ in range(splits):
+        order = np.argsort(rng.random(drawn.folds), kind="stable").tolist()
+        halves = order[: drawn.folds // 2], order[drawn.folds // 2 :]
+        try:
+            one, other = (_stacked(fitter, statistics, half) for half in halves)
+        except SteerkitError:  # a half without the label
+            continue
+        found.append(np.asarray(_cosines(one, other)))
+    return np.array(found).reshape(-1, len(main.layers))
+
+
+def reliability(cosine: np.ndarray) -> np.ndarray:
+    """The cosine that a direction would have with one of as many other traces: 2c / (1 + c) of that of its halves, c.
+
+    Spearman-Brown: what the halves share is counted once, what they don't is twice as much of a half's as of the whole.
+    """
+    found: np.ndarray = 2 * cosine / (1 + cosine)
+    return found
+
+
+def left_out(fitter: VectorFitter, statistics: ActivationStatistics) -> list[tuple[Tensor, Tensor]] | None:
+    """For each fold what the others give: unit directions [L, H] float32, and [L] where their windows' mean lies on
+    them. None where they can't be had for each.
+    """
+    drawn = statistics.drawn
+    if drawn is None or drawn.folds < 2:
+        return None
+    main, found = statistics.at(tuple(fitter.config.window)), []
+    for fold in range(drawn.folds):
+        others = [other for other in range(drawn.folds) if other != fold]
+        try:
+            ray = _stacked(fitter, statistics, others)
+        except SteerkitError:
+            return None
+        ray = ray / ray.norm(dim=1, keepdim=True)
+        found.append((ray.float(), (ray * drawn.of_folds(others, main).mean("all")).sum(1)))
+    return found
+
+
+def top_share(direction: Tensor) -> float:
+    """Share of a direction's squared length that lies in its largest coordinate; 1/H where all are alike."""
+    squares = direction.double().square()
+    return float(squares.max() / squares.sum())
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Of two directions [H]."""
+    a, b = one.double(), other.double()
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def _stacked(fitter: VectorFitter, statistics: ActivationStatistics, folds: Sequence[int]) -> Tensor:
+    """[L, H] of some folds. Raises: SteerkitError where a group has no span in them."""
+    import torch
+
+    drawn = statistics.drawn
+    assert drawn is not None
+    window = drawn.of_folds(folds, statistics.at(tuple(fitter.config.window)))
+    return torch.stack(list(fit_sums(fitter, window).values()))
+
+
+def _cosines(one: Tensor, other: Tensor) -> Tensor:
+    """[L] of [L, H]."""
+    found: Tensor = (one * other).sum(1) / (one.norm(dim=1) * other.norm(dim=1))
+    return found
