@@ -13,7 +13,7 @@ from test_generation import PROMPTS, ends_early
 from tiny import ARCHITECTURES, tiny
 
 from steerkit.errors import SteerkitError
-from steerkit.generation import capacity, prefill
+from steerkit.generation import capacity, prefill, stream
 from steerkit.generation.capacity import best_batch_size
 from steerkit.generation.line_cache import LineCache
 from steerkit.generation.stream import GenerationRow, generate
@@ -135,6 +135,26 @@ def test_columns_move_back_and_are_cut_off() -> None:
     assert len(widths) > 200  # many times the buffers' length
     assert max(widths) <= 5 + new + 16
     assert [t.ids for t in texts] == [generate(lm, [row], max_new_tokens=new, temperature=1.0)[0].ids for row in rows]
+
+
+def test_a_long_row_that_ended_keeps_no_columns() -> None:
+    """It began first and ended alone; the others, which nobody waits for, go on until the buffers are full."""
+    lm, new, slack = tiny("llama"), 64, 17
+    prompt = PROMPTS[0]
+    end = lm.config.vocab_size - 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "end_ids", lambda lm: [-1])
+        rows = [GenerationRow(prompt, key_of(number)) for number in range(1200)]
+        texts = generate(lm, rows, max_new_tokens=new, temperature=1.5)
+        ends = [text.ids.index(end) if end in text.ids else new for text in texts]
+        long = [row for row, at in zip(rows, ends, strict=True) if at == new][:8]
+        middle = [row for row, at in zip(rows, ends, strict=True) if slack + 3 < at < new - slack][:7]
+        assert (len(long), len(middle)) == (8, 7)
+        patch.setattr(stream, "end_ids", lambda lm: [end])
+        chosen = [long[0], *middle, *long[1:]]  # all others' lines are taken over while the first one runs
+        together = generate(lm, chosen, max_new_tokens=new, temperature=1.5, batch_size=8)
+        alone = [generate(lm, [row], max_new_tokens=new, temperature=1.5)[0] for row in chosen]
+    assert [text.ids for text in together] == [text.ids for text in alone]
 
 
 class Small:

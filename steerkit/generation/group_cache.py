@@ -78,6 +78,8 @@ class GroupCache:
     def spoil(self, line: int) -> None:
         """A row that broke takes its own states along; no other row takes its line over."""
 
+    full = False  # it grows
+
     def step(self) -> None:
         """No mask: no row has padding."""
 

@@ -77,6 +77,11 @@ class LineCache:
                     buffer[line] = 0
             self._spoilt.discard(line)
 
+    @property
+    def full(self) -> bool:
+        """Whether the last column is in use: `trim` before the next step, so that ended rows keep no room."""
+        return self.end == self.capacity
+
     def step(self) -> Tensor:
         """Make room for one more token a line; the mask [B, T + 1] with it.
 

@@ -285,6 +285,8 @@ class RowBatch:
         """One token a line."""
         self.now += 1
         self.position += self.live
+        if self.cache.full:
+            self.cache.trim([line for line, row in enumerate(self.lines) if row is not None])
         mask = self.cache.step()
         logits = next_logits(self.lm, self.ids, self.position, mask, self.cache.hf, self.steering)
         self.ids = self._draw(self.sampler, logits, range(len(self.lines)))[:, None]

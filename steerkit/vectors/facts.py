@@ -50,9 +50,9 @@ def reliability(cosine: np.ndarray) -> np.ndarray:
     """The cosine that a direction would have with one of as many other traces: 2c / (1 + c) of that of its halves, c.
 
     Spearman-Brown: what the halves share is counted once, what they don't is twice as much of a half's as of the whole.
+    Halves that point apart have nothing that more traces could bring out: their cosine stays as it is.
     """
-    found: np.ndarray = 2 * cosine / (1 + cosine)
-    return found
+    return np.where(cosine > 0, 2 * cosine / (1 + np.maximum(cosine, 0)), cosine)
 
 
 def left_out(fitter: VectorFitter, statistics: ActivationStatistics) -> list[tuple[Tensor, Tensor]] | None:
