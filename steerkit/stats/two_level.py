@@ -60,7 +60,7 @@ def _moments(prompts: np.ndarray, drawn: Sequence[np.ndarray]) -> Moments:
     unit = errors.max()  # squares of very small values would be 0
     squares = (errors / unit) ** 2
     square = max(squares.sum() - ((twice / unit) ** 2).sum(), squares.max())
-    # Few draws tell little of their own skewness: with it, intervals are wider and hold no more often.
+    # Few draws tell little of their own skewness: with it, intervals are wider and hold hardly more often.
     return mean, np.array([unit * square**0.5]), skew * (squares[0] / square) ** 1.5
 
 
