@@ -31,6 +31,7 @@ bench: $(STAMP)  ## cost ratios, measured in one run
 statistics: $(STAMP)  ## how often the intervals hold, by simulation, and what pairing is worth (docs/statistics.md)
 	$(BIN)/python tests/trials/coverage.py
 	$(BIN)/python tests/trials/pooled.py
+	$(BIN)/python tests/trials/two_level.py
 	$(BIN)/python tests/trials/pairing.py
 
 trials: $(STAMP)  ## crashes, damage, load and hostile files (over an hour); docs/trust.md has the tables

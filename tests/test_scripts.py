@@ -64,6 +64,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
     "tests/trials/pairing.py": ("--run", "run", "--resamples", "50", "--out", "out.json"),
     "tests/trials/pooled.py": ("--runs", "1", "--out", "out.json"),
     "tests/trials/table.py": ("--page", "trust.md"),
+    "tests/trials/two_level.py": ("--runs", "2", "--prompts", "8", "--draws", "2", "3", "--out", "out.json"),
 }
 """Scripts → their smallest run."""
 
@@ -223,6 +224,14 @@ def test_pooled_intervals(script: Script, tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "out.json").read_text())
     assert len(rows) == 9 and all(row["tried"] == 1 for row in rows)
     assert printed.count("±") == 9
+
+
+def test_intervals_over_prompts_and_draws(script: Script, tmp_path: Path) -> None:
+    printed = script("tests/trials/two_level.py", *RUN_HERE["tests/trials/two_level.py"])
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert len({(row["what"], row["contrast"]) for row in rows}) == 22
+    assert len(rows) == 22 * 2 * 7 and all(row["tried"] == 2 for row in rows)
+    assert len(printed.splitlines()) == 2 + 22 + 1 + 2 + 7 and printed.count("8 × 3") == 2
 
 
 def test_what_pairing_is_worth(script: Script, tmp_path: Path) -> None:

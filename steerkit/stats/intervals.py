@@ -66,23 +66,41 @@ def mean_interval(
     sd, apart = float(values.std(ddof=1)), n - int(np.unique(values, return_counts=True)[1].max())
     if np.ptp(values) == 0:
         return Estimate(mean, sd, mean, mean, n, apart, nan if mean else 1.0)
-    low, high = (float(end[0]) for end in mean_bounds(values[None], confidence))
-    low, high = max(low, min(bounds[0], mean)), min(high, max(bounds[1], mean))
-    return Estimate(mean, sd, low, high, n, apart, _p_of_zero(values))
+    low, high, p = pivot_interval(moments(values[None]), n - 1, confidence=confidence, bounds=bounds)
+    return Estimate(mean, sd, low, high, n, apart, p)
+
+
+Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""[S] means (or other estimates), their standard errors, and their skewness."""
 
 
 def mean_bounds(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """[S, n] values → [S] lower and upper bounds of S means.
+    """[S, n] values → [S] lower and upper bounds of S means."""
+    return pivot_bounds(moments(values), values.shape[1] - 1, confidence)
+
+
+def pivot_interval(
+    of: Moments, df: float, *, confidence: float, bounds: tuple[float, float]
+) -> tuple[float, float, float]:
+    """Lower and upper bound of one estimate, held within `bounds`, and p of 0."""
+    low, high = (float(end[0]) for end in pivot_bounds(of, df, confidence))
+    mean, error, skew = (float(found[0]) for found in of)
+    low, high = max(low, min(bounds[0], mean)), min(high, max(bounds[1], mean))
+    return low, high, _p_of_zero(mean, error, skew, df)
+
+
+def pivot_bounds(of: Moments, df: float | np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """[S] lower and upper bounds of S estimates; degrees of freedom are one for all, or [S].
 
     The studentized mean of skewed data is skewed itself. Hall's cubic (1992, J. R. Stat. Soc. B 54:221) takes the
     skewness out, so that quantiles of Student's t fit; it is monotone, so that it can be turned back into bounds.
     """
     from scipy.special import stdtrit
 
-    mean, error, skew = _moments(values)
-    quantile = stdtrit(values.shape[1] - 1, (1 + confidence) / 2)
+    mean, error, skew = of
+    quantile = stdtrit(df, (1 + confidence) / 2)
 
-    def studentized(at: float) -> np.ndarray:
+    def studentized(at: float | np.ndarray) -> np.ndarray:
         root: np.ndarray = np.cbrt(1 + skew * (at - skew / 6))
         found: np.ndarray = 3 * (at - skew / 6) / (root**2 + root + 1)
         return found
@@ -90,18 +108,17 @@ def mean_bounds(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.n
     return mean - studentized(quantile) * error, mean - studentized(-quantile) * error
 
 
-def _p_of_zero(values: np.ndarray) -> float:
-    """Level at which the interval of `mean_bounds` touches 0, from 1."""
+def _p_of_zero(mean: float, error: float, skew: float, df: float) -> float:
+    """Level at which the interval of `pivot_bounds` touches 0, from 1."""
     from scipy.special import stdtr
 
-    mean, error, skew = (float(found[0]) for found in _moments(values[None]))
     t = mean / error
     corrected = t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
-    return float(2 * stdtr(len(values) - 1, -abs(corrected)))
+    return float(2 * stdtr(df, -abs(corrected)))
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[S, n] values → [S] means, their standard errors, and skewness of the values by √n; 0 for constant data."""
+def moments(values: np.ndarray) -> Moments:
+    """[S, n] values → [S] means, their standard errors, and skewness of the means; 0 for constant data."""
     n, mean = values.shape[1], values.mean(axis=1)
     away = values - mean[:, None]
     scale = np.abs(away).max(axis=1)  # powers of very small values would be 0
