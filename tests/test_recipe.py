@@ -104,6 +104,37 @@ def test_overrides_are_checked_the_same_way(tmp_path: Path) -> None:
         load_recipe("backtracking", ["strengths=[0]"])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("chose.metric=x", "unknown key 'chose'; did you mean 'choose'?"),
+        ("strengths=[0]", "strengths needs one above 0"),
+        ("strengths.0=-1", "strengths are not negative here"),
+        ("push_to_hub=true", "push_to_hub needs hub_model_id"),
+        ("prompts.source.name=jsonl", "'prompts.source.path' is missing"),
+        ("extractor.windows=[[1, 0]]", "window 1..0 ends before it begins"),
+        ("models.base.wieghts=x", "unknown key 'models.base.wieghts'; did you mean 'weights'?"),
+        ("models.other.adapter=x", "'models.other.weights' is missing"),
+        ("writer=x", "'writer': no model is called 'x'; choose from base, reasoning"),
+        ("experiments.9=texts", "'experiments' is a list and has no item 9: items are numbered from 0, the last is"),
+        ("layer.x=1", "'layer' is 1, which has no parts; set 'layer' itself"),
+        ("extends=fig1", "unknown key 'extends'; name a preset"),
+    ],
+)
+def test_what_the_command_line_gave_is_named_as_given(tmp_path: Path, given: str, message: str) -> None:
+    (found,) = problems_of(tmp_path, "extends: backtracking\nname: mine\n", given)
+    assert found.startswith(f"--set {given}: ") and message in found
+
+
+def test_a_group_that_does_not_fit_together_is_placed_at_the_keys_that_are_named(tmp_path: Path) -> None:
+    head = "extends: backtracking\nname: mine\n"
+    assert problems_of(tmp_path, head + "top_k: 4\nsampling: model\n")[0].startswith("4:1: sampling: model takes")
+    assert problems_of(tmp_path, head + "device: cpu\ndevice_map: auto\n")[0].startswith("3:1: give device or")
+    found = problems_of(tmp_path, head + "device: cpu\n", "device_map=auto")
+    assert found == ["--set device_map=auto: " + found[0].partition(": ")[2]]  # the file alone was valid
+    assert problems_of(tmp_path, head + "strengths: [0]\n")[0].startswith("3:1: strengths needs one above 0")
+
+
 def test_naming_another_plugin_drops_the_old_ones_options(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: backtracking\nname: mine\nspan_judge: {name: keyword}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,15 @@ class Document:
             key = key[:-1]
         return self.places.get(key, "recipe")
 
+    def cause(self, key: Key, message: str) -> str:
+        """Where what is wrong with a value comes from: of a whole mapping, the part that the message names; of that,
+        what the user set."""
+        words = re.findall(r"\w+", message)
+        named = [part for part in self.places if part and part[:-1] == key and part[-1] in words]
+        named = sorted(named, key=lambda part: words.index(str(part[-1]))) or ([key] if key else [])
+        own = [part for name in named for part in self.places if part[: len(name)] == name and part in self.given]
+        return self.place((*own, *named, key)[0])
+
     def is_given(self, key: Key) -> bool:
         """Whether the user named this value, or a whole that it is a part of."""
         return any(key[:length] in self.given for length in range(1, len(key) + 1))
@@ -92,12 +102,13 @@ class Document:
             return
         inner = Document()
         value = None if node is None else _value(node, key, inner, lambda _: where)
-        if not _assign(self.data, key, value):
-            self.problems.append(Problem(where, f"there is no {'.'.join(map(str, key[:-1]))!r} to set a part of"))
+        if lacks := _assign(self.data, key, value):
+            self.problems.append(Problem(where, lacks))
             return
         for old in [place for place in self.places if place[: len(key)] == key]:
             del self.places[old]
-        self.places |= inner.places | {key: where}
+        made = {key[:length]: where for length in range(1, len(key))}  # mappings that were not there before
+        self.places = made | self.places | inner.places | {key: where}
         self.problems += inner.problems
         self.given.add(key)
 
@@ -180,8 +191,9 @@ def _merge(base: Any, over: Any) -> Any:
     return over
 
 
-def _assign(data: Any, key: Key, value: Any) -> bool:
-    for part in key[:-1]:
+def _assign(data: Any, key: Key, value: Any) -> str:
+    """Set a part of the data; why it can't be set, in words, or nothing."""
+    for depth, part in enumerate(key[:-1]):
         if isinstance(data, dict):
             if isinstance(data.get(str(part)), str):  # `judge: rules` and `base: WEIGHTS` in short
                 data[str(part)] = {"weights" if key[0] == "models" else "name": data[str(part)]}
@@ -189,12 +201,21 @@ def _assign(data: Any, key: Key, value: Any) -> bool:
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             data = data[part]
         else:
-            return False
+            return _lacks(data, key[: depth + 1])
     last = key[-1]
     if isinstance(data, dict):
         data[str(last)] = value
-        return True
-    if isinstance(data, list) and isinstance(last, int) and last < len(data):
+    elif isinstance(data, list) and isinstance(last, int) and last < len(data):
         data[last] = value
-        return True
-    return False
+    else:
+        return _lacks(data, key)
+    return ""
+
+
+def _lacks(data: Any, key: Key) -> str:
+    """That a value has no such part, in words."""
+    whole, part = ".".join(map(str, key[:-1])), key[-1]
+    if not isinstance(data, list):
+        return f"{whole!r} is {json.dumps(data, ensure_ascii=False)}, which has no parts; set {whole!r} itself"
+    last = f"the last is {whole}.{len(data) - 1}" if data else "it is empty"
+    return f"{whole!r} is a list and has no item {part!r}: items are numbered from 0, {last}; or set the whole list"

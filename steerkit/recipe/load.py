@@ -114,7 +114,8 @@ def _checked(document: Document, allow: Collection[str]) -> tuple[Recipe | None,
             problems += _block_problems(document, key, blocks[key], value, allow)
         elif key not in fields and key not in Recipe.model_fields:
             known = [*fields, *blocks, *Recipe.model_fields]
-            problems.append(Problem(document.place((key,)), f"unknown key {key!r}; {nearest(key, known)}"))
+            fix = "name a preset, or write it into a file" if key == "extends" else nearest(key, known)
+            problems.append(Problem(document.place((key,)), f"unknown key {key!r}; {fix}"))
     for group in groups:
         given = {name: data[name] for name in group.model_fields if name in data}
         if given:
@@ -226,6 +227,8 @@ def planned_run(recipe: Recipe) -> tuple[Run, dict[str, Step]]:
 
 def _graph_problems(recipe: Recipe, document: Document) -> list[Problem]:
     """Groups of settings that the run's steps need and the recipe lacks, and what the steps find wrong."""
+    if strangers := list(_unknown_models(recipe, document)):
+        return strangers
     try:
         run, steps = planned_run(recipe)
     except ConfigError as error:
@@ -244,6 +247,17 @@ def _graph_problems(recipe: Recipe, document: Document) -> list[Problem]:
     return problems or _placed(problems_of(run, steps), document)
 
 
+def _unknown_models(recipe: Recipe, document: Document) -> Iterator[Problem]:
+    """Names of models that the recipe's own settings use and `models` doesn't have."""
+    keys: list[tuple[Key, str]] = [(("writer",), recipe.writer)] if recipe.writer else []
+    keys += [(("models", name, "id_map", to), to) for name, spec in recipe.models.items() for to in spec.id_map]
+    for key, name in keys:
+        if name not in recipe.models:
+            where = ".".join(map(str, key[:-1] or key))
+            said = f"{where!r}: no model is called {name!r}; {nearest(name, list(recipe.models))}"
+            yield Problem(document.place(key), said)
+
+
 def _missing(document: Document, groups: Collection[type[Config]]) -> list[Problem]:
     found = []
     for group in groups:
@@ -257,7 +271,7 @@ def _placed(problems: Any, document: Document) -> list[Problem]:
     found = []
     for problem in problems:
         key = tuple(int(part) if part.isdigit() else part for part in problem.where.split("."))
-        found.append(replace(problem, where=document.place(key)))
+        found.append(replace(problem, where=document.cause(key, problem.message)))
     return found
 
 
