@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steerkit.artifacts import PluginSpec
 from steerkit.context import Settings
 from steerkit.errors import InputError, SteerkitError
 from steerkit.recipe.find import find_recipe, shipped
-from steerkit.recipe.load import load_recipe
+from steerkit.recipe.load import load_arguments, load_recipe
 from steerkit.recipe.show import resolved_yaml
 from steerkit.settings import Steering
 
@@ -133,6 +134,36 @@ def test_a_group_that_does_not_fit_together_is_placed_at_the_keys_that_are_named
     found = problems_of(tmp_path, head + "device: cpu\n", "device_map=auto")
     assert found == ["--set device_map=auto: " + found[0].partition(": ")[2]]  # the file alone was valid
     assert problems_of(tmp_path, head + "strengths: [0]\n")[0].startswith("3:1: strengths needs one above 0")
+
+
+def test_arguments_are_changed_as_a_recipe_is_extended(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: backtracking\nname: mine\nprompts: {test: 16}\nfitter: {scale: raw}\n"
+        "span_judge: {name: keyword, keywords: [hmm]}\nstrengths: [30]\n"
+    )
+    given = load_arguments(
+        "backtracking",
+        prompts={"test": 16},
+        fitter={"scale": "raw"},
+        span_judge=PluginSpec(name="keyword", keywords=["hmm"]),
+        strengths=[30],
+        output_dir=tmp_path / "run",
+    )
+    assert given.shared == load_recipe(str(path)).shared
+    assert given.shared["prompts"] == {"source": "pocket", "extract": 800, "choose": 64, "test": 16}
+    assert given.output_dir == str(tmp_path / "run")
+    assert load_arguments("backtracking", executor={"name": "ray", "workers": 2}).executor.options == {"workers": 2}
+
+
+def test_a_wrong_argument_is_named_as_it_was_given() -> None:
+    with pytest.raises(InputError) as caught:
+        load_arguments("backtracking", bf16="maybe", seed=-1, threads=object())
+    assert [problem.where for problem in caught.value.problems] == [
+        "load_arguments(seed=...)",
+        "load_arguments(bf16=...)",
+        "load_arguments(threads=...)",
+    ]
 
 
 def test_naming_another_plugin_drops_the_old_ones_options(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Document:
         places = dict(self.places)
         for key, place in child.places.items():
             places[key] = place
-        data = {**self.data, **{k: _merge(self.data.get(k), v) for k, v in child.data.items()}}
+        data = {**self.data, **{k: merge(self.data.get(k), v) for k, v in child.data.items()}}
         return Document(data, places, [*self.problems, *child.problems], {**self.folders, **child.folders}, self.given)
 
     def set(self, assignment: str) -> None:
@@ -179,7 +179,8 @@ def _value(node: yaml.Node, key: Key, document: Document, place: Any) -> Any:
         return None
 
 
-def _merge(base: Any, over: Any) -> Any:
+def merge(base: Any, over: Any) -> Any:
+    """A setting with another laid over it: mappings key by key, anything else is replaced."""
     if isinstance(base, Mapping) and isinstance(over, str) and any(key in base for key in NAMES):
         name = next(key for key in NAMES if key in base)
         return base if base[name] == over else over
@@ -187,7 +188,7 @@ def _merge(base: Any, over: Any) -> Any:
         # Naming another plugin, or other weights, replaces their options: they belong to the old ones.
         if any(key in over and over[key] != base.get(key) for key in NAMES):
             return dict(over)
-        return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
+        return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
     return over
 
 

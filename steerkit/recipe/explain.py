@@ -51,15 +51,15 @@ def explain(error: Any, document: Document, prefix: Key, model: type[BaseModel])
         "model_attributes_type": "a name or a mapping with a name",
         "int_parsing": "a whole number",
     }.get(error["type"])
+    shown = json.dumps(value, ensure_ascii=False, default=repr)
     if kind:
-        shown = json.dumps(value, ensure_ascii=False)
         trap = (
             " (YAML reads it as text; write true or false)"
             if kind == "true or false" and isinstance(value, str)
             else ""
         )
         return [Problem(where, f"{name!r} must be {kind}, not {shown}{trap}", _about(model, location))]
-    said = f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {json.dumps(value, ensure_ascii=False)}"
+    said = f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {shown}"
     return [Problem(where, said, _about(model, location))]
 
 

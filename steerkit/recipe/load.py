@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from steerkit import registry
-from steerkit.artifacts import plugin_fields
+from steerkit.artifacts import PluginSpec, plugin_fields
 from steerkit.context import ConfigError, Run, Settings
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.graph import known_groups, problems_of, steps_of, with_experiments
@@ -20,7 +20,7 @@ from steerkit.interfaces import Config
 from steerkit.models.models import Loading, Models
 from steerkit.parts import RunPart, Step
 from steerkit.recipe import trust
-from steerkit.recipe.document import Document, Key, read_yaml
+from steerkit.recipe.document import Document, Key, merge, read_yaml
 from steerkit.recipe.explain import explain
 from steerkit.recipe.find import find_preset, find_recipe, is_file
 from steerkit.settings import Recipe, SteeringArguments
@@ -74,12 +74,22 @@ def load_recipe(
 def load_arguments(name: str | Path, **changes: Any) -> SteeringArguments:
     """The arguments of a recipe (a file or a shipped one's name), some of them changed, for a `SteeringTrainer`.
 
+    Changes are laid over the recipe as a file's are that extends it: ``prompts={"test": 16}`` leaves the other counts
+    and the source as they are, a list takes the place of the whole list, and a plugin's new name drops the old one's
+    options.
+
     Raises:
-        InputError: the recipe is wrong.
+        InputError: the recipe is wrong, or a change is.
     """
     recipe = load_recipe(str(name), own=tuple(changes), trust_remote_code="trust_remote_code" in changes)
-    data = {key: getattr(recipe, key) for key in SteeringArguments.model_fields}
-    return SteeringArguments(**{**data, **recipe.shared, **changes})
+    data = {**recipe.model_dump(include={*SteeringArguments.model_fields}), **recipe.shared}
+    over = {key: value.given if isinstance(value, PluginSpec) else value for key, value in changes.items()}
+    try:
+        return SteeringArguments(**{**data, **{key: merge(data.get(key), value) for key, value in over.items()}})
+    except ValidationError as error:
+        document = Document(places={(key,): f"load_arguments({key}=...)" for key in changes})
+        problems = [problem for e in error.errors() for problem in explain(e, document, (), SteeringArguments)]
+        raise InputError(str(name), problems) from error
 
 
 def read_extended(name: str) -> tuple[Document, Path]:
