@@ -248,9 +248,9 @@ class Recipe(SteeringArguments):
     """SteeringArguments, with the models and a name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    """Name of the run; letters, digits, dots, dashes; at most 100."""
+    """Name of the run, the recipe file's when left out; letters, digits, dots, dashes; at most 100."""
     about: str = ""
-    """What the recipe asks, in a sentence; opens the report."""
+    """What the recipe asks, in a sentence; opens the report. It is not taken from a recipe that is extended."""
     plugins: tuple[str, ...] = ()
     """Local Python files whose plugins the recipe uses, relative to the recipe and inside its folder; others need
     `--allow plugins`."""

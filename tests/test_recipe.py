@@ -66,10 +66,28 @@ def test_six_different_mistakes_are_named_with_their_lines(tmp_path: Path) -> No
         ("- a\n- b\n", "1:1: a recipe is a mapping of keys to values"),
         ("", "1:1: a recipe is a mapping of keys to values"),
         ("name: x\nextends: mine\n", "2:1: mine extends itself"),
+        ("name: x\nextends: nosuch\n", "2:1: nosuch: no such recipe"),
+        ("name: x\nextends:\n", "2:1: 'extends' must be the name or file of a recipe, not null"),
     ],
 )
 def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, expected: str) -> None:
     assert any(p.startswith(expected) for p in problems_of(tmp_path, text))
+
+
+def test_a_question_and_a_name_are_not_inherited(tmp_path: Path) -> None:
+    (tmp_path / "child.yaml").write_text("extends: backtracking\nlayer: 2\n")
+    (tmp_path / "grandchild.yaml").write_text("extends: child\nname: own\nabout: Is it so?\n")
+    child = load_recipe(str(tmp_path / "child.yaml"))
+    assert (child.name, child.about, child.shared["layer"]) == ("child", "", 2)
+    grandchild = load_recipe(str(tmp_path / "grandchild.yaml"), presets=["backtracking-smollm2"])
+    assert (grandchild.name, grandchild.about) == ("own", "Is it so?")
+    assert load_recipe("backtracking").about
+
+
+def test_a_grandparent_that_is_missing_is_placed_where_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "child.yaml").write_text("layer: 2\n\nextends: nosuch\n")
+    found = problems_of(tmp_path, "extends: child\n")
+    assert found[0].startswith(f"{tmp_path / 'child.yaml'}:3:1: nosuch: no such recipe")
 
 
 def test_windows_must_be_extracted(tmp_path: Path) -> None:

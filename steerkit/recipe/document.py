@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ class Document:
     def is_given(self, key: Key) -> bool:
         """Whether the user named this value, or a whole that it is a part of."""
         return any(key[:length] in self.given for length in range(1, len(key) + 1))
+
+    def without(self, *keys: str) -> Document:
+        """This document without some of its keys at the top."""
+        data = {key: value for key, value in self.data.items() if key not in keys}
+        places = {key: place for key, place in self.places.items() if not key or key[0] not in keys}
+        return replace(self, data=data, places=places)
 
     def merged(self, child: Document) -> Document:
         """This document with another's values over it, mapping by mapping."""

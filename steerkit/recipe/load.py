@@ -26,6 +26,9 @@ from steerkit.recipe.find import find_preset, find_recipe, is_file
 from steerkit.settings import Recipe, SteeringArguments
 from steerkit.store.folder import RunFolder
 
+OWN = ("name", "about")
+"""What a recipe takes from no other: it asks a question of its own, in a folder of its own."""
+
 
 def load_recipe(
     name: str,
@@ -53,10 +56,7 @@ def load_recipe(
     trust.check_allowed(allow)
     document, folder = read_extended(name)
     for preset in presets:
-        over = read_yaml(find_preset(preset))
-        for key in ("name", "about", "extends"):
-            over.data.pop(key, None)
-        document = document.merged(over)
+        document = document.merged(read_yaml(find_preset(preset)).without(*OWN, "extends"))
     for assignment in overrides:
         document.set(assignment)
     document.given |= {(key,) for key in own}
@@ -95,17 +95,28 @@ def load_arguments(name: str | Path, **changes: Any) -> SteeringArguments:
 def read_extended(name: str) -> tuple[Document, Path]:
     """A recipe's document with those that it extends below it, and the folder its paths are relative to."""
     path = find_recipe(name)
-    document, seen = read_yaml(path), [path.resolve()]
-    folder, current = path.parent, path
+    document, seen, current = read_yaml(path), [path.resolve()], path
+    document.data.setdefault("name", path.stem)
     while "extends" in document.data:
-        parent_name = str(document.data.pop("extends"))
-        near = [current.parent / parent_name, current.parent / f"{parent_name}.yaml"]
-        parent = next((p for p in near if is_file(p)), None) or find_recipe(parent_name)
-        if parent.resolve() in seen:
-            raise InputError(name, [Problem(document.place(("extends",)), f"{parent_name} extends itself")])
-        seen.append(parent.resolve())
-        document, current = read_yaml(parent).merged(document), parent
-    return document, folder
+        where, wanted = document.place(("extends",)), document.data["extends"]
+        document = document.without("extends")
+        try:
+            current = _parent(wanted, current)
+        except SteerkitError as error:
+            raise InputError(name, [Problem(where, str(error))]) from error
+        if current.resolve() in seen:
+            raise InputError(name, [Problem(where, f"{wanted} extends itself")])
+        seen.append(current.resolve())
+        document = read_yaml(current).without(*OWN).merged(document)
+    return document, path.parent
+
+
+def _parent(name: Any, child: Path) -> Path:
+    """The recipe that another one extends: by a path or name from its folder, else as any recipe."""
+    if not isinstance(name, str):
+        raise SteerkitError(f"'extends' must be the name or file of a recipe, not {json.dumps(name)}")
+    near = [child.parent / name, child.parent / f"{name}.yaml"]
+    return next((path for path in near if is_file(path)), None) or find_recipe(name)
 
 
 def _checked(document: Document, allow: Collection[str]) -> tuple[Recipe | None, list[Problem]]:
