@@ -34,6 +34,9 @@ class SteeringCallback:
     def on_run_end(self, run: Any) -> None:
         """Everything is on disk."""
 
+    def close(self) -> None:
+        """The run is over, also where it ended with an error."""
+
 
 class Events:
     """Hands every event to each callback in turn."""
@@ -45,6 +48,11 @@ class Events:
         """Call the method ``on_EVENT`` of every callback."""
         for callback in self.callbacks:
             getattr(callback, f"on_{event}")(*values)
+
+    def close(self) -> None:
+        """Tell every callback that the run is over."""
+        for callback in self.callbacks:
+            callback.close()
 
 
 class JsonlLog(SteeringCallback):

@@ -25,6 +25,7 @@ PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft", "datas
 NOT_PART = frozenset(
     {
         "output_dir",
+        "disable_tqdm",
         "report_to",
         "push_to_hub",
         "hub_model_id",

@@ -22,6 +22,7 @@ from steerkit.identity import code_identity, config_inputs
 from steerkit.models.models import Loading, Models
 from steerkit.parts import Executor, Step
 from steerkit.provenance import settings_of, write_recipe
+from steerkit.report.progress import RichProgress
 from steerkit.settings import Recipe, SteeringArguments
 from steerkit.store.files import digest
 from steerkit.store.folder import RunFolder
@@ -66,7 +67,11 @@ class SteeringTrainer:
         update: bool = False,
     ) -> None:
         loading = Loading(**{field: getattr(args, field) for field in Loading.__dataclass_fields__})
-        trackers = [Trackers(args.report_to)] if args.report_to else []
+        listeners: list[SteeringCallback] = [JsonlLog()]
+        if not args.disable_tqdm:
+            listeners.append(RichProgress())
+        if args.report_to:
+            listeners.append(Trackers(args.report_to))
         given, shared = None, args.shared
         if prompts is not None:
             given = as_prompts(prompts)
@@ -82,7 +87,7 @@ class SteeringTrainer:
             models=Models(models, args.writer, loading),
             folder=RunFolder(Path(args.output_dir or f"runs/{name}")),
             given=given,
-            events=Events([JsonlLog(), *trackers, *callbacks]),
+            events=Events([*listeners, *callbacks]),
         )
         self.executor: Executor = registry.build("executors", args.executor)
         self.context = with_experiments(replace(run, executor=self.executor))
@@ -124,6 +129,7 @@ class SteeringTrainer:
             {},
         )  # files may have changed since an earlier run
         with ExitStack() as stack:
+            stack.callback(run.events.close)
             stack.callback(run.models.close)
             stack.callback(self.executor.close)
             self.executor.check(run.models)

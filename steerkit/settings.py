@@ -78,6 +78,8 @@ class RunArguments(Config):
         tuple[Literal["tensorboard", "wandb", "mlflow", "aim", "comet_ml", "trackio"], ...], AfterValidator(distinct)
     ] = ()
     """Experiment trackers that the log also goes to (through accelerate; the package must be installed)."""
+    disable_tqdm: bool = False
+    """Show no progress: neither bars (lines where there is no terminal) nor the line at the end. Errors are told."""
     push_to_hub: bool = False
     """Upload the run's vectors when it is done; a recipe file's needs `--allow push`."""
     hub_model_id: str | None = None

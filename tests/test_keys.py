@@ -19,7 +19,6 @@ from steerkit_plugins.pocket.source import PocketModels
 
 from steerkit import load_recipe, registry
 from steerkit.callbacks import SteeringCallback
-from steerkit.cli.progress import RichProgress
 from steerkit.context import Run
 from steerkit.errors import SteerkitError
 from steerkit.run import SteeringTrainer
@@ -150,8 +149,7 @@ def write_recipe(folder: Path) -> Path:
 
 def run(*settings: str, update: bool = False) -> None:
     """Run the recipe of this folder, to its report."""
-    callbacks = [RichProgress(), NoReport()]
-    trainer = SteeringTrainer.from_recipe(load_recipe("mine.yaml", settings), callbacks=callbacks, update=update)
+    trainer = SteeringTrainer.from_recipe(load_recipe("mine.yaml", settings), callbacks=[NoReport()], update=update)
     with pytest.raises(Stop):
         trainer.run()
 

@@ -143,6 +143,21 @@ def test_a_stopped_run_makes_no_piece_twice(single: tuple[Path, Counted], tmp_pa
     assert_same(folder, single[0])
 
 
+def test_a_trainer_shows_what_it_does_and_is_quiet_where_that_is_asked(
+    single: tuple[Path, Counted], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(single[0], folder, ignore=shutil.ignore_patterns(".lock"))
+    run_little(folder, "disable_tqdm=true")
+    assert capsys.readouterr() == ("", "")
+    (folder / "scores/test.jsonl").unlink()
+    run_little(folder)
+    out, err = capsys.readouterr()
+    lines = {line.split()[0]: line for line in err.splitlines()}
+    assert out == "" and lines["traces"].endswith("done before") and lines["scores.test"].endswith(" s")
+    assert err.splitlines()[-1].startswith("all steps ") and err.rstrip().endswith(str(folder))
+
+
 def test_damaged_pieces_are_done_again(tmp_path: Path) -> None:
     """Cut, changed, or of a write that a kill ended; pieces of other inputs go when the step is done."""
     store = Pieces(tmp_path, "traces", "k1")

@@ -150,14 +150,9 @@ def run(
 
         typer.echo(plan_text(recipe, find_gpu(gpu) if gpu else None))
         return
-    from steerkit.cli.progress import RichProgress
     from steerkit.report import print_summary
     from steerkit.run import SteeringTrainer
 
-    progress = RichProgress()
-    try:
-        folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update).run()
-    finally:
-        progress.close()
+    folder = SteeringTrainer.from_recipe(recipe, update=update).run()
     print_summary(folder, console)
     console.print(f"report {folder / 'report.html'}", highlight=False)
