@@ -222,6 +222,7 @@ class SteeringTrainer:
             run.events.tell("progress", run, run.title, saved + sum(under_way.values()), total)
 
         if files:
+            run.log(step=run.title, kept=len(files), pieces=len(pieces))
             progress(0, 0)
         for number, result in self.executor.map(step.do, todo, run.models, progress):
             files[number] = store.keep(number, partial(step.keep, result=result))

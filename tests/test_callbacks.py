@@ -41,6 +41,7 @@ def test_progress_in_a_log_file_is_a_line_now_and_then(
         shown.on_run_begin(run)
         if not done_before:
             shown.on_step_begin(run, "traces")
+            shown.on_log(run, {"step": "traces", "kept": 12, "pieces": 40})
             for second in range(20):
                 clock.now = float(second)
                 shown.on_progress(run, "traces", second, 40)
@@ -48,6 +49,7 @@ def test_progress_in_a_log_file_is_a_line_now_and_then(
         shown.on_run_end(run)
     said = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
     assert said == [
+        "traces 12 of 40 pieces kept",
         *(f"traces {second} of 40" for second in (2, 4, 8, 16)),
         "traces 19.0 s",
         "all steps 19.0 s, in runs/mine",

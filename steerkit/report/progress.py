@@ -69,6 +69,9 @@ class RichProgress(SteeringCallback):
         if "again" in values:
             said = f"{values['step']:<24} done again: {values['again']}"
             self._console.print(said, markup=False, highlight=False, soft_wrap=True)
+        if "kept" in values:
+            said = f"{values['step']:<24} {values['kept']} of {values['pieces']} pieces kept"
+            self._console.print(said, style="dim", highlight=False)
         if "broken" in values:
             self._console.print(f"{values['step']:<24} {values['broken']}", style="bold", highlight=False)
         if "batch_size" in values:
