@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steerkit import registry
 from steerkit.artifacts import PluginSpec
 from steerkit.context import Settings
 from steerkit.errors import InputError, SteerkitError
@@ -172,6 +173,13 @@ def test_arguments_are_changed_as_a_recipe_is_extended(tmp_path: Path) -> None:
     assert given.shared["prompts"] == {"source": "pocket", "extract": 800, "choose": 64, "test": 16}
     assert given.output_dir == str(tmp_path / "run")
     assert load_arguments("backtracking", executor={"name": "ray", "workers": 2}).executor.options == {"workers": 2}
+
+
+def test_people_s_labels_may_be_a_file_or_a_list_of_files() -> None:
+    for labels, found in (("a.jsonl", ("a.jsonl",)), ("[a.jsonl, b.jsonl]", ("a.jsonl", "b.jsonl"))):
+        given = load_recipe("backtracking", [f"agreement.judge={{name: human, labels: {labels}}}"])
+        spec = PluginSpec.model_validate(given.shared["agreement"]["judge"])
+        assert registry.build("judges", spec).config.labels == found
 
 
 def test_a_wrong_argument_is_named_as_it_was_given() -> None:
