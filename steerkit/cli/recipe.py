@@ -116,7 +116,8 @@ def run(
         bool,
         typer.Option(
             "--update",
-            help="Redo in this folder what changed settings, plugin code, data files or models touch; keep the rest.",
+            help="Redo in this folder what changed settings, plugin code, data files or models touch; keep the rest. "
+            "With --dry-run: say which steps that are.",
         ),
     ] = False,
     executor: Annotated[
@@ -149,6 +150,10 @@ def run(
         from steerkit.planning.plan import plan_text
 
         typer.echo(plan_text(recipe, find_gpu(gpu) if gpu else None))
+        if update:
+            from steerkit.planning.again import again_text
+
+            typer.echo(again_text(recipe))
         return
     from steerkit.report import print_summary
     from steerkit.run import SteeringTrainer
