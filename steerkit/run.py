@@ -15,7 +15,7 @@ from steerkit.callbacks import Events, JsonlLog, SteeringCallback, Trackers
 from steerkit.code.failures import explained
 from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
-from steerkit.errors import InputError, SteerkitError
+from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.graph import FINDINGS, followed_by, needs_of, problems_of, steps_of, with_experiments
 from steerkit.models.models import Loading, Models
 from steerkit.parts import Executor, Step
@@ -65,6 +65,9 @@ class SteeringTrainer:
         about: str = "",
         update: bool = False,
     ) -> None:
+        if not isinstance(args, SteeringArguments):
+            fix = "give SteeringArguments, such as load_arguments(RECIPE) makes"
+            raise InputError("arguments", [Problem("args", f"can't be {type(args).__name__}", fix)])
         loading = Loading(**{field: getattr(args, field) for field in Loading.__dataclass_fields__})
         listeners: list[SteeringCallback] = [JsonlLog()]
         if not args.disable_tqdm:
@@ -75,6 +78,9 @@ class SteeringTrainer:
         if prompts is not None:
             given = as_prompts(prompts)
             third = len(given) // 3
+            if not (counts or third):
+                fix = "give three or more: the splits extract, choose and test share none"
+                raise InputError("prompts", [Problem("prompts", f"{len(given)} are too few", fix)])
             dealt = {"extract": len(given) - 2 * third, "choose": third, "test": third}
             own = {name: n for name, n in (shared.get("prompts") or {}).items() if name != "source"} if counts else {}
             shared = {**shared, "prompts": {**own, **(counts or dealt), "source": None}}

@@ -65,7 +65,10 @@ def test_six_different_mistakes_are_named_with_their_lines(tmp_path: Path) -> No
     [
         ("a: [1\n", "2:1: not YAML"),
         ("- a\n- b\n", "1:1: a recipe is a mapping of keys to values"),
-        ("", "1:1: a recipe is a mapping of keys to values"),
+        ("", "1:1: the file is empty; a recipe is a mapping of keys to values; begin with `name: NAME`"),
+        ("name: x\n", "1:1: 'models' is missing; Models of the run by name (or take another recipe's, with `extends:"),
+        ("extends: paper\nexperiments: lens\n", "2:1: 'experiments' must be a list, not \"lens\" (write [lens])"),
+        ("extends: backtracking\nsteerer:\n", "2:1: 'steerer' must be a name or a mapping, not null"),
         ("name: x\nextends: mine\n", "2:1: mine extends itself"),
         ("name: x\nextends: nosuch\n", "2:1: nosuch: no such recipe"),
         ("name: x\nextends:\n", "2:1: 'extends' must be the name or file of a recipe, not null"),
@@ -204,6 +207,10 @@ def test_a_local_file_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: p
     assert find_recipe("backtracking") == Path("backtracking.yaml")
     with pytest.raises(SteerkitError, match=r"no such recipe.*did you mean 'backtracking'"):
         find_recipe("backtraking")
+    Path("runs").mkdir()
+    Path("runs/recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(SteerkitError, match=r"runs: is the folder of a run, not a recipe; runs/recipe.yaml is"):
+        find_recipe("runs")
 
 
 def test_the_resolved_recipe_is_a_recipe(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from console import Steerkit
 from pocket import SAME, SMALL, STEPS, options
 
@@ -23,6 +24,8 @@ from steerkit.context import Run
 from steerkit.data.trace import Prompt, Span, Trace
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import LanguageModel
+from steerkit.provenance import settings_of
+from steerkit.recipe.load import planned_run
 from steerkit.run import SteeringTrainer
 from steerkit.store.folder import read_state
 
@@ -252,6 +255,13 @@ def test_a_folder_of_another_recipe_is_refused(run: Path) -> None:
     ) as caught:
         SteeringTrainer.from_recipe(recipe).run()
     assert "--out" in str(caught.value) and "--update" in str(caught.value)
+
+
+def test_the_recipe_that_a_run_leaves_is_a_recipe(run: Path) -> None:
+    again = load_recipe(str(run / "recipe.yaml"))
+    settings = yaml.safe_load((run / "recipe.yaml").read_text())
+    del settings["made_with"]
+    assert json.loads(json.dumps(settings_of(*planned_run(again)))) == json.loads(json.dumps(settings))
 
 
 @pytest.fixture

@@ -13,7 +13,11 @@ app = typer.Typer(help="List, show, copy, check and run recipes.", no_args_is_he
 Name = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name (see `steerkit recipe ls`).")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.SUBKEY=VALUE", help="Change one setting; the value is YAML. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY.SUBKEY=VALUE",
+        help="Change one setting; the value is YAML, quoted for the shell: --set 'strengths=[30, 60]'. Repeatable.",
+    ),
 ]
 Preset = Annotated[
     list[str] | None,

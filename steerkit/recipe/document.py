@@ -142,7 +142,9 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
     except yaml.YAMLError as error:
         raise InputError(name, [Problem(name, f"not YAML: {_short(error)}")]) from error
     if not isinstance(node, yaml.MappingNode):
-        raise InputError(name, [Problem(f"{name}:1:1", "a recipe is a mapping of keys to values")])
+        what = "the file is empty; " if node is None else ""
+        fix = "begin with `name: NAME` and `extends: RECIPE` (`steerkit recipe ls` lists them)"
+        raise InputError(name, [Problem(f"{name}:1:1", f"{what}a recipe is a mapping of keys to values", fix)])
     document = Document()
     document.data = _value(node, (), document, lambda n: f"{name}:{n.start_mark.line + 1}:{n.start_mark.column + 1}")
     document.folders = dict.fromkeys(document.data, path.parent)

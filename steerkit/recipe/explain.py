@@ -23,7 +23,10 @@ def explain(error: Any, document: Document, prefix: Key, model: type[BaseModel])
     value = error.get("input")
     match error["type"]:
         case "missing":
-            return [Problem(document.cause(key[:-1], ""), f"{name!r} is missing", _about(model, location))]
+            about = _about(model, location)
+            if not key[:-1]:  # whoever writes a recipe from nothing
+                about += " (or take another recipe's, with `extends: RECIPE`)"
+            return [Problem(document.cause(key[:-1], ""), f"{name!r} is missing", about.strip())]
         case "extra_forbidden":
             owner = _model_at(model, location[:-1])
             return [Problem(where, f"unknown key {name!r}; {nearest(str(location[-1]), list(owner.model_fields))}")]
@@ -47,17 +50,17 @@ def explain(error: Any, document: Document, prefix: Key, model: type[BaseModel])
         "tuple_type": "a list",
         "dict_type": "a mapping",
         "list_type": "a list",
-        "model_type": "a mapping",
+        "model_type": "a name or a mapping",
         "model_attributes_type": "a name or a mapping with a name",
         "int_parsing": "a whole number",
     }.get(error["type"])
     shown = json.dumps(value, ensure_ascii=False, default=repr)
     if kind:
-        trap = (
-            " (YAML reads it as text; write true or false)"
-            if kind == "true or false" and isinstance(value, str)
-            else ""
-        )
+        trap = ""
+        if kind == "true or false" and isinstance(value, str):
+            trap = " (YAML reads it as text; write true or false)"
+        elif kind == "a list" and isinstance(value, str | int | float):
+            trap = f" (write [{value}])"
         return [Problem(where, f"{name!r} must be {kind}, not {shown}{trap}", _about(model, location))]
     said = f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {shown}"
     return [Problem(where, said, _about(model, location))]

@@ -28,6 +28,8 @@ from steerkit.store.folder import RunFolder
 
 OWN = ("name", "about")
 """What a recipe takes from no other: it asks a question of its own, in a folder of its own."""
+MADE = "made_with"
+"""What a run's ``recipe.yaml`` says beside the settings: it is a recipe, too."""
 
 
 def load_recipe(
@@ -56,7 +58,7 @@ def load_recipe(
     trust.check_allowed(allow)
     document, folder = read_extended(name)
     for preset in presets:
-        document = document.merged(read_yaml(find_preset(preset)).without(*OWN, "extends"))
+        document = document.merged(read_yaml(find_preset(preset)).without(*OWN, MADE, "extends"))
     for assignment in overrides:
         document.set(assignment)
     document.given |= {(key,) for key in own}
@@ -95,7 +97,7 @@ def load_arguments(name: str | Path, **changes: Any) -> SteeringArguments:
 def read_extended(name: str) -> tuple[Document, Path]:
     """A recipe's document with those that it extends below it, and the folder its paths are relative to."""
     path = find_recipe(name)
-    document, seen, current = read_yaml(path), [path.resolve()], path
+    document, seen, current = read_yaml(path).without(MADE), [path.resolve()], path
     document.data.setdefault("name", path.stem)
     while "extends" in document.data:
         where, wanted = document.place(("extends",)), document.data["extends"]
@@ -107,7 +109,7 @@ def read_extended(name: str) -> tuple[Document, Path]:
         if current.resolve() in seen:
             raise InputError(name, [Problem(where, f"{wanted} extends itself")])
         seen.append(current.resolve())
-        document = read_yaml(current).without(*OWN).merged(document)
+        document = read_yaml(current).without(*OWN, MADE).merged(document)
     return document, path.parent
 
 
