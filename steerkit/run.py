@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from steerkit import __version__, registry
-from steerkit.callbacks import Events, JsonlLog, SteeringCallback, Trackers
+from steerkit.callbacks import Events, SteeringCallback
 from steerkit.code.failures import explained
 from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
@@ -22,6 +22,7 @@ from steerkit.parts import Executor, Step
 from steerkit.provenance import recipe_text, settings_of, write_recipe
 from steerkit.recipe.inputs import inputs_of
 from steerkit.report.progress import RichProgress
+from steerkit.report.trackers import JsonlLog, Trackers
 from steerkit.settings import Recipe, SteeringArguments
 from steerkit.store.files import digest
 from steerkit.store.folder import RunFolder
@@ -155,7 +156,7 @@ class SteeringTrainer:
         same = written.is_file() and written.read_text(encoding="utf-8") == recipe_text(run, self.steps)
         for title, inputs in self._inputs().items():
             step, fates = self.steps[title], {found[name] for name in needs_of(run, self.steps[title])}
-            self._artifacts[title] = _once(partial(step.load, run.of(step, title)))
+            self._artifacts[title] = cache(partial(step.load, run.of(step, title)))
             self._keys[title] = ""  # no step has it: those that follow are not kept
             with suppress(Exception):  # what it needs is not there, or was made for something else
                 self._key(title, step, inputs)
@@ -206,7 +207,7 @@ class SteeringTrainer:
         if folder.is_done(title, key):
             pieces.remove()
             self._own(title, folder.finished().get(title, {}).get("files", ()))
-            self._artifacts[title] = _once(lambda: step.load(run))
+            self._artifacts[title] = cache(lambda: step.load(run))
             run.events.tell("step_end", run, title, True)
             return
         if changed := folder.changed(title, used):
@@ -258,15 +259,3 @@ class SteeringTrainer:
             run.events.tell("batch_end", run, run.title, saved, total)
         with run.models.only(step.title, step.named):
             return step.join(run, (step.kept(files[number]) for number in range(len(pieces))), *needs)
-
-
-def _once(load: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that loads when first called."""
-    found: list[Any] = []
-
-    def value() -> Any:
-        if not found:
-            found.append(load())
-        return found[0]
-
-    return value

@@ -27,7 +27,6 @@ from steerkit.bench.measure import (
     result,
     write,
 )
-from steerkit.bench.peak import begin_peak, peak
 from steerkit.bench.sizes import SMALLEST
 from steerkit.bench.sweep import ending, make_sweep, trim
 from steerkit.bench.sweep_costs import check_same_texts, one_at_a_time
