@@ -314,6 +314,10 @@ class PromptSource(Plugin):
     def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
         """`counts[split]` prompts a split, `Prompt.split` set. `assign_splits` does it for a finite list."""
 
+    def at_hand(self) -> bool:
+        """Whether `read` only looks into local files: no server is asked, nothing paid. A plan reads then, too."""
+        return False
+
     def correct(self, prompt: Prompt, answer: str) -> float | None:
         """How right an answer to one of this source's prompts is.
 

@@ -25,6 +25,7 @@ PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft", "datas
 NOT_PART = frozenset(
     {
         "output_dir",
+        "disable_tqdm",
         "report_to",
         "push_to_hub",
         "hub_model_id",
@@ -121,7 +122,7 @@ def _sampling(run: Run) -> dict[str, Any]:
     return found | ({"sampling_of": writer.name} if s.sampling == "model" else {})
 
 
-def write_recipe(run: Run, steps: Mapping[str, Step]) -> None:
+def recipe_text(run: Run, steps: Mapping[str, Step]) -> str:
     """``recipe.yaml``: the recipe as it was run, with versions, seed and model fingerprints."""
     settings, models = settings_of(run, steps), run.models
     facts = {name: models[name] for name in models}
@@ -139,7 +140,11 @@ def write_recipe(run: Run, steps: Mapping[str, Step]) -> None:
         made |= _sampling(run)
     prints = {name: made["models"][name]["fingerprint"] for name in facts}
     made["same_models"] = [[a, b] for a, b in combinations(facts, 2) if prints[a] == prints[b]]
-    text = dump({**settings, "made_with": made}, width=110)
+    about = "# The recipe as it was run: every default filled in, and what it was run with.\n"
+    return about + dump({**settings, "made_with": made}, width=110)
+
+
+def write_recipe(run: Run, steps: Mapping[str, Step]) -> None:
+    """Write ``recipe.yaml``."""
     with atomic(run.folder / "recipe.yaml") as temporary:
-        about = "# The recipe as it was run: every default filled in, and what it was run with.\n"
-        temporary.write_text(about + text, encoding="utf-8")
+        temporary.write_text(recipe_text(run, steps), encoding="utf-8")

@@ -171,6 +171,8 @@ def get(kind: str, name: str) -> type[Any]:
     Raises:
         SteerkitError: unknown (with the nearest name, and why others failed to load), doubly defined, or broken.
     """
+    if kind not in KINDS:
+        raise SteerkitError(f"no kind of plugin is called {kind!r}; {nearest(kind, KINDS)}")
     known = entries(kind)
     if name not in known:
         broken = "".join(f"\n  {text}" for text in failures(kind))

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from steerkit import __version__, registry
-from steerkit.callbacks import Events, JsonlLog, SteeringCallback, Trackers
-from steerkit.code.local_modules import is_local, local_files
+from steerkit.callbacks import Events, SteeringCallback
+from steerkit.code.failures import explained
 from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
-from steerkit.errors import InputError, SteerkitError
+from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.graph import FINDINGS, followed_by, needs_of, problems_of, steps_of, with_experiments
-from steerkit.identity import code_identity, config_inputs
 from steerkit.models.models import Loading, Models
 from steerkit.parts import Executor, Step
-from steerkit.provenance import settings_of, write_recipe
+from steerkit.provenance import recipe_text, settings_of, write_recipe
+from steerkit.recipe.inputs import inputs_of
+from steerkit.report.progress import RichProgress
+from steerkit.report.trackers import JsonlLog, Trackers
 from steerkit.settings import Recipe, SteeringArguments
 from steerkit.store.files import digest
 from steerkit.store.folder import RunFolder
@@ -65,12 +66,22 @@ class SteeringTrainer:
         about: str = "",
         update: bool = False,
     ) -> None:
+        if not isinstance(args, SteeringArguments):
+            fix = "give SteeringArguments, such as load_arguments(RECIPE) makes"
+            raise InputError("arguments", [Problem("args", f"can't be {type(args).__name__}", fix)])
         loading = Loading(**{field: getattr(args, field) for field in Loading.__dataclass_fields__})
-        trackers = [Trackers(args.report_to)] if args.report_to else []
+        listeners: list[SteeringCallback] = [JsonlLog()]
+        if not args.disable_tqdm:
+            listeners.append(RichProgress())
+        if args.report_to:
+            listeners.append(Trackers(args.report_to))
         given, shared = None, args.shared
         if prompts is not None:
             given = as_prompts(prompts)
             third = len(given) // 3
+            if not (counts or third):
+                fix = "give three or more: the splits extract, choose and test share none"
+                raise InputError("prompts", [Problem("prompts", f"{len(given)} are too few", fix)])
             dealt = {"extract": len(given) - 2 * third, "choose": third, "test": third}
             own = {name: n for name, n in (shared.get("prompts") or {}).items() if name != "source"} if counts else {}
             shared = {**shared, "prompts": {**own, **(counts or dealt), "source": None}}
@@ -82,7 +93,7 @@ class SteeringTrainer:
             models=Models(models, args.writer, loading),
             folder=RunFolder(Path(args.output_dir or f"runs/{name}")),
             given=given,
-            events=Events([JsonlLog(), *trackers, *callbacks]),
+            events=Events([*listeners, *callbacks]),
         )
         self.executor: Executor = registry.build("executors", args.executor)
         self.context = with_experiments(replace(run, executor=self.executor))
@@ -90,10 +101,7 @@ class SteeringTrainer:
         if problems := list(problems_of(self.context, self.steps)):
             raise InputError("arguments", problems)
         self.update = update
-        self._keys: dict[str, str] = {}
-        self._artifacts: dict[str, Callable[[], Any]] = {}
-        self._identities: dict[str, tuple[Identity, Identity]] = {}
-        self._files: dict[str, str] = {}
+        self._forget()
 
     @classmethod
     def from_recipe(
@@ -117,18 +125,14 @@ class SteeringTrainer:
             SteerkitError: something is wrong with the input, in words; what is done stays on disk.
         """
         run = self.context
-        self._keys, self._artifacts, self._identities, self._files = (
-            {},
-            {},
-            {},
-            {},
-        )  # files may have changed since an earlier run
+        self._forget()
         with ExitStack() as stack:
+            stack.callback(run.events.close)
             stack.callback(run.models.close)
             stack.callback(self.executor.close)
             self.executor.check(run.models)
             stack.enter_context(run.folder)
-            known = {title: list(self._inputs(title, step)) for title, step in self.steps.items()}
+            known = self._inputs()
             everything = [each for inputs in known.values() for each in within(inputs)]
             run.folder.claim(settings_of(run, self.steps), self.update, made_of=everything)
             write_recipe(run, self.steps)
@@ -138,51 +142,82 @@ class SteeringTrainer:
             run.events.tell("run_end", run)
         return run.folder.path
 
-    def _inputs(self, title: str, step: Step) -> Iterator[Any]:
-        """What a step's result depends on, but for other steps: JSON and `Identity`."""
-        run = self.context
-        yield Identity("steerkit", None, {"": RELEASE}, {}, "steerkit-hf")
-        parts: list[tuple[str, str, Any]] = [("steps", title, step)]
-        if step.name == FINDINGS:  # of other steps the part behind the dot may be called like an experiment
-            parts.append(("experiments", step.of, run.experiments[step.of]))
-        for kind, name, part in parts:
-            yield code_identity(kind, part, name)
-            yield config_inputs(part.config, name.partition(".")[0])
-            for group in part.uses:
-                yield {group.__name__: config_inputs(run.settings.group(group))}
-            for model in part.models(run.of(part, name)):
-                yield list(self._model(model))
-        yield run.seed
+    def pending(self) -> dict[str, str]:
+        """What `run` would do with each step, nothing being done: `kept`, `done again`, `not done yet`, or `perhaps`
+        again, where what another one will give decides. Models are loaded for it, as their weights count.
+
+        Raises:
+            SteerkitError: a model can't be loaded, or a file of the run was changed.
+        """
+        self._forget()
+        run, folder, found = self.context, self.folder, dict[str, str]()
+        folder.look()
+        written = folder / "recipe.yaml"
+        same = written.is_file() and written.read_text(encoding="utf-8") == recipe_text(run, self.steps)
+        for title, inputs in self._inputs().items():
+            step, fates = self.steps[title], {found[name] for name in needs_of(run, self.steps[title])}
+            self._artifacts[title] = cache(partial(step.load, run.of(step, title)))
+            self._keys[title] = ""  # no step has it: those that follow are not kept
+            with suppress(Exception):  # what it needs is not there, or was made for something else
+                self._key(title, step, inputs)
+            if title not in folder.finished():
+                found[title] = "not done yet"
+            elif not folder.is_done(title, self._keys[title]) or not (same or step.sealed):
+                found[title] = "done again"
+            elif "perhaps" in fates or (fates - {"kept"} and type(step).depends is not Step.depends):
+                found[title] = "perhaps"
+            else:
+                found[title] = "kept"
+        run.models.close()
+        return found
+
+    def _forget(self) -> None:
+        """Files may have changed since an earlier run."""
+        self._keys: dict[str, str] = {}
+        self._artifacts: dict[str, Callable[[], Any]] = {}
+        self._identities: dict[str, tuple[Identity, Identity]] = {}
+        self._files: dict[str, str] = {}
+
+    def _inputs(self) -> dict[str, list[Any]]:
+        """Title → what a step's result depends on, but for other steps."""
+        release = Identity("steerkit", None, {"": RELEASE}, {}, "steerkit-hf")
+        return {
+            title: [release, *inputs_of(self.context, title, step, self._model)] for title, step in self.steps.items()
+        }
 
     def _model(self, name: str) -> tuple[Identity, Identity]:
         if name not in self._identities:
             self._identities[name] = self.context.models.identities(name)
         return self._identities[name]
 
+    def _key(self, title: str, step: Step, inputs: list[Any]) -> tuple[str, list[Identity]]:
+        """A step's key, and what is in it. The steps that it needs must have theirs."""
+        run, depends = self.context.of(step, title), None
+        if type(step).depends is not Step.depends:
+            depends = step.depends(run, *(self._artifacts[name]() for name in needs_of(self.context, step)))
+        inputs = [*inputs, [self._keys[name] for name in followed_by(self.context, step)], depends]
+        self._keys[title] = digest(keyed(inputs))
+        return self._keys[title], list(within(inputs))
+
     def _do(self, title: str, step: Step, inputs: list[Any]) -> None:
         """Do a step, or find what it left when it was done before for the same inputs."""
         run, folder = self.context.of(step, title), self.context.folder
-        names = needs_of(self.context, step)
-        depends = None
-        if type(step).depends is not Step.depends:
-            depends = step.depends(run, *(self._artifacts[name]() for name in names))
-        inputs = [*inputs, [self._keys[name] for name in followed_by(self.context, step)], depends]
-        key = self._keys[title] = digest(keyed(inputs))
-        used = list(within(inputs))
+        key, used = self._key(title, step, inputs)
         pieces = Pieces(folder.path, title, key)
         if folder.is_done(title, key):
             pieces.remove()
             self._own(title, folder.finished().get(title, {}).get("files", ()))
-            self._artifacts[title] = _once(lambda: step.load(run))
+            self._artifacts[title] = cache(lambda: step.load(run))
             run.events.tell("step_end", run, title, True)
             return
         if changed := folder.changed(title, used):
             run.log(step=title, again=f"{', '.join(changed)} since this run")
         run.events.tell("step_begin", run, title)
         began = time.monotonic()
-        needs = [self._artifacts[name]() for name in names]
+        needs = [self._artifacts[name]() for name in needs_of(self.context, step)]
         step.named = tuple(step.models(run))
-        with explained(run, step):
+        parts: list[Any] = [step, *([run.experiments[step.of]] if step.name == FINDINGS else [])]
+        with explained(title, [type(part).__module__ for part in parts]):
             value = self._made(run, step, pieces, needs)
             files = step.save(run, value)
         self._own(title, files)
@@ -216,6 +251,7 @@ class SteeringTrainer:
             run.events.tell("progress", run, run.title, saved + sum(under_way.values()), total)
 
         if files:
+            run.log(step=run.title, kept=len(files), pieces=len(pieces))
             progress(0, 0)
         for number, result in self.executor.map(step.do, todo, run.models, progress):
             files[number] = store.keep(number, partial(step.keep, result=result))
@@ -223,41 +259,3 @@ class SteeringTrainer:
             run.events.tell("batch_end", run, run.title, saved, total)
         with run.models.only(step.title, step.named):
             return step.join(run, (step.kept(files[number]) for number in range(len(pieces))), *needs)
-
-
-@contextmanager
-def explained(run: Run, step: Step) -> Iterator[None]:
-    """Say where a local plugin's own code failed: its author needs the line, and not the core's frames above it."""
-    parts: list[Any] = [step, *([run.experiments[step.of]] if step.name == FINDINGS else [])]
-    modules = [type(part).__module__ for part in parts]
-    files = {str(path) for name in modules if is_local(name) for path in local_files(name).values()}
-    try:
-        yield
-    except SteerkitError:
-        raise
-    except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-        if not frames and files and "serializ" in str(error):
-            raise SteerkitError(
-                f"{run.title}: what it gave is not JSON ({error}); give plain numbers, texts, lists and mappings, or "
-                "define how it is saved and loaded"
-            ) from error
-        if not frames:
-            raise
-        line = frames[-1]
-        raise SteerkitError(
-            f"{line.filename}:{line.lineno}: {run.title} failed in {line.name}(): {type(error).__name__}: {error}\n"
-            f"    {line.line}\n  What was done before is kept; mend it and give the same command again"
-        ) from error
-
-
-def _once(load: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that loads when first called."""
-    found: list[Any] = []
-
-    def value() -> Any:
-        if not found:
-            found.append(load())
-        return found[0]
-
-    return value

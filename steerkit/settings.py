@@ -7,9 +7,10 @@ stand under its name. Names follow HuggingFace's TrainingArguments where the mea
 from __future__ import annotations
 
 from datetime import date
+from os import PathLike, fspath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from steerkit.artifacts import Kind, PluginSpec
@@ -36,6 +37,11 @@ Texts = Annotated[tuple[str, ...], AfterValidator(distinct)]
 Judge = Annotated[PluginSpec, Kind("judges")]
 
 
+def _text_of_path(value: Any) -> Any:
+    """A path as text: code has Path objects."""
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
 def _day(text: str) -> str:
     """The text, when it is a day. Raises: ValueError when it is none."""
     try:
@@ -47,7 +53,7 @@ def _day(text: str) -> str:
 class RunArguments(Config):
     """What no step's result depends on, and what all depend on: the folder, the seed, how models are loaded."""
 
-    output_dir: str | None = None
+    output_dir: Annotated[str | None, BeforeValidator(_text_of_path)] = None
     """Run folder; runs/NAME under the current folder when left out. A recipe file's must lie below the current folder;
     any other is named on the command line (--out)."""
     seed: int = Field(default=0, ge=0)
@@ -72,6 +78,8 @@ class RunArguments(Config):
         tuple[Literal["tensorboard", "wandb", "mlflow", "aim", "comet_ml", "trackio"], ...], AfterValidator(distinct)
     ] = ()
     """Experiment trackers that the log also goes to (through accelerate; the package must be installed)."""
+    disable_tqdm: bool = False
+    """Show no progress: neither bars (lines where there is no terminal) nor the line at the end. Errors are told."""
     push_to_hub: bool = False
     """Upload the run's vectors when it is done; a recipe file's needs `--allow push`."""
     hub_model_id: str | None = None
@@ -258,9 +266,9 @@ class Recipe(SteeringArguments):
     """SteeringArguments, with the models and a name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    """Name of the run; letters, digits, dots, dashes; at most 100."""
+    """Name of the run, the recipe file's when left out; letters, digits, dots, dashes; at most 100."""
     about: str = ""
-    """What the recipe asks, in a sentence; opens the report."""
+    """What the recipe asks, in a sentence; opens the report. It is not taken from a recipe that is extended."""
     plugins: tuple[str, ...] = ()
     """Local Python files whose plugins the recipe uses, relative to the recipe and inside its folder; others need
     `--allow plugins`."""

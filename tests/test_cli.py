@@ -114,6 +114,33 @@ def test_prompt_files(steerkit: Steerkit, content: str, message: str, tmp_path: 
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("prompts.source={name: jsonl, path: no.jsonl}", "prompts.source.path: no.jsonl: no such file; relative paths"),
+        ("prompts.source={name: jsonl, path: one.jsonl}", "prompts.source: too few prompts of 1 prompts: extract 1 of"),
+        ("prompts.source={name: jsonl, path: bad.jsonl}", "bad.jsonl:2: has no 'prompt'"),
+        ("prompts.source={name: dataset, path: json, data_files: no.json}", "prompts.source: data set json: can't be"),
+        ("prompts.source={name: dataset, path: json, data_files: one.jsonl}", "prompts.source: too few prompts of 1"),
+        ("traces.file=no.jsonl", "traces.file: no.jsonl: no such file"),
+        ("spans.file=no.jsonl", "spans.file: no.jsonl: no such file"),
+        ("score_judge={name: human, labels: [no.jsonl]}", "no.jsonl: no such file"),
+    ],
+)
+def test_a_plan_looks_into_the_files_of_a_run(steerkit: Steerkit, given: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
+    done = steerkit(*DRY, given, "--gpu", "h100")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_plan_asks_no_server_for_prompts(steerkit: Steerkit) -> None:
+    for source in ("{name: dataset, path: someone/nowhere}", "{name: llm, base_url: 'http://127.0.0.1:9', model: m}"):
+        done = steerkit(*DRY, f"prompts.source={source}", "--gpu", "h100", "--allow", "servers")
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_missing_prompts_file(steerkit: Steerkit, tmp_path: Path) -> None:
     done = steerkit("recipe", "run", "backtracking", "--set", "prompts.source={name: jsonl, path: no.jsonl}")
     assert done.returncode == 2

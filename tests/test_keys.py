@@ -19,7 +19,6 @@ from steerkit_plugins.pocket.source import PocketModels
 
 from steerkit import load_recipe, registry
 from steerkit.callbacks import SteeringCallback
-from steerkit.cli.progress import RichProgress
 from steerkit.context import Run
 from steerkit.errors import SteerkitError
 from steerkit.run import SteeringTrainer
@@ -150,8 +149,7 @@ def write_recipe(folder: Path) -> Path:
 
 def run(*settings: str, update: bool = False) -> None:
     """Run the recipe of this folder, to its report."""
-    callbacks = [RichProgress(), NoReport()]
-    trainer = SteeringTrainer.from_recipe(load_recipe("mine.yaml", settings), callbacks=callbacks, update=update)
+    trainer = SteeringTrainer.from_recipe(load_recipe("mine.yaml", settings), callbacks=[NoReport()], update=update)
     with pytest.raises(Stop):
         trainer.run()
 
@@ -284,6 +282,29 @@ SETTINGS = {
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_changed_setting(made: Path, before: dict[str, str], setting: str) -> None:
     assert changed(before, keys(setting)) == SETTINGS[setting]
+
+
+@pytest.mark.parametrize(
+    ("setting", "perhaps"),
+    [
+        ("max_new_tokens=61", set()),
+        ("fitter.weighting=span", set()),
+        ("score_judge.substring=true", {"generations.test", "likelihoods.test"}),
+        ("choose.max_other=0.5", {"generations.test", "likelihoods.test", "scores.test", "findings.projection"}),
+        ("confidence=0.9", {"generations.test", "likelihoods.test", "scores.test"}),
+        ("lens.top=3", set()),
+        ("threads=2", set()),
+    ],
+)
+def test_a_plan_tells_which_steps_would_be_done_again(
+    copy: Path, before: dict[str, str], setting: str, perhaps: set[str]
+) -> None:
+    files = {path: path.read_bytes() for path in (copy / "run").rglob("*") if path.is_file()}
+    found = SteeringTrainer.from_recipe(load_recipe("mine.yaml", [setting])).pending()
+    assert found.pop("report") == "not done yet" and list(found) == [step for step in EVERY if step != "report"]
+    assert {step for step, fate in found.items() if fate == "perhaps"} == perhaps
+    assert {step for step, fate in found.items() if fate == "done again"} == SETTINGS[setting] - perhaps - {"report"}
+    assert {path: path.read_bytes() for path in (copy / "run").rglob("*") if path.is_file()} == files
 
 
 @pytest.mark.parametrize(("name", "expected"), [("traces", FROM_TRACES), ("spans", FROM_SPANS)])

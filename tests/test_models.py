@@ -13,7 +13,7 @@ from adapter_zoo import WORKING, save_adapter, save_base
 from tiny import VOCABULARY, build, tiny, word_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from steerkit import load_arguments
+from steerkit import load_arguments, registry
 from steerkit.data.trace import Span, Trace
 from steerkit.errors import InputError, SteerkitError
 from steerkit.models.language_model import LanguageModel
@@ -246,3 +246,15 @@ def test_models_are_sent_as_names(base, folders) -> None:
     assert there["base"].model.dtype == torch.bfloat16
     with pytest.raises(SteerkitError, match="base: a model that was given as an object can't be sent"):
         pickle.dumps(Models({"base": base, "reasoning": folders["b"]}, "base"))
+
+
+def test_what_is_no_arguments_models_or_prompts_is_told(base) -> None:
+    arguments = load_arguments("backtracking")
+    with pytest.raises(SteerkitError, match=r"models are given by name, \{NAME: WEIGHTS\}, not as str"):
+        SteeringTrainer("pocket:base", args=arguments)
+    with pytest.raises(InputError, match="args: can't be str; give SteeringArguments, such as load_arguments"):
+        SteeringTrainer({"base": base}, args="backtracking")
+    with pytest.raises(InputError, match="prompts: 2 are too few; give three or more"):
+        SteeringTrainer({"base": base, "reasoning": base}, args=arguments, prompts=["a", "b"])
+    with pytest.raises(SteerkitError, match="no kind of plugin is called 'fitter'; did you mean 'fitters'"):
+        registry.get("fitter", "dom")

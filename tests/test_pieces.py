@@ -16,6 +16,7 @@ from steerkit.callbacks import SteeringCallback
 from steerkit.context import Run
 from steerkit.parts import Executor
 from steerkit.run import SteeringTrainer
+from steerkit.store.files import read_whole_lines
 from steerkit.store.pieces import Pieces
 
 LITTLE = (
@@ -141,6 +142,25 @@ def test_a_stopped_run_makes_no_piece_twice(single: tuple[Path, Counted], tmp_pa
     total = {name: made.made.get(name, 0) + last.made.get(name, 0) for name in {*made.made, *last.made}}
     assert total == single[1].made
     assert_same(folder, single[0])
+    kept = [row for row in read_whole_lines(folder / "log.jsonl") if "kept" in row]
+    assert [(row["step"], row["kept"], row["pieces"]) for row in kept] == [
+        (step, 1, single[1].made[step]) for step in IN_PIECES
+    ]
+
+
+def test_a_trainer_shows_what_it_does_and_is_quiet_where_that_is_asked(
+    single: tuple[Path, Counted], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(single[0], folder, ignore=shutil.ignore_patterns(".lock"))
+    run_little(folder, "disable_tqdm=true")
+    assert capsys.readouterr() == ("", "")
+    (folder / "scores/test.jsonl").unlink()
+    run_little(folder)
+    out, err = capsys.readouterr()
+    lines = {line.split()[0]: line for line in err.splitlines()}
+    assert out == "" and lines["traces"].endswith("done before") and lines["scores.test"].endswith(" s")
+    assert err.splitlines()[-1].startswith("all steps ") and err.rstrip().endswith(str(folder))
 
 
 def test_damaged_pieces_are_done_again(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from console import Steerkit
 from pocket import SAME, SMALL, STEPS, options
 
 from steerkit import SteeringVector, load_model, load_models, load_recipe, read_rows
@@ -22,6 +24,8 @@ from steerkit.context import Run
 from steerkit.data.trace import Prompt, Span, Trace
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import LanguageModel
+from steerkit.provenance import settings_of
+from steerkit.recipe.load import planned_run
 from steerkit.run import SteeringTrainer
 from steerkit.store.folder import read_state
 
@@ -253,6 +257,13 @@ def test_a_folder_of_another_recipe_is_refused(run: Path) -> None:
     assert "--out" in str(caught.value) and "--update" in str(caught.value)
 
 
+def test_the_recipe_that_a_run_leaves_is_a_recipe(run: Path) -> None:
+    again = load_recipe(str(run / "recipe.yaml"))
+    settings = yaml.safe_load((run / "recipe.yaml").read_text())
+    del settings["made_with"]
+    assert json.loads(json.dumps(settings_of(*planned_run(again)))) == json.loads(json.dumps(settings))
+
+
 @pytest.fixture
 def copied(run: Path, tmp_path: Path) -> Iterator[Path]:
     import shutil
@@ -266,6 +277,22 @@ def test_update_keeps_the_steps_that_a_change_does_not_touch(copied: Path) -> No
     recipe = load_recipe("backtracking", [f"output_dir={copied}", *SMALL, "confidence=0.8"])
     SteeringTrainer.from_recipe(recipe, update=True).run()
     assert ((copied / "traces.jsonl").stat().st_mtime_ns, (copied / "generations/test.jsonl").read_bytes()) == before
+
+
+def test_a_dry_run_says_what_an_update_would_do_again(copied: Path, steerkit: Steerkit) -> None:
+    plan = [*options(copied, "confidence=0.8"), "--update", "--dry-run"]
+    lines = steerkit(*plan).stdout.splitlines()
+    start = lines.index(f"steps in {copied}")
+    said = {line.split(":")[0].strip(): line.split(": ")[1].split(", ") for line in lines[start + 1 :]}
+    perhaps = said.pop("done again, if those before them find something else")
+    assert {"generations.test", "scores.test"} <= {*perhaps}
+    assert {"prompts", "traces", "vectors", "scores.choose"} <= {*said.pop("kept")}
+    assert {"findings.choose", "findings.transfer", "results", "report"} <= {*said.pop("done again")}
+    assert not said
+    same = steerkit(*options(copied), "--update", "--dry-run").stdout.splitlines()
+    assert same[same.index(f"steps in {copied}") + 1 :] == [f"  kept: {', '.join(ALL)}"]
+    empty = steerkit(*options(copied.parent / "none"), "--update", "--dry-run").stdout
+    assert "not done yet: prompts, " in empty and not (copied.parent / "none").exists()
 
 
 def test_a_changed_artifact_is_named(copied: Path) -> None:

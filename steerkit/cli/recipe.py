@@ -13,7 +13,11 @@ app = typer.Typer(help="List, show, copy, check and run recipes.", no_args_is_he
 Name = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name (see `steerkit recipe ls`).")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.SUBKEY=VALUE", help="Change one setting; the value is YAML. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY.SUBKEY=VALUE",
+        help="Change one setting; the value is YAML, quoted for the shell: --set 'strengths=[30, 60]'. Repeatable.",
+    ),
 ]
 Preset = Annotated[
     list[str] | None,
@@ -116,7 +120,8 @@ def run(
         bool,
         typer.Option(
             "--update",
-            help="Redo in this folder what changed settings, plugin code, data files or models touch; keep the rest.",
+            help="Redo in this folder what changed settings, plugin code, data files or models touch; keep the rest. "
+            "With --dry-run: say which steps that are.",
         ),
     ] = False,
     executor: Annotated[
@@ -149,15 +154,14 @@ def run(
         from steerkit.planning.plan import plan_text
 
         typer.echo(plan_text(recipe, find_gpu(gpu) if gpu else None))
+        if update:
+            from steerkit.planning.again import again_text
+
+            typer.echo(again_text(recipe))
         return
-    from steerkit.cli.progress import RichProgress
     from steerkit.report import print_summary
     from steerkit.run import SteeringTrainer
 
-    progress = RichProgress()
-    try:
-        folder = SteeringTrainer.from_recipe(recipe, callbacks=[progress], update=update).run()
-    finally:
-        progress.close()
+    folder = SteeringTrainer.from_recipe(recipe, update=update).run()
     print_summary(folder, console)
     console.print(f"report {folder / 'report.html'}", highlight=False)

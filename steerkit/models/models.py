@@ -82,6 +82,8 @@ class Models:
         self.services: dict[str, Any] = {}  # what was started on these models and must be closed (engines)
         self._named: tuple[str, frozenset[str]] | None = None  # who asks now, and the models that it has named
         self.progress: Callable[[int], None] = lambda done: None  # work tells how far its piece is
+        if not isinstance(given, Mapping):
+            raise SteerkitError(f"models are given by name, {{NAME: WEIGHTS}}, not as {type(given).__name__}")
         for name, what in given.items():
             if isinstance(what, str | Mapping | ModelSpec):
                 self.specs[name] = ModelSpec.model_validate(what)

@@ -19,6 +19,7 @@ from steerkit.models.loading import ModelShape, load_generation_config
 from steerkit.parts import Step
 from steerkit.planning.duration import Load
 from steerkit.planning.hardware import GIB, Device
+from steerkit.planning.inputs import check_inputs
 from steerkit.planning.plan_time import gpu_lines, machine_lines
 from steerkit.recipe.load import planned_run
 from steerkit.settings import Generating, Labelling, Reading, Recipe, Samples, Scoring, Steering
@@ -42,9 +43,11 @@ def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
             machine's speed is measured for a moment, and a small local model's own.
 
     Raises:
-        SteerkitError: no such model, an adapter of a kind that can't be used, or a layer out of range.
+        SteerkitError: no such model, an adapter of a kind that can't be used, a layer out of range, or files that are
+            missing or hold too few prompts.
     """
     run, steps = planned_run(recipe)
+    check_inputs(run, steps)
     for spec in run.models.specs.values():
         if spec.adapter:
             adapter_config(spec.adapter)

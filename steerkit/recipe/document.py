@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,31 @@ class Document:
             key = key[:-1]
         return self.places.get(key, "recipe")
 
+    def cause(self, key: Key, message: str) -> str:
+        """Where what is wrong with a value comes from: of a whole mapping, the part that the message names; of that,
+        what the user set."""
+        words = re.findall(r"\w+", message)
+        named = [part for part in self.places if part and part[:-1] == key and part[-1] in words]
+        named = sorted(named, key=lambda part: words.index(str(part[-1]))) or ([key] if key else [])
+        own = [part for name in named for part in self.places if part[: len(name)] == name and part in self.given]
+        return self.place((*own, *named, key)[0])
+
     def is_given(self, key: Key) -> bool:
         """Whether the user named this value, or a whole that it is a part of."""
         return any(key[:length] in self.given for length in range(1, len(key) + 1))
+
+    def without(self, *keys: str) -> Document:
+        """This document without some of its keys at the top."""
+        data = {key: value for key, value in self.data.items() if key not in keys}
+        places = {key: place for key, place in self.places.items() if not key or key[0] not in keys}
+        return replace(self, data=data, places=places)
 
     def merged(self, child: Document) -> Document:
         """This document with another's values over it, mapping by mapping."""
         places = dict(self.places)
         for key, place in child.places.items():
             places[key] = place
-        data = {**self.data, **{k: _merge(self.data.get(k), v) for k, v in child.data.items()}}
+        data = {**self.data, **{k: merge(self.data.get(k), v) for k, v in child.data.items()}}
         return Document(data, places, [*self.problems, *child.problems], {**self.folders, **child.folders}, self.given)
 
     def set(self, assignment: str) -> None:
@@ -92,12 +108,13 @@ class Document:
             return
         inner = Document()
         value = None if node is None else _value(node, key, inner, lambda _: where)
-        if not _assign(self.data, key, value):
-            self.problems.append(Problem(where, f"there is no {'.'.join(map(str, key[:-1]))!r} to set a part of"))
+        if lacks := _assign(self.data, key, value):
+            self.problems.append(Problem(where, lacks))
             return
         for old in [place for place in self.places if place[: len(key)] == key]:
             del self.places[old]
-        self.places |= inner.places | {key: where}
+        made = {key[:length]: where for length in range(1, len(key))}  # mappings that were not there before
+        self.places = made | self.places | inner.places | {key: where}
         self.problems += inner.problems
         self.given.add(key)
 
@@ -125,7 +142,9 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
     except yaml.YAMLError as error:
         raise InputError(name, [Problem(name, f"not YAML: {_short(error)}")]) from error
     if not isinstance(node, yaml.MappingNode):
-        raise InputError(name, [Problem(f"{name}:1:1", "a recipe is a mapping of keys to values")])
+        what = "the file is empty; " if node is None else ""
+        fix = "begin with `name: NAME` and `extends: RECIPE` (`steerkit recipe ls` lists them)"
+        raise InputError(name, [Problem(f"{name}:1:1", f"{what}a recipe is a mapping of keys to values", fix)])
     document = Document()
     document.data = _value(node, (), document, lambda n: f"{name}:{n.start_mark.line + 1}:{n.start_mark.column + 1}")
     document.folders = dict.fromkeys(document.data, path.parent)
@@ -168,7 +187,8 @@ def _value(node: yaml.Node, key: Key, document: Document, place: Any) -> Any:
         return None
 
 
-def _merge(base: Any, over: Any) -> Any:
+def merge(base: Any, over: Any) -> Any:
+    """A setting with another laid over it: mappings key by key, anything else is replaced."""
     if isinstance(base, Mapping) and isinstance(over, str) and any(key in base for key in NAMES):
         name = next(key for key in NAMES if key in base)
         return base if base[name] == over else over
@@ -176,12 +196,13 @@ def _merge(base: Any, over: Any) -> Any:
         # Naming another plugin, or other weights, replaces their options: they belong to the old ones.
         if any(key in over and over[key] != base.get(key) for key in NAMES):
             return dict(over)
-        return {**base, **{k: _merge(base[k], v) if k in base else v for k, v in over.items()}}
+        return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
     return over
 
 
-def _assign(data: Any, key: Key, value: Any) -> bool:
-    for part in key[:-1]:
+def _assign(data: Any, key: Key, value: Any) -> str:
+    """Set a part of the data; why it can't be set, in words, or nothing."""
+    for depth, part in enumerate(key[:-1]):
         if isinstance(data, dict):
             if isinstance(data.get(str(part)), str):  # `judge: rules` and `base: WEIGHTS` in short
                 data[str(part)] = {"weights" if key[0] == "models" else "name": data[str(part)]}
@@ -189,12 +210,21 @@ def _assign(data: Any, key: Key, value: Any) -> bool:
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             data = data[part]
         else:
-            return False
+            return _lacks(data, key[: depth + 1])
     last = key[-1]
     if isinstance(data, dict):
         data[str(last)] = value
-        return True
-    if isinstance(data, list) and isinstance(last, int) and last < len(data):
+    elif isinstance(data, list) and isinstance(last, int) and last < len(data):
         data[last] = value
-        return True
-    return False
+    else:
+        return _lacks(data, key)
+    return ""
+
+
+def _lacks(data: Any, key: Key) -> str:
+    """That a value has no such part, in words."""
+    whole, part = ".".join(map(str, key[:-1])), key[-1]
+    if not isinstance(data, list):
+        return f"{whole!r} is {json.dumps(data, ensure_ascii=False)}, which has no parts; set {whole!r} itself"
+    last = f"the last is {whole}.{len(data) - 1}" if data else "it is empty"
+    return f"{whole!r} is a list and has no item {part!r}: items are numbered from 0, {last}; or set the whole list"

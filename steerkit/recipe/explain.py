@@ -23,7 +23,10 @@ def explain(error: Any, document: Document, prefix: Key, model: type[BaseModel])
     value = error.get("input")
     match error["type"]:
         case "missing":
-            return [Problem(where, f"{name!r} is missing", _about(model, location))]
+            about = _about(model, location)
+            if not key[:-1]:  # whoever writes a recipe from nothing
+                about += " (or take another recipe's, with `extends: RECIPE`)"
+            return [Problem(document.cause(key[:-1], ""), f"{name!r} is missing", about.strip())]
         case "extra_forbidden":
             owner = _model_at(model, location[:-1])
             return [Problem(where, f"unknown key {name!r}; {nearest(str(location[-1]), list(owner.model_fields))}")]
@@ -31,7 +34,8 @@ def explain(error: Any, document: Document, prefix: Key, model: type[BaseModel])
             place = document.place((*key, error["ctx"]["index"]))
             return [Problem(place, f"{name!r} has {error['ctx']['value']!r} twice; leave one out")]
         case "value_error":
-            return [Problem(where, f"{name + ': ' if name else ''}{error['ctx']['error']}")]
+            said = str(error["ctx"]["error"])
+            return [Problem(document.cause(key, said), f"{name + ': ' if name else ''}{said}")]
         case "too_short":
             least = error["ctx"]["min_length"]
             return [Problem(where, f"{name!r} needs at least {least} item{'s' if least != 1 else ''}; it is {value!r}")]
@@ -46,24 +50,25 @@ def explain(error: Any, document: Document, prefix: Key, model: type[BaseModel])
         "tuple_type": "a list",
         "dict_type": "a mapping",
         "list_type": "a list",
-        "model_type": "a mapping",
+        "model_type": "a name or a mapping",
         "model_attributes_type": "a name or a mapping with a name",
         "int_parsing": "a whole number",
     }.get(error["type"])
+    shown = json.dumps(value, ensure_ascii=False, default=repr)
     if kind:
-        shown = json.dumps(value, ensure_ascii=False)
-        trap = (
-            " (YAML reads it as text; write true or false)"
-            if kind == "true or false" and isinstance(value, str)
-            else ""
-        )
+        trap = ""
+        if kind == "true or false" and isinstance(value, str):
+            trap = " (YAML reads it as text; write true or false)"
+        elif kind == "a list" and isinstance(value, str | int | float):
+            trap = f" (write [{value}])"
         return [Problem(where, f"{name!r} must be {kind}, not {shown}{trap}", _about(model, location))]
-    return [Problem(where, f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {json.dumps(value)}")]
+    said = f"{name!r}: {error['msg'][:1].lower()}{error['msg'][1:]}, not {shown}"
+    return [Problem(where, said, _about(model, location))]
 
 
 def _is_internal(part: Any) -> bool:
     """pydantic's own markers in a location: `[key]`, union members."""
-    return isinstance(part, str) and (part.startswith(("[", "function-", "tuple[", "nullable")))
+    return isinstance(part, str) and (part.startswith(("[", "function-", "tuple[", "nullable", "literal[")))
 
 
 def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
@@ -79,7 +84,7 @@ def _model_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
 def _as_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (Union, type(int | None), tuple):
+    if get_origin(annotation) in (Union, type(int | None), tuple, dict):
         return next((m for m in map(_as_model, get_args(annotation)) if m is not None), None)
     return None
 

@@ -28,6 +28,10 @@ def find_recipe(name: str) -> Path:
     for path in places:
         if is_file(path):
             return path
+    if is_file(Path(name) / "recipe.yaml"):
+        raise SteerkitError(
+            f"{name}: is the folder of a run, not a recipe; {Path(name) / 'recipe.yaml'} is the recipe as it was run"
+        )
     raise SteerkitError(
         f"{name}: no such recipe, neither a file here nor a shipped one; "
         + nearest(name.removesuffix(".yaml"), [path.stem for path in shipped()])

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from steerkit import registry
-from steerkit.artifacts import plugin_fields
+from steerkit.artifacts import PluginSpec, plugin_fields
 from steerkit.context import ConfigError, Run, Settings
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.graph import known_groups, problems_of, steps_of, with_experiments
@@ -20,11 +20,16 @@ from steerkit.interfaces import Config
 from steerkit.models.models import Loading, Models
 from steerkit.parts import RunPart, Step
 from steerkit.recipe import trust
-from steerkit.recipe.document import Document, Key, read_yaml
+from steerkit.recipe.document import Document, Key, merge, read_yaml
 from steerkit.recipe.explain import explain
 from steerkit.recipe.find import find_preset, find_recipe, is_file
 from steerkit.settings import Recipe, SteeringArguments
 from steerkit.store.folder import RunFolder
+
+OWN = ("name", "about")
+"""What a recipe takes from no other: it asks a question of its own, in a folder of its own."""
+MADE = "made_with"
+"""What a run's ``recipe.yaml`` says beside the settings: it is a recipe, too."""
 
 
 def load_recipe(
@@ -53,10 +58,7 @@ def load_recipe(
     trust.check_allowed(allow)
     document, folder = read_extended(name)
     for preset in presets:
-        over = read_yaml(find_preset(preset))
-        for key in ("name", "about", "extends"):
-            over.data.pop(key, None)
-        document = document.merged(over)
+        document = document.merged(read_yaml(find_preset(preset)).without(*OWN, MADE, "extends"))
     for assignment in overrides:
         document.set(assignment)
     document.given |= {(key,) for key in own}
@@ -74,28 +76,49 @@ def load_recipe(
 def load_arguments(name: str | Path, **changes: Any) -> SteeringArguments:
     """The arguments of a recipe (a file or a shipped one's name), some of them changed, for a `SteeringTrainer`.
 
+    Changes are laid over the recipe as a file's are that extends it: ``prompts={"test": 16}`` leaves the other counts
+    and the source as they are, a list takes the place of the whole list, and a plugin's new name drops the old one's
+    options.
+
     Raises:
-        InputError: the recipe is wrong.
+        InputError: the recipe is wrong, or a change is.
     """
     recipe = load_recipe(str(name), own=tuple(changes), trust_remote_code="trust_remote_code" in changes)
-    data = {key: getattr(recipe, key) for key in SteeringArguments.model_fields}
-    return SteeringArguments(**{**data, **recipe.shared, **changes})
+    data = {**recipe.model_dump(include={*SteeringArguments.model_fields}), **recipe.shared}
+    over = {key: value.given if isinstance(value, PluginSpec) else value for key, value in changes.items()}
+    try:
+        return SteeringArguments(**{**data, **{key: merge(data.get(key), value) for key, value in over.items()}})
+    except ValidationError as error:
+        document = Document(places={(key,): f"load_arguments({key}=...)" for key in changes})
+        problems = [problem for e in error.errors() for problem in explain(e, document, (), SteeringArguments)]
+        raise InputError(str(name), problems) from error
 
 
 def read_extended(name: str) -> tuple[Document, Path]:
     """A recipe's document with those that it extends below it, and the folder its paths are relative to."""
     path = find_recipe(name)
-    document, seen = read_yaml(path), [path.resolve()]
-    folder, current = path.parent, path
+    document, seen, current = read_yaml(path).without(MADE), [path.resolve()], path
+    document.data.setdefault("name", path.stem)
     while "extends" in document.data:
-        parent_name = str(document.data.pop("extends"))
-        near = [current.parent / parent_name, current.parent / f"{parent_name}.yaml"]
-        parent = next((p for p in near if is_file(p)), None) or find_recipe(parent_name)
-        if parent.resolve() in seen:
-            raise InputError(name, [Problem(document.place(("extends",)), f"{parent_name} extends itself")])
-        seen.append(parent.resolve())
-        document, current = read_yaml(parent).merged(document), parent
-    return document, folder
+        where, wanted = document.place(("extends",)), document.data["extends"]
+        document = document.without("extends")
+        try:
+            current = _parent(wanted, current)
+        except SteerkitError as error:
+            raise InputError(name, [Problem(where, str(error))]) from error
+        if current.resolve() in seen:
+            raise InputError(name, [Problem(where, f"{wanted} extends itself")])
+        seen.append(current.resolve())
+        document = read_yaml(current).without(*OWN, MADE).merged(document)
+    return document, path.parent
+
+
+def _parent(name: Any, child: Path) -> Path:
+    """The recipe that another one extends: by a path or name from its folder, else as any recipe."""
+    if not isinstance(name, str):
+        raise SteerkitError(f"'extends' must be the name or file of a recipe, not {json.dumps(name)}")
+    near = [child.parent / name, child.parent / f"{name}.yaml"]
+    return next((path for path in near if is_file(path)), None) or find_recipe(name)
 
 
 def _checked(document: Document, allow: Collection[str]) -> tuple[Recipe | None, list[Problem]]:
@@ -114,7 +137,8 @@ def _checked(document: Document, allow: Collection[str]) -> tuple[Recipe | None,
             problems += _block_problems(document, key, blocks[key], value, allow)
         elif key not in fields and key not in Recipe.model_fields:
             known = [*fields, *blocks, *Recipe.model_fields]
-            problems.append(Problem(document.place((key,)), f"unknown key {key!r}; {nearest(key, known)}"))
+            fix = "name a preset, or write it into a file" if key == "extends" else nearest(key, known)
+            problems.append(Problem(document.place((key,)), f"unknown key {key!r}; {fix}"))
     for group in groups:
         given = {name: data[name] for name in group.model_fields if name in data}
         if given:
@@ -226,6 +250,8 @@ def planned_run(recipe: Recipe) -> tuple[Run, dict[str, Step]]:
 
 def _graph_problems(recipe: Recipe, document: Document) -> list[Problem]:
     """Groups of settings that the run's steps need and the recipe lacks, and what the steps find wrong."""
+    if strangers := list(_unknown_models(recipe, document)):
+        return strangers
     try:
         run, steps = planned_run(recipe)
     except ConfigError as error:
@@ -244,6 +270,17 @@ def _graph_problems(recipe: Recipe, document: Document) -> list[Problem]:
     return problems or _placed(problems_of(run, steps), document)
 
 
+def _unknown_models(recipe: Recipe, document: Document) -> Iterator[Problem]:
+    """Names of models that the recipe's own settings use and `models` doesn't have."""
+    keys: list[tuple[Key, str]] = [(("writer",), recipe.writer)] if recipe.writer else []
+    keys += [(("models", name, "id_map", to), to) for name, spec in recipe.models.items() for to in spec.id_map]
+    for key, name in keys:
+        if name not in recipe.models:
+            where = ".".join(map(str, key[:-1] or key))
+            said = f"{where!r}: no model is called {name!r}; {nearest(name, list(recipe.models))}"
+            yield Problem(document.place(key), said)
+
+
 def _missing(document: Document, groups: Collection[type[Config]]) -> list[Problem]:
     found = []
     for group in groups:
@@ -257,7 +294,7 @@ def _placed(problems: Any, document: Document) -> list[Problem]:
     found = []
     for problem in problems:
         key = tuple(int(part) if part.isdigit() else part for part in problem.where.split("."))
-        found.append(replace(problem, where=document.place(key)))
+        found.append(replace(problem, where=document.cause(key, problem.message)))
     return found
 
 

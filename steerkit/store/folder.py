@@ -59,6 +59,10 @@ class RunFolder:
                 (self.path / HOLDER).unlink()
         self._lock.release()
 
+    def look(self) -> None:
+        """Read what is done here, without holding the folder: for questions alone."""
+        self._state = read_state(self.path)
+
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 

@@ -163,9 +163,9 @@ def _become(words: list[str], marks: int, prepare: Callable[[], object] | None, 
 
         torch.set_num_threads(1)  # makes a new thread pool in place of the one that a fork leaves unusable
 
-        from steerkit.callbacks import JsonlLog
         from steerkit.cli import main
         from steerkit.report import figures as drawing
+        from steerkit.report.trackers import JsonlLog
 
         def told(self: object, run: object, step: str) -> None:
             os.write(marks, f"{step}\n".encode())

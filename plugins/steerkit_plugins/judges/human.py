@@ -28,7 +28,8 @@ class HumanConfig(Config):
     @field_validator("labels", mode="before")
     @classmethod
     def _one_alone(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        # a recipe's list becomes a tuple here: behind a validator pydantic no longer knows that it is JSON's
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
     def reads(self) -> dict[str, list[Path]]:
         return {"labels": [*map(Path, self.labels)], "traces": [Path(self.traces)] if self.traces else []}

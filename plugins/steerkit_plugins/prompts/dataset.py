@@ -17,6 +17,8 @@ from steerkit.interfaces import Config, PromptSource
 from steerkit_plugins.prompts.written import Rows, csv_rows, json_rows
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+BUILDERS = ("csv", "json", "parquet")
+"""Those that read nothing but `data_files`."""
 FOUND_BY = ("name", "version", "description", "data_dir", "data_files", "features", "sep", "delimiter")
 """Settings of a builder that say where its files are, or that are followed here."""
 
@@ -55,6 +57,11 @@ class DatasetPrompts(PromptSource):
     """Prompts of a `datasets` data set, dealt to the splits by the seed."""
 
     Config = DatasetConfig
+
+    def at_hand(self) -> bool:
+        files = self._patterns()
+        local = Path(self.config.path).is_dir() or self.config.path in BUILDERS
+        return local and not any("://" in file for file in files)
 
     def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
         """Raises: SteerkitError when the data set can't be loaded, lacks a column, or has rows without a prompt."""

@@ -26,6 +26,9 @@ class JsonlPrompts(PromptSource):
 
     Config = JsonlConfig
 
+    def at_hand(self) -> bool:
+        return True
+
     def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
         path = Path(self.config.path)
         if not path.is_file():
