@@ -9,12 +9,16 @@ from steerkit.bench.measure import Question, Result, Tick, compare, no_tick, qui
 from steerkit.bench.sizes import Sizes
 from steerkit.bench.sweep_costs import sweep_costs, unequal_costs
 from steerkit.bench.traces import LABELS, random_traces
+from steerkit.data.draws import OVER, WITHIN, draw, draw_name
 from steerkit.data.trace import Item
+from steerkit.extraction.drawn_sums import spans_of
 from steerkit.extraction.extract import extract
 from steerkit.generation.sampling import Sampling
 from steerkit.interfaces import Extractor, Steerer
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.limits import check_items
+
+DRAWS, FOLDS = 20, 20  # of each kind, as a run has them
 
 
 def padded_forward(lm: LanguageModel, items: Sequence[Item], batch: int) -> Callable[[], int]:
@@ -43,13 +47,23 @@ def padded_forward(lm: LanguageModel, items: Sequence[Item], batch: int) -> Call
 
 
 def extraction_costs(lm: LanguageModel, extractor: Extractor, sizes: Sizes, tick: Tick = no_tick) -> list[Result]:
-    """Extraction of all layers, offsets and labels against the padded forward at its best batch size."""
+    """Extraction of all layers, offsets and labels against the padded forward at its best batch size, and the same with
+    pseudo-labels and folds against it."""
     items = random_traces(lm.config.vocab_size, sizes.traces, sizes.trace_tokens)
     check_items(lm, items)  # the longest texts of all that is measured
     tokens = sum(len(item.ids) for item in items)
 
     def extraction() -> int:
         extract(lm, items, extractor, LABELS)
+        return tokens
+
+    window = extractor.windows()[0]
+    names = [draw_name(kind, number) for kind in (WITHIN, OVER) for number in range(DRAWS)]
+    spans = spans_of(items, extractor, LABELS[0], window)
+    draws = draw(spans, names, label=LABELS[0], window=window, folds=FOLDS)
+
+    def drawn() -> int:
+        extract(lm, items, extractor, LABELS, draws=draws)
         return tokens
 
     few = items[: max(len(items) // 4, max(sizes.trace_batches))]
@@ -62,8 +76,14 @@ def extraction_costs(lm: LanguageModel, extractor: Extractor, sizes: Sizes, tick
         1.0,
         note=f"{len(items)} traces, {tokens} tokens; forward of {best} traces at a time",
     )
-    works = {"extraction": extraction, "forward": padded_forward(lm, items, best)}
-    return compare(works, [question], sizes.rounds, tick=tick)
+    more = Question(
+        f"{lm.name}: extraction with {len(names)} pseudo-labels and {draws.folds} folds / without",
+        "drawn",
+        "extraction",
+        1.15,
+    )
+    works = {"extraction": extraction, "forward": padded_forward(lm, items, best), "drawn": drawn}
+    return compare(works, [question, more], sizes.rounds, tick=tick)
 
 
 def run_all(
@@ -79,5 +99,5 @@ def run_all(
 
 
 def ticks(sizes: Sizes) -> int:
-    """How often `run_all` calls its tick: two, four and two works and the hook, each once more to warm up."""
-    return (2 + 4 + 2 + 1) * (sizes.rounds + 1)
+    """How often `run_all` calls its tick: three, four and two works and the hook, each once more to warm up."""
+    return (3 + 4 + 2 + 1) * (sizes.rounds + 1)

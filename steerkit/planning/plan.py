@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from steerkit import registry
 from steerkit.artifacts import Condition
 from steerkit.context import Run
-from steerkit.data.windows import groups_of
+from steerkit.data.drawn_statistics import rows_of
+from steerkit.data.draws import COVARIANCE, kind_of
+from steerkit.data.windows import WEIGHTINGS, groups_of
 from steerkit.errors import SteerkitError
 from steerkit.generation.generation_config import sampling_for
 from steerkit.judging.metrics import same_numbers
@@ -22,10 +24,10 @@ from steerkit.planning.hardware import GIB, Device
 from steerkit.planning.inputs import check_inputs
 from steerkit.planning.plan_time import gpu_lines, machine_lines
 from steerkit.recipe.load import planned_run
-from steerkit.settings import Generating, Labelling, Reading, Recipe, Samples, Scoring, Steering
+from steerkit.settings import Drawing, Generating, Labelling, Reading, Recipe, Samples, Scoring, Steering
 from steerkit.steps.asked import asked_of, planned_needs
 from steerkit.steps.prompts import Prompts
-from steerkit.steps.wanted import fits_of
+from steerkit.steps.wanted import draws_of, fits_of
 
 CHARACTERS = 4  # of a token, about, in English
 PROMPT = 100  # tokens of a prompt, about
@@ -119,13 +121,14 @@ def _load(run: Run, steps: Mapping[str, Step], asked: Asked, texts: Mapping[str,
     """What the run asks of its models, every text being as long as it may."""
     s = run.peek(Generating)
     readers = sum(title.startswith("statistics.") for title in steps)
+    again = readers if "directions" in steps and run.peek(Drawing).folds else 0  # what directions tell of the traces
     weights = {(spec.weights, "") for spec in run.models.specs.values()}
     return Load(
         texts=sum(texts[split] for split, _ in _distinct(asked)) + _traces(run, steps, extract),
         new_tokens=s.max_new_tokens,
         prompt=PROMPT,
         rows=AUTO if s.per_device_batch_size == "auto" else s.per_device_batch_size,
-        read=readers * extract * (PROMPT + s.max_new_tokens),
+        read=(readers + again) * extract * (PROMPT + s.max_new_tokens),
         bytes_each=2 if run.args.bf16 else 4,
         models=len(weights),
     )
@@ -153,7 +156,12 @@ def _costs(
         labels = len(registry.build("judges", run.peek(Labelling).span_judge).labels())
         windows = registry.build("extractors", run.peek(Reading).extractor).windows()
         offsets = sum(max(b - a + 1, 1) for a, b in windows)
-        sums = len(readers) * len(groups_of([""] * labels)) * shape.depth * offsets * shape.width * 8
+        numbers = len(readers) * len(WEIGHTINGS) * len(groups_of([""] * labels)) * offsets
+        for title in readers:
+            names, folds = draws_of(run, steps[title].of)
+            weighted = sum(kind_of(name)[0] == COVARIANCE for name in names)
+            numbers += rows_of(len(names) - weighted, folds, weighted)
+        sums = numbers * shape.depth * shape.width * 8
     weights = load.models * shape.parameters * load.bytes_each
     return [
         f"each condition is generated once: {len(once)} conditions, {steered:,} steered texts and {traces:,} traces",
@@ -161,7 +169,7 @@ def _costs(
         f"forward passes  at most {batches * longest:,} of {size} rows ({batches} batches), and "
         f"{load.read // (PROMPT + longest):,} traces read by {len(readers)} models",
         f"memory          {weights / GIB:.2f} GiB of weights, about {cache / GIB:.2f} "
-        f"GiB of KV cache a batch, {sums / GIB:.2f} GiB of statistics",
+        f"GiB of KV cache a batch, {sums / GIB:.2f} GiB of statistics, draws and folds with them",
         *_judging(run, steps, traces, steered),
     ]
 
