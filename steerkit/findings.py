@@ -227,7 +227,7 @@ class Texts:
     prompts: tuple[tuple[tuple[tuple[str, str], ...], tuple[Marked, ...], str], ...]
 
 
-Verdict = Literal["holds", "does not hold", "cannot be told", "higher", "lower", "no clear difference", ""]
+Verdict = Literal["holds", "does not hold", "unclear", "cannot be told", "higher", "lower", "no clear difference", ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +265,8 @@ class Findings:
         title: the experiment's heading on the page.
         question: what it asks, in a sentence.
         finding: the answer in a sentence or two; the first experiment's that has one opens the page.
+        qualifier: what has to be known beside the page's first finding, whichever experiment's that is; it stands
+            right below it.
         claims: laid down beforehand; then what stands beside them.
         figures: drawn in this order; the first one of the first experiment stands on the first screen.
         tables: below the figures.
@@ -278,6 +280,7 @@ class Findings:
     title: str
     question: str = ""
     finding: str = ""
+    qualifier: str = ""
     claims: tuple[Claim, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()

@@ -33,6 +33,7 @@ EVERY = (
     "findings.agreement",
     "findings.texts",
     "results",
+    "directions",
     "report",
 )
 ALL = frozenset(EVERY)
@@ -42,7 +43,7 @@ FROM_SPANS = FROM_TRACES - {"traces"}
 FROM_READING = FROM_SPANS - {"spans"}
 FROM_STATISTICS = FROM_READING - {"statistics.reasoning"}  # of the base alone
 FROM_VECTORS = FROM_STATISTICS - {"statistics.base"}
-STEERED = FROM_VECTORS - {"vectors", "findings.lens"}
+STEERED = FROM_VECTORS - {"vectors", "findings.lens", "directions"}
 TESTED = STEERED - {"generations.choose", "likelihoods.choose", "scores.choose", "findings.choose"}
 SCORED = STEERED - {"generations.choose", "likelihoods.choose", "generations.test", "likelihoods.test"}
 FOUND = frozenset(step for step in EVERY if step.startswith("findings.")) - {"findings.lens"}
@@ -134,6 +135,8 @@ def write_recipe(folder: Path) -> Path:
             "fitter": {"name": "my-fit2", "label": "backtracking", "window": [-13, -8]},
         },
         "engine": "my-engine",
+        "draws": 2,
+        "folds": 2,
         "max_new_tokens": 60,
         "per_device_batch_size": 32,
         "threads": 1,
@@ -263,8 +266,10 @@ SETTINGS = {
     "scored=output": SCORED,
     "per=tokens": SCORED,
     "choose.max_other=0.5": (FOUND | TABLES) - {"findings.projection"},
-    "confidence=0.9": FOUND | LENS | TABLES,
-    "resamples=200": FOUND | LENS | TABLES,
+    "draws=1": FROM_READING,
+    "folds=3": FROM_READING,
+    "confidence=0.9": FOUND | LENS | TABLES | {"directions"},
+    "resamples=200": FOUND | LENS | TABLES | {"directions"},
     "agreement.judge={name: my-other, substring: true}": TABLES | {"findings.agreement"},
     "lens.top=3": LENS | TABLES,
     "projection.within=[1]": TABLES | {"findings.projection", "findings.texts"},

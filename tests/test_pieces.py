@@ -14,6 +14,7 @@ from pocket import SAME, SIZES
 from steerkit import SteeringVector, load_recipe, registry
 from steerkit.callbacks import SteeringCallback
 from steerkit.context import Run
+from steerkit.errors import SteerkitError
 from steerkit.parts import Executor
 from steerkit.run import SteeringTrainer
 from steerkit.store.files import read_whole_lines
@@ -32,7 +33,14 @@ LITTLE = (
     "perplexity=true",
     "batch_tokens=1000",
 )
-IN_PIECES = ("traces", "statistics.base", "statistics.reasoning", "generations.choose", "generations.test")
+IN_PIECES = (
+    "traces",
+    "statistics.base",
+    "statistics.reasoning",
+    "generations.choose",
+    "generations.test",
+    "directions",
+)
 
 
 class Backwards(Executor):
@@ -106,6 +114,7 @@ def test_every_large_step_is_in_pieces(single: tuple[Path, Counted]) -> None:
         "statistics.reasoning": 5,
         "generations.choose": 1,
         "generations.test": 4,
+        "directions": 10,
     }
     totals = [total for done, total in single[1].told if done == total]
     assert len(totals) == len(made)  # each step's last piece ends it
@@ -206,8 +215,9 @@ def test_single_windows_outlive_a_kill_while_they_are_put_in_place(
     (tmp_path / "mine.yaml").write_text("extends: backtracking\nname: mine\nplugins: [./middle.py]\n")
     monkeypatch.setattr("steerkit.steps.statistics.RAW_TRACES", 8)
 
-    def go(folder: Path) -> Path:
-        settings = ["fitter={name: middle, label: backtracking, window: [-13, -8]}", "experiments=[lens]"]
+    def go(folder: Path, experiments: str = "[lens]") -> Path:
+        fitter = "fitter={name: middle, label: backtracking, window: [-13, -8]}"
+        settings = [fitter, f"experiments={experiments}"]
         recipe = load_recipe(str(tmp_path / "mine.yaml"), [*LITTLE, *settings, f"output_dir={folder}"])
         return SteeringTrainer.from_recipe(recipe).run()
 
@@ -232,3 +242,8 @@ def test_single_windows_outlive_a_kill_while_they_are_put_in_place(
         one, other = (SteeringVector.load(folder / file) for folder in (whole, cut))
         assert all(torch.equal(one.direction(layer), other.direction(layer)) for layer in one.layers)
         assert list((cut / f"stats/{name}").iterdir())
+    rows = (whole / "directions.csv").read_text().splitlines()
+    assert rows[0] == "source,label,layer,top_share"  # draws and folds are sums, of no use to such a fitter
+    assert len(rows) == 1 + 2 * 4
+    with pytest.raises(SteerkitError, match=r"wants vectors of shuffled labels .within-00., and the fitter reads single windows; leave"):
+        go(tmp_path / "none", "[controls]")

@@ -10,6 +10,7 @@ judge's own labels. None of it counts in the groups of `steerkit.data.windows`. 
 - ``elsewhere``: of each trace as many windows at the same place of a sentence that the label does not follow.
 - ``covariance``: no label, but a standard normal weight for each window: the weighted sum is a draw from the normal
   distribution that has the windows' covariance.
+- ``isotropic``: a random direction, the same in all directions; nothing is summed for it.
 
 A trace's draws depend on the seed, its id and its spans alone (``over`` also on the other traces), and the first draws
 of a kind are the same however many there are.
@@ -26,12 +27,13 @@ import numpy as np
 from steerkit.errors import SteerkitError, nearest
 from steerkit.stats.noise import key_of
 
-WITHIN, OVER, ELSEWHERE, COVARIANCE = KINDS = ("within", "over", "elsewhere", "covariance")
+WITHIN, OVER, ELSEWHERE, COVARIANCE, ISOTROPIC = KINDS = ("within", "over", "elsewhere", "covariance", "isotropic")
 IN_WORDS = {
     WITHIN: "labels shuffled within each trace",
     OVER: "labels shuffled over all traces",
     ELSEWHERE: "windows of the same traces that the label does not follow",
     COVARIANCE: "directions drawn from the windows' covariance",
+    ISOTROPIC: "isotropic random directions",
 }
 
 

@@ -88,6 +88,11 @@ class Run:
         return next((part for part in self.parts if part.findings.finding), None)
 
     @property
+    def qualifiers(self) -> list[str]:
+        """What other experiments have to say beside the first finding."""
+        return [part.findings.qualifier for part in self.parts if part.findings.qualifier and part is not self.lead]
+
+    @property
     def confidence(self) -> float:
         """Level of the intervals, in (0, 1)."""
         return float(self.recipe.get("confidence") or 0.95)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-STYLES = {"holds": "green", "does not hold": "red", "cannot be told": "yellow"}
+STYLES = {"holds": "green", "does not hold": "red", "unclear": "yellow", "cannot be told": "yellow"}
 
 
 def tally(claims: Iterable[Claim]) -> str:

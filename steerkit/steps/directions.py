@@ -25,13 +25,13 @@ from steerkit.stats.detection import auroc
 from steerkit.steps.findings import write_data
 from steerkit.steps.statistics import TRACES, drawn
 from steerkit.steps.vectors import Vectors
-from steerkit.steps.wanted import fits_of, fitter_of
+from steerkit.steps.wanted import draws_of, fits_of, fitter_of
 from steerkit.store.files import write_json
 from steerkit.vectors.facts import cosine, left_out, reliability, split_half_cosines, top_share
 from steerkit.vectors.fit import fit_drawn
 from steerkit.vectors.steering_vector import SteeringVector
 
-FILE, DATA, PAIRS = "findings/directions.json", "directions.csv", "cosines.csv"
+FILE, DATA, PAIRS = "findings/directions.json", "directions.csv", "directions.cosines.csv"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Directions(Step):
         return ("traces", "spans", "vectors", *(f"statistics.{name}" for name in self._sources(run)))
 
     def models(self, run: Run) -> Sequence[str]:
-        return self._sources(run) if run.use(Drawing).folds else ()
+        return [name for name in self._sources(run) if draws_of(run, name)[1]]
 
     def _sources(self, run: Run) -> list[str]:
         """Models whose vectors these are; one under two names stands once."""
@@ -86,9 +86,9 @@ class Directions(Step):
         for name, own in zip(self._sources(run), statistics, strict=True):
             folds = left_out(self._fitter(run, name), own)
             if folds is None:
-                continue
+                continue  # no folds, or too few traces with the label
             items = sorted(run.models.items(name, traces, spans[0]), key=lambda item: (len(item.ids), item.trace.id))
-            draws = drawn(run, name, items, (), run.use(Drawing).folds)
+            draws = drawn(run, name, items, (), draws_of(run, name)[1])
             found += [
                 WindowPiece(
                     model=name,

@@ -9,7 +9,7 @@ from typing import Any
 from steerkit import registry
 from steerkit.artifacts import Condition, Fit, PluginSpec, VectorKey
 from steerkit.context import Run
-from steerkit.data.draws import OVER, WITHIN, draw_name, kind_of
+from steerkit.data.draws import ISOTROPIC, OVER, WITHIN, draw_name, kind_of
 from steerkit.data.site import Site
 from steerkit.errors import Problem, SteerkitError
 from steerkit.interfaces import VectorFitter
@@ -39,22 +39,25 @@ def fits_of(run: Run) -> dict[VectorKey, PluginSpec]:
 
 def draws_of(run: Run, source: str) -> tuple[list[str], int]:
     """Names of the draws that are made of a model's windows, and the number of folds: those that every vector is held
-    against, and those that experiments ask for vectors of.
+    against, and those that experiments ask for vectors of. A fitter that reads single windows has neither.
 
     Raises:
         SteerkitError: a draw of another label or window than the fitter's, or of no kind that there is.
     """
     wanted, main = run.peek(Drawing), run.vector(source)
+    if "raw" in registry.build("fitters", run.peek(Fitting).fitter).needs:
+        return [], 0
     names = {draw_name(kind, number) for kind in (WITHIN, OVER) for number in range(wanted.draws)}
     for key in fits_of(run):
         if key.draw and key.source == source:
-            kind_of(key.draw)
+            kind, _ = kind_of(key.draw)
             if replace(key, draw="") != main:
                 raise SteerkitError(
                     f"the vector {key.file}: draws are made of the fitter's label and window ({main.label}, "
                     f"{main.window[0]}..{main.window[1]}), of no others"
                 )
-            names.add(key.draw)
+            if kind != ISOTROPIC:  # needs no sums
+                names.add(key.draw)
     return sorted(names), wanted.folds
 
 

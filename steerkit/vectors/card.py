@@ -100,7 +100,9 @@ Find the layer and the strength by a sweep: 1.0 is where a sweep starts.
 - It fits models of this width and depth only, and was measured, if at all, on the model named above and its prompts:
   see the run's report for figures and intervals.
 - It stands for what the judge labelled `{i.label}`. A judge that looks for words makes a vector of those words.
-- A large strength damages text. Compare with a random direction of the same length before claiming an effect.
+- A large strength damages text. Random directions of the same length are an easy baseline: before saying that the
+  windows before `{i.label}` matter, compare with a vector of the same traces whose labels are shuffled (experiment
+  `controls`).
 """
 
 

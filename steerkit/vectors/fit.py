@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from steerkit.data.draws import IN_WORDS, kind_of
+import numpy as np
+
+from steerkit.data.draws import IN_WORDS, ISOTROPIC, kind_of
 from steerkit.data.statistics import ActivationStatistics
 from steerkit.data.windows import WindowStatistics
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import VectorFitter
+from steerkit.stats.noise import key_of
 from steerkit.vectors.info import VectorInfo
 from steerkit.vectors.steering_vector import SteeringVector
 
@@ -49,14 +52,25 @@ def fit_drawn(fitter: VectorFitter, statistics: ActivationStatistics, draw: str,
             labels for.
     """
     main, sums = statistics.at(tuple(fitter.config.window)), statistics.drawn
+    kind, number = kind_of(draw)
+    told = f"{IN_WORDS[kind]}, draw {number}"
+    if kind == ISOTROPIC:
+        directions = {layer: _isotropic(draw, layer, main.sums.shape[-1]) for layer in main.layers}
+        return _vector(fitter, main, directions, told, {**statistics.meta, **info})
     if sums is None:
         raise SteerkitError(f"the statistics have no draws, so none is called {draw!r}; give extract() `draws`")
-    told = f"{IN_WORDS[kind_of(draw)[0]]}, draw {kind_of(draw)[1]}"
     if draw in sums.weighted:
         directions = dict(zip(main.layers, sums.weighted_mean(draw, main), strict=True))
         return _vector(fitter, main, directions, told, {**statistics.meta, **info})
     window = sums.labelled(draw, main)
     return _vector(fitter, window, fit_sums(fitter, window), told, {**statistics.meta, **info})
+
+
+def _isotropic(draw: str, layer: int, width: int) -> Tensor:
+    """[H] standard normal: a function of the draw and the layer alone."""
+    import torch
+
+    return torch.from_numpy(np.random.Generator(np.random.Philox(key_of(draw, layer))).standard_normal(width))
 
 
 def fit_sums(fitter: VectorFitter, window: WindowStatistics) -> Mapping[int, Tensor]:

@@ -32,6 +32,8 @@ SETTINGS = (
     "strengths=[30]",
     "experiments=[transfer, lens, projection, agreement, texts]",
     "perplexity=true",
+    "draws=2",
+    "folds=2",
     "agreement.judge={name: keyword, keywords: [first], label: initializing}",
 )
 STEPS = (
@@ -56,6 +58,7 @@ STEPS = (
     "findings.agreement",
     "findings.texts",
     "results",
+    "directions",
     "report",
 )
 HUNG = 600.0  # seconds after which a run counts as hung
