@@ -21,8 +21,11 @@ SIZES = (
 SMALL = (
     *SIZES,
     "strengths=[30]",
-    "experiments=[transfer, baselines, offsets, layers, lens, projection, agreement, texts]",
-    "baselines={steerers: [gaussian-noise], labels: [deduction]}",
+    "experiments=[transfer, controls, baselines, offsets, layers, lens, projection, agreement, texts]",
+    "controls={chosen_by: choose, draws: 2, kinds: [within, covariance, isotropic]}",
+    "draws=3",
+    "folds=4",
+    "baselines={steerers: [gaussian-noise], labels: [deduction], shuffled: [over]}",
     "offsets.starts=[-13, 0]",
     "layers.layers=[0, 1]",
     "agreement.judge={name: keyword, keywords: [wait, hmm]}",

@@ -28,6 +28,9 @@ SMALLEST = (
     "per_device_batch_size=32",
     "resamples=100",
     "threads=1",
+    "controls.draws=1",
+    "draws=2",
+    "folds=2",
 )
 OWN_PROMPTS = ("prompts.source={name: jsonl, path: prompts.jsonl}",)
 LABELS = ("span_judge.patterns.backtracking=['^Wait']", "baselines.labels=[]")
@@ -38,6 +41,7 @@ RUN_HERE = {
         "offsets={starts: [-13], strengths: [0.5]}",
     ),
     "backtracking-smollm2": (*OWN_PROMPTS, "layers.layers=[0]", "offsets.starts=[-13]"),
+    "controls": (*LABELS, *OWN_PROMPTS),
     "fig3": (*LABELS, *OWN_PROMPTS),
     "paper": (
         *LABELS,

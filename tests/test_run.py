@@ -32,6 +32,7 @@ from steerkit.store.folder import read_state
 ALL = [
     *STEPS,
     "findings.transfer",
+    "findings.controls",
     "findings.baselines",
     "findings.offsets",
     "findings.layers",
@@ -40,10 +41,19 @@ ALL = [
     "findings.agreement",
     "findings.texts",
     "results",
+    "directions",
     "report",
 ]
-IN_PIECES = ("traces", "statistics", "generations", "likelihoods")
-MORE = ("findings/transfer.json", "projections.jsonl", "lens.csv", "agreement.csv")
+IN_PIECES = ("traces", "statistics", "generations", "likelihoods", "directions")
+MORE = (
+    "findings/transfer.json",
+    "findings/controls.json",
+    "projections.jsonl",
+    "lens.csv",
+    "agreement.csv",
+    "directions.csv",
+    "directions.cosines.csv",
+)
 """Files of its experiments that it ends with likewise."""
 
 

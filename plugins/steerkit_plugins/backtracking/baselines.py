@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from steerkit import registry
 from steerkit.artifacts import Condition, Fit, Kind, Pair, PluginSpec, VectorKey
 from steerkit.context import Run
+from steerkit.data.draws import IN_WORDS, draw_name
 from steerkit.errors import Problem
 from steerkit.findings import Claim, Figure, Findings
 from steerkit.identity import spec_settings
 from steerkit.interfaces import Config
 from steerkit.judging.metrics import JUDGED, OTHERS
 from steerkit.report import words
-from steerkit.settings import Steering, Texts
+from steerkit.settings import Steering, Texts, distinct
 from steerkit.steps.compose import beside, claim, over_strength, table
 from steerkit.steps.results import Results
 from steerkit.steps.spans import fitted_label
@@ -43,6 +46,9 @@ class BaselinesConfig(Config):
     fitter: Annotated[PluginSpec, Kind("fitters")] | None = None
     """How these labels' vectors are made; as the fitted one when left out. Window [0, -1] is the labelled tokens
     themselves."""
+    shuffled: Annotated[tuple[Literal["within", "over"], ...], AfterValidator(distinct)] = ()
+    """Controls that the paper does not have: the vector of the same fitter with the labels shuffled `within` each
+    trace or `over` all, one draw each. They are shown; claims about them are the experiment controls'."""
 
 
 class Baselines(AtChosenStrength):
@@ -74,7 +80,11 @@ class Baselines(AtChosenStrength):
         return run.vector(BASE, label=label, **window)
 
     def vectors(self, run: Run) -> Sequence[Fit]:
-        return [Fit(key=self._label_vector(run, label), fitter=self.config.fitter) for label in self.config.labels]
+        labels = [Fit(key=self._label_vector(run, label), fitter=self.config.fitter) for label in self.config.labels]
+        return [*labels, *(Fit(key=self._shuffled(run, kind)) for kind in self.config.shuffled)]
+
+    def _shuffled(self, run: Run, kind: str) -> VectorKey:
+        return run.vector(BASE, draw=draw_name(kind, 0))
 
     def conditions(self, run: Run, vectors: Vectors, choice: Findings) -> Sequence[Condition]:
         found = [plain(run, REASONING)]
@@ -93,6 +103,8 @@ class Baselines(AtChosenStrength):
             found.append(instead(run, name, strength, steerer=spec, vector=run.vector(BASE) if takes else None))
         for name, label in zip(labels, c.labels, strict=True):
             found.append(instead(run, name, strength, vector=self._label_vector(run, label)))
+        for kind in c.shuffled:
+            found.append(instead(run, control_name(kind), strength, vector=self._shuffled(run, kind)))
         return found
 
     def pairs(self, run: Run, conditions: Sequence[Condition]) -> Sequence[Pair]:
@@ -101,8 +113,11 @@ class Baselines(AtChosenStrength):
             for c in conditions
             if like(c, method=method_of(run))
             for other in conditions
-            if other is not c and like(other, strength=c.labels["strength"])
+            if other is not c and like(other, strength=c.labels["strength"]) and not self._is_control(other)
         ]
+
+    def _is_control(self, condition: Condition) -> bool:
+        return condition.labels["method"] in [control_name(kind) for kind in self.config.shuffled]
 
     def findings(self, run: Run, results: Results, vectors: Vectors, choice: Findings) -> Findings:
         strength, own, label = choice.value["strength"], method_of(run), fitted_label(run)
@@ -119,7 +134,9 @@ class Baselines(AtChosenStrength):
             name="baselines",
             title="Against baselines of equal norm",
             caption=f"The reasoning model, steered at block {layer} with the base-derived vector and with baselines "
-            "that add the same norm at the same tokens. The grey band is the unsteered model.",
+            "that add the same norm at the same tokens. The grey band is the unsteered model."
+            + " Shuffled labels are controls that the paper does not have."
+            * bool(self.config.shuffled),
             heading=pages(f"Reasoning model, equal norm added at block {layer}", results),
             panels=over_strength(
                 results,
@@ -142,6 +159,11 @@ class Baselines(AtChosenStrength):
             tables=(table(results, columns, strong=lambda c: is_main(run, c, strength)),),
             cautions=collapsed_texts(run, results, strength),
         )
+
+
+def control_name(kind: str) -> str:
+    """What a control is called beside the baselines."""
+    return IN_WORDS[kind]
 
 
 def _against(run: Run, results: Results, strength: float, metric: str) -> list[dict[str, Any]]:

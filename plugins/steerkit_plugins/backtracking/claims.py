@@ -71,6 +71,16 @@ def collapsed_texts(run: Run, results: Results, strength: float) -> tuple[str, .
     )
 
 
+def uncontrolled(run: Run) -> tuple[str, ...]:
+    """A caution where nothing in the run says what of the vector is the label's, and what its traces'."""
+    if "controls" in run.experiments:
+        return ()
+    return (
+        "No controls: nothing here says whether the label matters, or only the traces that it comes from; add "
+        "`controls` to the experiments.",
+    )
+
+
 def _some_to_raise(run: Run, results: Results, unsteered: Condition) -> list[Claim]:
     """That there is something to raise: a share of 0 is none of it. Other metrics have no such zero."""
     metric = results.score

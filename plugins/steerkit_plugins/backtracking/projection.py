@@ -31,6 +31,11 @@ from steerkit_plugins.backtracking.conditions import BASE, REASONING, plain, unk
 from steerkit_plugins.backtracking.texts import few_pooled, marks_by, shades_of
 
 Row = dict[str, Any]
+ACROSS = {
+    "over all texts": ("auroc", "ci_low", "ci_high"),
+    "in the text: its mean taken off": ("in_text", "in_text_low", "in_text_high"),
+}
+"""Columns of an AUROC and its interval."""
 
 
 class ProjectionConfig(Config):
@@ -130,7 +135,10 @@ class Projection(Experiment):
         s = run.use(Intervals)
         hits = [begins_within(len(row["values"]), row["begins"], within) for row in rows]
         scores = [np.array(row["values"]) for row in rows]
-        found = auroc(scores, hits, confidence=s.confidence, resamples=s.resamples, seed=run.seed)
+        centred = [own - own.mean() if len(own) else own for own in scores]
+        found, in_text = (
+            auroc(own, hits, confidence=s.confidence, resamples=s.resamples, seed=run.seed) for own in (scores, centred)
+        )
         return {
             "source": self.config.source,
             "target": self.config.reader,
@@ -139,6 +147,9 @@ class Projection(Experiment):
             "auroc": found.mean,
             "ci_low": found.low,
             "ci_high": found.high,
+            "in_text": in_text.mean,
+            "in_text_low": in_text.low,
+            "in_text_high": in_text.high,
             "n_hits": int(sum(h.sum() for h in hits)),
             "n_tokens": sum(map(len, scores)),
             "n_traces": found.n,
@@ -158,21 +169,22 @@ class Projection(Experiment):
             panels.append(Marked(title=title, pieces=marked))
         known = [row for row in found if not words.missing(row["auroc"])]
         at = tuple(float(index) for index in range(len(known)))
-        ends = [[None if words.missing(row[end]) else row[end] for row in known] for end in ("ci_low", "ci_high")]
         n = int(found[0]["n_traces"])
         panels.append(
             Lines(
                 title=f"Does the projection tell it beforehand? {n} unsteered test texts, {results.level} intervals",
                 xlabel="n: a sentence with the label begins within n tokens",
                 ylabel="AUROC",
-                series=(
+                series=tuple(
                     Series(
-                        name="",
+                        name=name,
                         x=at,
-                        y=tuple(row["auroc"] for row in known),
-                        low=tuple(ends[0]),
-                        high=tuple(ends[1]),
-                    ),
+                        y=tuple(row[value] for row in known),
+                        low=tuple(None if words.missing(row[low]) else row[low] for row in known),
+                        high=tuple(None if words.missing(row[high]) else row[high] for row in known),
+                        look=look,
+                    )
+                    for look, (name, (value, low, high)) in enumerate(ACROSS.items())
                 ),
                 ticks=tuple((x, words.short(row["within"])) for x, row in zip(at, known, strict=True)),
                 level=0.5,
@@ -203,7 +215,11 @@ class Projection(Experiment):
             f"{words.short(row['within'])} tokens"
         )
         low, high = words.number(row["ci_low"], 2), words.number(row["ci_high"], 2)
-        detail = f"{level} interval [{low}, {high}] over {words.number(row['n_traces'])} texts; 0.5 is chance"
+        inside = " ".join(_estimate(row, *ACROSS["in the text: its mean taken off"], 2))
+        detail = (
+            f"{level} interval [{low}, {high}] over {words.number(row['n_traces'])} texts; with each text's mean taken "
+            f"off {inside}; 0.5 is chance"
+        )
         return (Claim(kind="beside", text=text, detail=detail),)
 
 
@@ -212,13 +228,28 @@ def _table(rows: Sequence[Row], level: str) -> Table:
     made = tuple(
         (
             words.short(row["within"]),
-            words.number(row["auroc"], 3),
-            f"[{words.number(row['ci_low'], 3)}, {words.number(row['ci_high'], 3)}]",
+            *(cell for columns in ACROSS.values() for cell in _estimate(row, *columns, 3)),
             words.number(row["n_hits"]),
             words.number(row["n_tokens"]),
             words.number(row["n_traces"]),
         )
         for row in rows
     )
-    headings = ("within n tokens", "AUROC", f"{level} interval", "tokens before it", "tokens", "texts")
+    interval = f"{level} interval"
+    headings = (
+        "within n tokens",
+        "AUROC",
+        interval,
+        "AUROC in the text",
+        interval,
+        "tokens before it",
+        "tokens",
+        "texts",
+    )
     return Table(headings=headings, rows=made, left=0)
+
+
+def _estimate(row: Row, value: str, low: str, high: str, digits: int) -> tuple[str, str]:
+    """An AUROC and its interval in words."""
+    ends = ", ".join(words.number(row[end], digits) for end in (low, high))
+    return words.number(row[value], digits), f"[{ends}]"

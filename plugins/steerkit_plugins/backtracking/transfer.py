@@ -14,7 +14,7 @@ from steerkit.steps.compose import beside, claim, over_strength, table
 from steerkit.steps.results import Results
 from steerkit.steps.vectors import Vectors
 from steerkit_plugins.backtracking.choose import AtChosenStrength
-from steerkit_plugins.backtracking.claims import collapsed_texts, over_unsteered, sentence
+from steerkit_plugins.backtracking.claims import collapsed_texts, over_unsteered, sentence, uncontrolled
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, like, plain
 from steerkit_plugins.backtracking.words import is_main, pages, strength_label, title_of
 
@@ -77,7 +77,7 @@ class Transfer(AtChosenStrength):
             claims=(*claims, *_beside(run, results, vectors, strength)),
             figures=(figure,),
             tables=(table(results, columns, strong=lambda c: is_main(run, c, strength)),),
-            cautions=collapsed_texts(run, results, strength),
+            cautions=(*collapsed_texts(run, results, strength), *uncontrolled(run)),
         )
 
 

@@ -1,0 +1,1 @@
+"""Experiments of no paper: any label, any fitter, any score."""
