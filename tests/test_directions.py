@@ -163,7 +163,7 @@ def test_a_section_of_few_facts() -> None:
     rows = [{"source": "base", "label": "x", "layer": layer, "top_share": 0.5} for layer in range(2)]
     found = findings_of(rows, [], "95 %")
     assert [table.title for table in found.tables] == ["Each direction, block by block"]
-    assert found.tables[0].rows[0] == ("base (x)", "0", "–", "50.0", "–", "–", "–", "–")
+    assert found.tables[0].rows[0] == ("base (x)", "0", "–", "50.0", "–", "–", "–", "–", "–")
     assert found.figures == ()
     assert findings_of([], [], "95 %").tables == ()
 

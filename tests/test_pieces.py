@@ -245,5 +245,7 @@ def test_single_windows_outlive_a_kill_while_they_are_put_in_place(
     rows = (whole / "directions.csv").read_text().splitlines()
     assert rows[0] == "source,label,layer,top_share"  # draws and folds are sums, of no use to such a fitter
     assert len(rows) == 1 + 2 * 4
-    with pytest.raises(SteerkitError, match=r"wants vectors of shuffled labels .within-00., and the fitter reads single windows; leave"):
+    with pytest.raises(
+        SteerkitError, match=r"wants vectors of shuffled labels .within-00., and the fitter reads single windows; leave"
+    ):
         go(tmp_path / "none", "[controls]")

@@ -30,7 +30,8 @@ def findings_of(rows: Sequence[Row], pairs: Sequence[Row], level: str) -> Findin
             "cosine c that two halves of the traces give; median over ways to halve them, whole traces together.",
             "Shuffled labels: the direction's cosine with those that the same fitter gives where the label's spans are "
             "drawn at random, within each trace or over all. A direction that is much like the first kind is one of "
-            "its traces; the second is the scale that cosines with it are to be read on.",
+            "its traces, by as much as the first kind is long beside it; the second is the scale that cosines with it "
+            "are to be read on.",
             "AUROC: the chance that the window before a span with the label lies further along the direction than "
             "that before another span, on traces that the direction is not fitted to; in the trace: each trace's mean "
             f"taken off, so that only the place in the trace tells. Bootstrap intervals over traces ({GUIDE}).",
@@ -45,6 +46,7 @@ def _facts(rows: Sequence[Row], level: str) -> Table:
         "reliability",
         "largest coordinate, % of squared length",
         "cosine with labels shuffled within traces",
+        "length of these, share of its own",
         "cosine with labels shuffled over traces",
         f"AUROC, {level} interval",
         f"AUROC in the trace, {level} interval",
@@ -56,6 +58,7 @@ def _facts(rows: Sequence[Row], level: str) -> Table:
             _three(row, "reliability"),
             words.percent(row["top_share"]),
             _three(row, "cos_within"),
+            _three(row, "length_within"),
             _three(row, "cos_over"),
             _with_interval(row, "auroc"),
             _with_interval(row, "auroc_in_trace"),
