@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import runpy
@@ -39,11 +40,11 @@ RUN_HERE: dict[str, Sequence[str]] = {
         "--layer",
         "1",
         "--resamples",
-        "20",
+        "100",
         "--new-tokens",
         "4",
         "--out",
-        "folds",
+        "out",
     ),
     "plugins/steerkit_plugins/pocket/train.py": (
         "--steps",
@@ -193,10 +194,18 @@ def test_the_benchmark_on_real_traces_with_a_tiny_model_and_made_up_ones(script:
     (tmp_path / "traces.jsonl").write_text("\n".join(rows))
     printed = script("benchmarks/smollm2.py", *RUN_HERE["benchmarks/smollm2.py"])
     assert "12 traces" in printed and "12 windows before backtracking spans, 24 before other spans" in printed
-    found = json.loads((tmp_path / "folds/auroc.json").read_text())
-    assert [row["layer"] for row in found] == [0, 1, 2]
-    assert all(0 <= row[name] <= 1 for row in found for name in ("dom", "lda"))
-    assert (tmp_path / "folds/vector.safetensors").is_file() and "--- 0.4 × " in printed
+    with (tmp_path / "out/directions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["source"], row["layer"]) for row in rows] == [(name, n) for name in ("dom", "lda") for n in "012"]
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("auroc", "auroc_in_trace", "top_share"))
+    assert {(row["n_windows"], row["n_traces"]) for row in rows} == {("36", "12")}
+    assert "| dom (backtracking) | 0 |" in printed and "| lda backtracking | lda deduction | 2 |" in printed
+    assert (tmp_path / "out/directions.md").read_text().strip() in printed
+    assert all((tmp_path / f"out/{name}.png").stat().st_size > 1000 for name in ("dom", "lda"))
+    assert (tmp_path / "out/vector.safetensors").is_file() and "--- 0.4 × " in printed
+    kept = (tmp_path / "out/costs.json").read_text()
+    script("benchmarks/smollm2.py", *RUN_HERE["benchmarks/smollm2.py"])
+    assert (tmp_path / "out/costs.json").read_text() == kept
 
 
 def test_pages_are_made_of_the_results_beside_them(script: Script, tmp_path: Path) -> None:
