@@ -58,7 +58,7 @@ from steerkit.report.directions import findings_of
 from steerkit.report.figures import render
 from steerkit.settings import Intervals, Labelling
 from steerkit.stats.noise import key_of
-from steerkit.steps.directions import Along, alike, facts_of, project, shuffled, window_pieces
+from steerkit.steps.direction_facts import Along, alike, facts_of, project, shuffled, window_pieces
 from steerkit.steps.findings import write_data
 from steerkit.store.files import write_json
 

@@ -195,10 +195,10 @@ def test_the_benchmark_on_real_traces_with_a_tiny_model_and_made_up_ones(script:
     printed = script("benchmarks/smollm2.py", *RUN_HERE["benchmarks/smollm2.py"])
     assert "12 traces" in printed and "12 windows before backtracking spans, 24 before other spans" in printed
     with (tmp_path / "out/directions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["source"], row["layer"]) for row in rows] == [(name, n) for name in ("dom", "lda") for n in "012"]
-    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("auroc", "auroc_in_trace", "top_share"))
-    assert {(row["n_windows"], row["n_traces"]) for row in rows} == {("36", "12")}
+        found = list(csv.DictReader(file))
+    assert [(row["source"], row["layer"]) for row in found] == [(name, n) for name in ("dom", "lda") for n in "012"]
+    assert all(0 <= float(row[name]) <= 1 for row in found for name in ("auroc", "auroc_in_trace", "top_share"))
+    assert {(row["n_windows"], row["n_traces"]) for row in found} == {("36", "12")}
     assert "| dom (backtracking) | 0 |" in printed and "| lda backtracking | lda deduction | 2 |" in printed
     assert (tmp_path / "out/directions.md").read_text().strip() in printed
     assert all((tmp_path / f"out/{name}.png").stat().st_size > 1000 for name in ("dom", "lda"))
