@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from steerkit import (
@@ -57,6 +58,7 @@ from steerkit.interfaces import Extractor, Judge, VectorFitter
 from steerkit.report.directions import findings_of
 from steerkit.report.figures import render
 from steerkit.settings import Intervals, Labelling
+from steerkit.stats.detection import auroc
 from steerkit.stats.noise import key_of
 from steerkit.steps.direction_facts import Along, alike, facts_of, project, shuffled, window_pieces
 from steerkit.steps.findings import write_data
@@ -221,6 +223,18 @@ def markdown(table: Table) -> str:
     return "\n".join([f"**{table.title}**", "", *lines, "", table.note])
 
 
+def by_place(items: Sequence[Item], intervals: Intervals) -> str:
+    """How well a span's number in its trace alone tells the label: what a direction has to be better than."""
+    hits = [np.array([span.label == LABEL for span in item.spans], bool) for item in items]
+    places = [np.arange(len(own), dtype=np.float64) for own in hits]
+    centred = [own - own.mean() if len(own) else own for own in places]
+    over, inside = (auroc(scores, hits, resamples=intervals.resamples) for scores in (places, centred))
+    return (
+        f"The span's number in its trace alone has an AUROC of {over.mean:.2f} [{over.low:.2f}, {over.high:.2f}], "
+        f"in the trace {inside.mean:.2f} [{inside.low:.2f}, {inside.high:.2f}]."
+    )
+
+
 def told(costs: Sequence[Row]) -> str:
     """What reading took, with draws and without."""
     both = [cost for cost in costs if "without" in cost]
@@ -287,7 +301,7 @@ def main() -> None:
         f"{main.count(LABEL, 'span')} windows before {LABEL} spans, {main.count(f'rest:{LABEL}', 'span')} before other "
         f"spans, in {main.count(LABEL)} and {main.count('all')} traces; {sum(main.dropped.values())} not whole"
     )
-    rows, pairs, pages = list[Row](), list[Row](), [told(costs)]
+    rows, pairs, pages = list[Row](), list[Row](), [told(costs), by_place(items, intervals)]
     for fitter in fitters:
         along = project_windows(models, items, spec, draws, fitter, statistics, args.out)
         own, cosines = facts(fitter, statistics, items, along, intervals)
