@@ -34,7 +34,8 @@ def findings_of(rows: Sequence[Row], pairs: Sequence[Row], level: str) -> Findin
             "are to be read on.",
             "AUROC: the chance that the window before a span with the label lies further along the direction than "
             "that before another span, on traces that the direction is not fitted to; in the trace: each trace's mean "
-            f"taken off, so that only the place in the trace tells. Bootstrap intervals over traces ({GUIDE}).",
+            "taken off, so that only what differs within it tells, among it how late in it a window is. Bootstrap "
+            f"intervals over traces ({GUIDE}).",
         ),
     )
 
