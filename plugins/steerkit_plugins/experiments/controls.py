@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from steerkit.artifacts import Condition, Pair, VectorKey
 from steerkit.context import Run
-from steerkit.data.draws import OVER, WITHIN, draw_name
+from steerkit.data.draws import ELSEWHERE, OVER, WITHIN, draw_name
 from steerkit.errors import Problem, nearest
 from steerkit.findings import Figure, Findings
 from steerkit.interfaces import Config
@@ -25,6 +25,7 @@ from steerkit_plugins.experiments.measured import CLAIMS, NONE, TRUE, Measured, 
 
 Kind = Literal["within", "elsewhere", "over", "covariance", "isotropic"]
 KINDS: tuple[Kind, ...] = ("within", "elsewhere", "over", "covariance", "isotropic")
+FITTED = (WITHIN, ELSEWHERE, OVER)  # whose length says something
 FEW = 10  # draws
 
 
@@ -99,13 +100,15 @@ class Controls(Experiment):
         return condition.labels["control"] == TRUE
 
     def findings(self, run: Run, results: Results, vectors: Vectors, choice: Findings | None = None) -> Findings:
-        layer, true = run.peek(Steering).layer, vectors[self._key(run)].direction(run.peek(Steering).layer)
-        cosines = {
-            kind: [
-                cosine(true, vectors[self._key(run, draw_name(kind, number))].direction(layer))
-                for number in range(self.config.draws)
-            ]
+        layer = run.peek(Steering).layer
+        true = vectors[self._key(run)].direction(layer)
+        drawn = {
+            kind: [vectors[self._key(run, draw_name(kind, n))].direction(layer) for n in range(self.config.draws)]
             for kind in self.config.kinds
+        }
+        cosines = {kind: [cosine(true, each) for each in own] for kind, own in drawn.items()}
+        lengths = {
+            kind: [float(each.norm() / true.norm()) for each in own] for kind, own in drawn.items() if kind in FITTED
         }
         main = [metric for metric in results.metrics if metric.main and metric.sign]
         main = sorted(main, key=lambda metric: metric.name != JUDGED)
@@ -122,7 +125,7 @@ class Controls(Experiment):
             claims=tuple(claims),
             figures=(self._figure(results, found, layer, strength),) if found else (),
             tables=(
-                *(measured.table(cosines, self.config.kinds) for measured in found.values()),
+                *(measured.table(cosines, lengths, self.config.kinds) for measured in found.values()),
                 table(
                     results,
                     {"added": lambda c: name_of(str(c.labels["control"])), "draw": lambda c: str(c.labels["draw"])},
@@ -134,12 +137,20 @@ class Controls(Experiment):
             notes=(
                 f"Each control is a direction by the same fitter, for {label}, of the same length, on the same tokens "
                 "and with the same sampling noise; intervals are paired by prompt and cover draws and prompts.",
+                "At one length, what a shuffled direction has of the vector counts for more than it does as fitted, "
+                "where it is shorter: the table says by how much.",
                 f"A claim does not hold where the difference is shown to be below {self.config.margin:.0%} of the "
                 "vector's effect over unsteered, and is unclear where neither is shown.",
             ),
             data={
                 "controls.csv": [
-                    {"control": kind, "draw": number, "layer": layer, "cosine": value}
+                    {
+                        "control": kind,
+                        "draw": number,
+                        "layer": layer,
+                        "cosine": value,
+                        **({"length": lengths[kind][number]} if kind in lengths else {}),
+                    }
                     for kind, values in cosines.items()
                     for number, value in enumerate(values)
                 ]

@@ -97,8 +97,11 @@ class Measured:
             detail=f"{share.text()} of the vector's effect" if share and other != NONE else "",
         )
 
-    def table(self, cosines: Mapping[str, Sequence[float]], kinds: Sequence[str]) -> Table:
-        """A row a control: cosines, the draws' values, their mean, its share of the effect, what the vector adds."""
+    def table(
+        self, cosines: Mapping[str, Sequence[float]], lengths: Mapping[str, Sequence[float]], kinds: Sequence[str]
+    ) -> Table:
+        """A row a control: cosines, lengths as fitted, the draws' values, their mean, its share of the effect, what the
+        vector adds."""
         rows = []
         for name in (name for name in (NONE, TRUE, *kinds) if name in self.values):
             estimate, draws = self.mean(name), np.nanmean(self.values[name], 0)
@@ -108,6 +111,7 @@ class Measured:
                 (
                     name_of(name),
                     three(cosines[name], lambda value: words.number(value, 2)) if own else words.NOTHING,
+                    words.number(np.median(lengths[name]), 2) if lengths.get(name) else words.NOTHING,
                     three(draws, lambda value: words.value(value, self.metric)) if own else words.NOTHING,
                     estimated(estimate, self.metric),
                     share.text() if share else words.NOTHING,
@@ -117,6 +121,7 @@ class Measured:
         headings = (
             "added",
             "cosine with the vector: least, median, most",
+            "length as fitted, share of the vector's (median)",
             "draws: least, median, most",
             f"mean, {self.level} interval",
             "share of the effect",
