@@ -245,7 +245,7 @@ def test_everything_is_measured_on_any_model() -> None:
     extractor = registry.get("extractors", "offset-window")(windows=[(-4, 1)])
     steerer = registry.get("steerers", "residual-add")()
     results = run_all(lm, extractor, steerer, Sampling(), SMALLEST, lambda: ticked.append(1))
-    assert len(results) == 6
+    assert len(results) == 7
     assert len(ticked) == ticks(SMALLEST)
     assert all(found.ratio > 0 and found.low <= found.ratio <= found.high for found in results)
     assert all(found.rounds == 2 for found in results)
@@ -262,7 +262,7 @@ def test_the_command_prints_the_table(steerkit: Steerkit, monkeypatch: pytest.Mo
     assert "pocket:reasoning: extraction, 4 layers × 46 offsets × 6 labels / padded forward" in done.stdout
     for words in ("unsteered model.generate", "one prompt at a time", "unequal length", "decode step", "≥ 0.980"):
         assert words in done.stdout
-    assert len(read(tmp_path / "found.json")) == 6
+    assert len(read(tmp_path / "found.json")) == 7
     assert steerkit("bench", "pocket:nonesuch").returncode == 2
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from steerkit import SteeringTrainer, load_recipe
-from steerkit.callbacks import Events, SteeringCallback, Trackers
+from steerkit.callbacks import Events, SteeringCallback
 from steerkit.errors import SteerkitError
 from steerkit.report.progress import RichProgress
+from steerkit.report.trackers import Trackers
 
 
 class Notes(SteeringCallback):

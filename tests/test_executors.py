@@ -75,7 +75,8 @@ class Kill(SteeringCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    SteeringTrainer.from_recipe(load_recipe(sys.argv[1], sys.argv[3:]), callbacks=[Kill()]).run()
+    recipe = load_recipe(sys.argv[1], [*sys.argv[3:], "disable_tqdm=true"])
+    SteeringTrainer.from_recipe(recipe, callbacks=[Kill()]).run()
 """
 
 

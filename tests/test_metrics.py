@@ -487,7 +487,7 @@ def refused(text: str, folder: Path, *overrides: str) -> str:
         ),
         (
             "agreement: {judge: {name: keyword, label: kw}}\nexperiments: [agreement]\n",
-            "mine.yaml:2:1: the judge 'keyword' has no label 'backtracking'",
+            "mine.yaml:2:13: the judge 'keyword' has no label 'backtracking'",
         ),
         (
             "score_judge: {name: rules, patterns: {accuracy: [x]}}\n",

@@ -55,7 +55,7 @@ def test_projections_are_those_of_a_plain_hook(run: Path, models: Models) -> Non
     texts = {
         f"{r['prompt_id']}-{r['sample']}": r
         for r in rows(run / "generations/test.jsonl")
-        if (r["target"], r["method"]) == ("reasoning", "none")
+        if (r.get("target"), r.get("method")) == ("reasoning", "none")
     }
     found = rows(run / "projections.jsonl")
     assert {row["id"] for row in found} == set(texts)
@@ -89,12 +89,12 @@ def test_perplexity_is_that_of_the_unsteered_model(run: Path, models: Models) ->
         r
         for r in rows(run / "results.csv")
         if (r["experiment"], r["split"], r["metric"]) == ("transfer", "test", "keyword")
-        and (r["target"], r["source"]) == ("base", "base")
+        and (r.get("target"), r.get("source")) == ("base", "base")
     )
     prompts = {p["id"]: p["prompt"] for p in rows(run / "prompts.jsonl")}
     total, tokens = 0.0, 0
     for text in rows(run / "generations/test.jsonl"):
-        if (text["target"], text["source"]) == ("base", "base"):
+        if (text.get("target"), text.get("source")) == ("base", "base"):
             tokenizer = models.tokenizer
             chat = [{"role": "user", "content": prompts[text["prompt_id"]]}]
             formatted = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -133,7 +133,7 @@ def test_the_report_says_what_the_vectors_are(run: Path) -> None:
 def test_a_figure_alone(tmp_path: Path, name: str, more: tuple[str, ...], figures: set[str]) -> None:
     recipe = load_recipe(name, [f"output_dir={tmp_path}", *LITTLE, *more])
     folder = SteeringTrainer.from_recipe(recipe).run()
-    assert {path.stem for path in (folder / "figures").glob("*.png")} == figures
+    assert {path.stem for path in (folder / "figures").glob("*.png")} == figures | {"directions"}
     texts = [row for path in (folder / "generations").glob("*.jsonl") for row in rows(path)]
     assert any(row["method"] != "none" for row in texts) == (name not in ("fig5", "fig6"))
 
@@ -170,7 +170,17 @@ def test_a_preset_runs(tmp_path: Path, preset: str) -> None:
     recipe = load_recipe("fig4", [f"output_dir={tmp_path}", *LITTLE[:-1], "strengths=[2]"], presets=[preset])
     folder = SteeringTrainer.from_recipe(recipe).run()
     methods = {row["method"] for row in rows(folder / "results.csv")}
-    assert methods == {"none", "dom", "overall-mean", "gaussian-noise", "self-amplify", "deduction", "initializing"}
+    shuffled = {"labels shuffled within each trace", "labels shuffled over all traces"}  # not the paper's
+    assert methods - shuffled == {
+        "none",
+        "dom",
+        "overall-mean",
+        "gaussian-noise",
+        "self-amplify",
+        "deduction",
+        "initializing",
+    }
+    assert shuffled < methods
     windows = {
         row["window_start"] + ".." + row["window_end"]
         for row in rows(folder / "results.csv")
@@ -182,7 +192,7 @@ def test_a_preset_runs(tmp_path: Path, preset: str) -> None:
 def test_what_b_is_counted_in(run: Path) -> None:
     """The same texts scored as output, with the prompt, and per token: recomputed by hand."""
     generations = rows(run / "generations/test.jsonl")
-    generations = [r for r in generations if (r["target"], r["method"]) == ("reasoning", "none")]
+    generations = [r for r in generations if (r.get("target"), r.get("method")) == ("reasoning", "none")]
     prompts = {p["id"]: p["prompt"] for p in rows(run / "prompts.jsonl")}
     tokenizer = load_model("pocket:reasoning").tokenizer
 

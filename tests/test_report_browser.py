@@ -216,7 +216,7 @@ def test_contents_lead_to_their_sections(browser: Any, pages: tuple[Path, Path])
         nav, main = (browser.find_element(By.TAG_NAME, name).rect for name in ("nav", "main"))
         assert (nav["x"] + nav["width"] < main["x"]) == (width == 1400)
         links = browser.find_elements(By.CSS_SELECTOR, "nav a")
-        assert len(links) == 5
+        assert len(links) == 6
         for link in links:
             browser.execute_script("scrollTo(0, 0)")
             browser.execute_script("arguments[0].scrollIntoView({block: 'nearest'})", link)

@@ -141,8 +141,8 @@ def _figures(rows: Sequence[Row], level: str) -> tuple[Figure, ...]:
         return ()
     caption = (
         "Above, how much of a direction comes back from other traces, and how much from labels shuffled within each "
-        "trace or over all. Below, how well its projection tells windows before the label from others, on traces that "
-        "it is not fitted to."
+        "trace or over all. Below, how well the place along it tells windows before the label from others, on traces "
+        "that it is not fitted to."
     )
     return (Figure(name="directions", title="The directions", caption=caption, panels=tuple(panels), columns=1),)
 

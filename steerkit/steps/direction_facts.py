@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from steerkit import registry
 from steerkit.artifacts import PluginSpec
@@ -25,6 +25,9 @@ from steerkit.steps.vectors import Vectors
 from steerkit.vectors.facts import cosine, left_out, reliability, split_half_cosines, top_share
 from steerkit.vectors.fit import fit_drawn
 from steerkit.vectors.steering_vector import SteeringVector
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Along = tuple[str, str, list[list[float | None]]]
 """Model, trace, and [S, L] of its spans: where their windows lie along a direction, None where they aren't whole."""
