@@ -146,8 +146,8 @@ def test_a_recipe_names_what_is_wrong_with_its_sampling(tmp_path: Path) -> None:
     assert [line.split(": ", 1)[1] for line in lines[1:]] == [
         "'top_k': input should be greater than or equal to 1, not 0; Sample from this many of the likeliest tokens; "
         "from all when left out",
-        "'top_p': input should be less than or equal to 1, not 1.2; Sample from the likeliest tokens, as few as have this "
-        "probability together (R1's makers: 0.95)",
+        "'top_p': input should be less than or equal to 1, not 1.2; Sample from the likeliest tokens, as few as have "
+        "this probability together (R1's makers: 0.95)",
         "'min_p' must be a number, not \"hot\"; Sample from tokens at least this many times as likely as the "
         "likeliest. Order: top_k, top_p, min_p",
         "'sampling' is 'modl', but must be 'recipe' or 'model'",
