@@ -28,7 +28,7 @@ class Shared:
             f"beyond {_percent(math.copysign(FAR, end))}" if abs(end) > NEARLY else _percent(end)
             for end in (self.low, self.high)
         )
-        return f"{_percent(self.value)}\u00a0% [{low}, {high}]"  # on one line
+        return f"{_percent(self.value)} % [{low}, {high}]"
 
 
 def _percent(share: float) -> str:
