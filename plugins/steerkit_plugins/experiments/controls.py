@@ -201,7 +201,8 @@ def _sentence(found: Mapping[str, Measured], strength: str, *, short: bool = Fal
             continue
         what, effect = words.named(measured.metric), measured.difference(TRUE, NONE)
         if measured.share(TRUE) is None:
-            return f"Controls: at strength {strength} no effect on {what} is shown, so none that controls could share."
+            begins = "Controls: at" if short else "At"
+            return f"{begins} strength {strength} no effect on {what} is shown, so none that controls could share."
         kept = [
             f"{name_of(kind)} keep {share.text()}"
             for kind in (WITHIN, OVER)
