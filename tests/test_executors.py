@@ -86,7 +86,7 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_AUTH_TOKEN"] = "0" * 64
+    os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)  # Ray keeps to the first token that a process had
     level = logging.root.level
     made = Cluster()
     made.add_node(num_cpus=1, include_dashboard=False)
