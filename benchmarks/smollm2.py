@@ -60,7 +60,7 @@ from steerkit.report.figures import render
 from steerkit.settings import Intervals, Labelling
 from steerkit.stats.detection import auroc
 from steerkit.stats.noise import key_of
-from steerkit.steps.direction_facts import Along, alike, facts_of, project, shuffled, window_pieces
+from steerkit.steps.direction_facts import Projections, alike, facts_of, project, shuffled, window_pieces
 from steerkit.steps.findings import write_data
 from steerkit.store.files import write_json
 
@@ -168,10 +168,10 @@ def project_windows(
     fitter: VectorFitter,
     statistics: ActivationStatistics,
     out: Path,
-) -> list[Along]:
+) -> list[Projections]:
     """Where every window lies along the direction of the other folds, at every block: a second forward."""
     path = out / f"along-{fitter.name}.json"
-    found: list[Along] = [tuple(row) for row in json.loads(path.read_text())] if path.is_file() else []
+    found: list[Projections] = [tuple(row) for row in json.loads(path.read_text())] if path.is_file() else []
     done = {trace for _, trace, _ in found}
     left = [item for item in items if item.trace.id not in done]
     for begin in range(0, len(left), PART):
@@ -188,7 +188,7 @@ def facts(
     fitter: VectorFitter,
     statistics: ActivationStatistics,
     items: Sequence[Item],
-    along: Sequence[Along],
+    along: Sequence[Projections],
     intervals: Intervals,
 ) -> tuple[list[Row], list[Row]]:
     """Rows of the label's direction by block, and of its cosines with the other labels' directions."""

@@ -104,12 +104,12 @@ def test_without_a_fold_means_of_all_others(many: list[Item]) -> None:
     draws = draw(spans_of(many, extractor, LABEL, WINDOW), (), label=LABEL, window=WINDOW, folds=3)
     found = left_out(DOM, extract(lm, many, extractor, LABELS, draws=draws))
     assert found is not None
-    for fold, (ray, middle) in enumerate(found):
+    for fold, (direction, middle) in enumerate(found):
         others = [item for item in many if draws.of[item.trace.id].fold != fold]
         alone = extract(lm, others, extractor, LABELS).at(WINDOW)
         fitted = torch.stack(list(DOM.fit(alone).values()))
         expected = fitted / fitted.norm(dim=1, keepdim=True)
-        torch.testing.assert_close(ray, expected.float(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(direction, expected.float(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(middle, (expected * alone.mean("all")).sum(1), rtol=1e-4, atol=1e-5)
 
 
@@ -122,9 +122,9 @@ def many() -> list[Item]:
 def test_projections_are_those_of_the_windows(many: list[Item], window: tuple[int, int]) -> None:
     """Against HF's hidden states, one trace at a time, the mean over each span's window."""
     extractor, lm = OffsetWindow(windows=(window,)), tiny("llama")
-    rays = [torch.randn(2, lm.width, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    directions = [torch.randn(2, lm.width, generator=torch.Generator().manual_seed(n)) for n in range(2)]
     which = {item.trace.id: number % 2 for number, item in enumerate(many)}
-    found = project_windows(lm, many, extractor, window, rays, which, (1, 3), batch_tokens=200)
+    found = project_windows(lm, many, extractor, window, directions, which, (1, 3), batch_tokens=200)
     for item in many:
         with torch.inference_mode():
             states = lm.model.model(torch.tensor([item.ids]), output_hidden_states=True).hidden_states
@@ -137,7 +137,7 @@ def test_projections_are_those_of_the_windows(many: list[Item], window: tuple[in
             last = span.last if window == (0, -1) else span.first + window[1]
             for index, hidden in enumerate(by_layer):
                 mean = hidden[place[0] : last + 1].double().mean(0)
-                expected = float(mean @ rays[which[item.trace.id]][index].double())
+                expected = float(mean @ directions[which[item.trace.id]][index].double())
                 assert found[item.trace.id][row, index] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 

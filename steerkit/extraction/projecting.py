@@ -25,7 +25,7 @@ def project_windows(
     items: Sequence[Item],
     extractor: Extractor,
     window: tuple[int, int],
-    rays: Sequence[Tensor],
+    directions: Sequence[Tensor],
     which: Mapping[str, int],
     layers: Sequence[int],
     *,
@@ -35,7 +35,7 @@ def project_windows(
     """Project each span's window mean on a direction a layer.
 
     Args:
-        rays: sets of directions [L, H], of the layers in their order.
+        directions: sets of directions [L, H], of the layers in their order.
         which: trace id → the number of the set that its windows are projected on.
         on_batch: called as (batches done, batches in all).
 
@@ -60,8 +60,8 @@ def project_windows(
             def project(layer: int, hidden: Tensor, windows: list[tuple[Tensor, Tensor]] = windows) -> None:
                 index, own = layers.index(layer), seen.setdefault(layer, [])  # noqa: B023  (called before the next)
                 for row, (places, weights) in enumerate(windows):
-                    ray = rays[which[batch[row].trace.id]][index].to(hidden.device, hidden.dtype)
-                    along = (hidden[row] @ ray).double().cpu()
+                    direction = directions[which[batch[row].trace.id]][index].to(hidden.device, hidden.dtype)
+                    along = (hidden[row] @ direction).double().cpu()
                     own.append((along[places] * weights).sum(1).numpy())
 
             forward_layers(lm, batch, layers, project)

@@ -29,7 +29,7 @@ from steerkit.vectors.steering_vector import SteeringVector
 if TYPE_CHECKING:
     from torch import Tensor
 
-Along = tuple[str, str, list[list[float | None]]]
+Projections = tuple[str, str, list[list[float | None]]]
 """Model, trace, and [S, L] of its spans: where their windows lie along a direction, None where they aren't whole."""
 
 
@@ -42,7 +42,7 @@ class WindowPiece:
     extractor: PluginSpec
     window: tuple[int, int]
     layers: tuple[int, ...]
-    rays: tuple[tuple[Tensor, Tensor], ...]
+    directions: tuple[tuple[Tensor, Tensor], ...]
     which: dict[str, int]
     batch_tokens: int
 
@@ -70,7 +70,7 @@ def window_pieces(
             extractor=extractor,
             window=draws.window,
             layers=statistics.windows[draws.window].layers,
-            rays=tuple(folds),
+            directions=tuple(folds),
             which={item.trace.id: draws.of[item.trace.id].fold for item in items[begin : begin + reading.TRACES]},
             batch_tokens=batch_tokens,
         )
@@ -78,20 +78,20 @@ def window_pieces(
     ]
 
 
-def project(models: Models, piece: WindowPiece) -> list[Along]:
+def project(models: Models, piece: WindowPiece) -> list[Projections]:
     """How far each window lies along the direction of the other folds, from their windows' mean."""
     found = project_windows(
         models[piece.model],
         piece.items,
         registry.build("extractors", piece.extractor),
         piece.window,
-        [ray for ray, _ in piece.rays],
+        [direction for direction, _ in piece.directions],
         piece.which,
         piece.layers,
         batch_tokens=piece.batch_tokens,
         on_batch=lambda done, total: models.progress(len(piece) * done // total),
     )
-    away = {trace: values - piece.rays[piece.which[trace]][1].numpy() for trace, values in found.items()}
+    away = {trace: values - piece.directions[piece.which[trace]][1].numpy() for trace, values in found.items()}
     return [
         (piece.model, trace, [[None if np.isnan(v) else float(v) for v in row] for row in values])
         for trace, values in away.items()
@@ -104,7 +104,7 @@ def facts_of(
     statistics: ActivationStatistics,
     nulls: Mapping[str, Sequence[SteeringVector]],
     items: Iterable[Item],
-    along: Iterable[Along],
+    along: Iterable[Projections],
     intervals: Intervals,
     seed: int,
 ) -> list[Row]:

@@ -12,7 +12,7 @@ from steerkit.models.models import Models
 from steerkit.parts import Step
 from steerkit.report.directions import Row, findings_of
 from steerkit.settings import Drawing, Fitting, Intervals, Reading
-from steerkit.steps.direction_facts import Along, WindowPiece, alike, facts_of, project, shuffled, window_pieces
+from steerkit.steps.direction_facts import Projections, WindowPiece, alike, facts_of, project, shuffled, window_pieces
 from steerkit.steps.findings import write_data
 from steerkit.steps.statistics import drawn
 from steerkit.steps.vectors import Vectors
@@ -63,20 +63,20 @@ class Directions(Step):
             found += window_pieces(name, self._fitter(run, name), own, items, draws, s.extractor, s.batch_tokens)
         return found
 
-    def work(self, models: Models, piece: WindowPiece) -> list[Along]:
+    def work(self, models: Models, piece: WindowPiece) -> list[Projections]:
         return project(models, piece)
 
     def join(
         self,
         run: Run,
-        results: Iterable[list[Along]],
+        results: Iterable[list[Projections]],
         traces: list[Trace],
         spans: tuple[list[Span], Any],
         vectors: Vectors,
         *statistics: ActivationStatistics,
     ) -> tuple[list[Row], list[Row]]:
         """Rows of the models' directions, and of pairs of directions."""
-        along: dict[str, list[Along]] = {}
+        along: dict[str, list[Projections]] = {}
         for each in (each for result in results for each in result):
             along.setdefault(each[0], []).append(each)
         rows: list[Row] = []

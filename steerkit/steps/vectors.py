@@ -46,7 +46,7 @@ class FittedVectors(Step):
                     wanted.setdefault(fit.key.window, f"{name}.fitter")
                 if fit.key.draw and "raw" in registry.build("fitters", fit.fitter or run.use(Fitting).fitter).needs:
                     reads = f"wants vectors of shuffled labels ({fit.key.draw}), and the fitter reads single windows"
-                    yield Problem(f"{name}", reads, "leave the experiment out, or take a fitter of sums")
+                    yield Problem(name, reads, "leave the experiment out, or take a fitter of sums")
                     break
         for window, where in wanted.items():
             if window not in have:

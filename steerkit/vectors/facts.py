@@ -66,11 +66,11 @@ def left_out(fitter: VectorFitter, statistics: ActivationStatistics) -> list[tup
     for fold in range(drawn.folds):
         others = [other for other in range(drawn.folds) if other != fold]
         try:
-            ray = _stacked(fitter, statistics, others)
+            direction = _stacked(fitter, statistics, others)
         except SteerkitError:
             return None
-        ray = ray / ray.norm(dim=1, keepdim=True)
-        found.append((ray.float(), (ray * drawn.of_folds(others, main).mean("all")).sum(1)))
+        direction = direction / direction.norm(dim=1, keepdim=True)
+        found.append((direction.float(), (direction * drawn.of_folds(others, main).mean("all")).sum(1)))
     return found
 
 

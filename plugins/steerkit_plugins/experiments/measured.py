@@ -14,7 +14,7 @@ from steerkit.report import words
 from steerkit.stats.intervals import Estimate
 from steerkit.stats.two_level import contrast_interval
 from steerkit.steps.results import Results
-from steerkit_plugins.experiments.shares import Shared, share_of
+from steerkit_plugins.experiments.shares import Share, share_of
 
 NONE, TRUE = "none", "judged labels"
 CLAIMS = {
@@ -39,6 +39,7 @@ class Measured:
             if not results.scored.is_broken(condition):
                 own = results.scored.by_prompt(condition, metric)[1]
                 columns.setdefault(str(condition.labels["control"]), []).append(own)
+        self._shares: dict[tuple[str, str], Share | None] = {}
         self.values: Mapping[str, np.ndarray] = {name: np.stack(own, 1) for name, own in columns.items()}
 
     def has(self, *names: str) -> bool:
@@ -54,12 +55,14 @@ class Measured:
         groups = [(1.0, self.values[one]), (-1.0, self.values[other])]
         return contrast_interval(groups, confidence=self.confidence, bounds=self.metric.difference)
 
-    def share(self, one: str, other: str = NONE) -> Shared | None:
+    def share(self, one: str, other: str = NONE) -> Share | None:
         """(one − other) as a share of the vector's effect over unsteered; None where no effect is shown."""
         if not self.has(NONE, TRUE, one, other):
             return None
-        v = self.values
-        return share_of(v[one], v[other], v[TRUE], v[NONE], sign=self.metric.sign, confidence=self.confidence)
+        if (one, other) not in self._shares:  # each is some eighty intervals
+            four, sign = [self.values[name] for name in (one, other, TRUE, NONE)], self.metric.sign
+            self._shares[one, other] = share_of(*four, sign=sign, confidence=self.confidence)
+        return self._shares[one, other]
 
     def claims(self) -> Iterator[Claim]:
         """What was laid down beforehand, then what stands beside it."""

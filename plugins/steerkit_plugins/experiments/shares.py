@@ -15,7 +15,7 @@ FAR, NEARLY, STEPS = 5.0, 4.999, 40
 
 
 @dataclass(frozen=True)
-class Shared:
+class Share:
     """A share with its interval, ends beyond ±5 cut."""
 
     value: float
@@ -43,7 +43,7 @@ def share_of(
     *,
     sign: int,
     confidence: float,
-) -> Shared | None:
+) -> Share | None:
     """(one − other) / (true − none), and the shares m at which the interval of (one − other) − m (true − none) has 0 in
     it (Fieller 1954), over prompts and draws.
 
@@ -64,7 +64,7 @@ def share_of(
     if not effect.low > 0 or effect.degenerate:
         return None
     value = contrast_interval([(sign * 1.0, one), (-sign * 1.0, other)], confidence=confidence).mean / effect.mean
-    return Shared(value, _zero(lambda m: at(m)[0]), _zero(lambda m: at(m)[1]))
+    return Share(value, _zero(lambda m: at(m)[0]), _zero(lambda m: at(m)[1]))
 
 
 def _zero(falling: Callable[[float], float]) -> float:
