@@ -101,10 +101,11 @@ def draw(
     folds: int = 0,
     seed: int = 0,
 ) -> Draws:
-    """Draw them.
+    """Pseudo-labels, weights and folds of traces, as functions of the seed, the traces' ids and their spans.
 
     Args:
         names: of the draws, `draw_name`.
+        label: whose spans are drawn. window: inclusive token offsets that the spans are eligible for.
         folds: at most as many as there are traces; those that have the label are dealt out first, so that every fold
             has as many of them as another, or one more or less.
 
