@@ -167,6 +167,22 @@ def messages_of(chat: Chat) -> tuple[Message, ...]:
     return (Message("user", chat),) if isinstance(chat, str) else chat
 
 
+def instructed(chat: Chat, system: str = "", prefix: str = "") -> Chat:
+    """A prompt with an instruction: a system message before it, a text before its first user message, or both.
+
+    The user message follows `prefix` as it is: a space or a blank line between them belongs to `prefix`. An empty one
+    changes nothing.
+    """
+    messages = messages_of(chat)
+    if prefix:
+        first = next(number for number, message in enumerate(messages) if message.role == "user")
+        asked = Message("user", prefix + messages[first].content)
+        messages = (*messages[:first], asked, *messages[first + 1 :])
+    if system:
+        messages = (Message("system", system), *messages)
+    return messages if system or prefix else chat
+
+
 def identity(chat: Chat) -> str:
     """What two prompts share when models read the same: a text and a lone user message of it do."""
     messages = messages_of(chat)

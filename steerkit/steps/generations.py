@@ -10,7 +10,7 @@ from typing import Any
 from steerkit import registry
 from steerkit.artifacts import Condition, Generation, Placed
 from steerkit.context import Run
-from steerkit.data.chats import Chat, Message, messages_of
+from steerkit.data.chats import instructed
 from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
 from steerkit.errors import Problem
@@ -99,14 +99,14 @@ class Generations(Step):
         check_limits(run, own, dict.fromkeys(condition.model for condition in wanted.values()))
         built: dict[str, Intervention] = {}
         edits = {name: edits_of(condition, vectors, built) for name, condition in wanted.items()}
-        ids: dict[tuple[str, str, str], list[int]] = {}
+        ids: dict[tuple[str, str, str, str], list[int]] = {}
         jobs = []
         for prompt, sample in product(own, range(run.use(Samples).samples)):
             draw, noise = (key_of(run.seed, use, prompt.id, sample) for use in ("sample", "noise"))
             for name, condition in wanted.items():
-                place = condition.model, condition.system, prompt.id
+                place = condition.model, condition.system, condition.prefix, prompt.id
                 if place not in ids:
-                    formatted = run.chats.ids(with_system(prompt.prompt, condition.system))
+                    formatted = run.chats.ids(instructed(prompt.prompt, condition.system, condition.prefix))
                     ids[place] = run.models.ids_for(condition.model, formatted)
                 done = tuple(replace(edit, key=noise) for edit in edits[name])
                 row = GenerationRow(ids[place], draw, done)
@@ -179,11 +179,6 @@ def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Interventi
                 direction = (vector.mean_unit if steerer.direction == "mean" else vector.unit)(placed.layer)
             found.append(Edit(steerer, placed.site, norm_of(placed, vectors), direction, placed.tokens))
     return found
-
-
-def with_system(chat: Chat, system: str) -> Chat:
-    """A prompt with a system message before it."""
-    return (Message("system", system), *messages_of(chat)) if system else chat
 
 
 def breaks(rows: Iterable[Generation]) -> list[str]:
