@@ -60,7 +60,8 @@ class Generations(Step):
         return (*self.follows(run), *needs_of_split(run, self.of))
 
     def follows(self, run: Run) -> Sequence[str]:
-        return ("prompts", "chats", "vectors")  # of the others the conditions count: `depends`
+        trained = any(e.split == self.of and e.arms(run.of(e, name)) for name, e in run.experiments.items())
+        return ("prompts", "chats", "vectors", *(["training"] if trained else []))  # of the others: `depends`
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(run.models)
@@ -70,7 +71,8 @@ class Generations(Step):
             yield from misfits(run, self.of)
 
     def _conditions(self, run: Run, needs: Sequence[Any]) -> dict[str, Condition]:
-        return conditions_of(run, self.of, dict(zip(needs_of_split(run, self.of), needs, strict=True)))
+        names = needs_of_split(run, self.of)
+        return conditions_of(run, self.of, dict(zip(names, needs[len(needs) - len(names) :], strict=True)))
 
     def depends(self, run: Run, prompts: list[Prompt], chats: Any, vectors: Vectors, *needs: Any) -> Any:
         wanted = self._conditions(run, needs)
@@ -98,7 +100,7 @@ class Generations(Step):
         own = [prompt for prompt in prompts if prompt.split == self.of]
         check_limits(run, own, dict.fromkeys(condition.model for condition in wanted.values()))
         built: dict[str, Intervention] = {}
-        edits = {name: edits_of(condition, vectors, built) for name, condition in wanted.items()}
+        edits = {name: edits_of(condition.interventions, vectors, built) for name, condition in wanted.items()}
         ids: dict[tuple[str, str, str, str], list[int]] = {}
         jobs = []
         for prompt, sample in product(own, range(run.use(Samples).samples)):
@@ -166,10 +168,10 @@ def norm_of(placed: Placed, vectors: Vectors) -> float:
     return placed.strength * vectors[placed.norm_of].norm(placed.layer)
 
 
-def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Intervention]) -> list[Edit]:
+def edits_of(interventions: Iterable[Placed], vectors: Vectors, built: dict[str, Intervention]) -> list[Edit]:
     """What is done to a row, but for its key. Equal steerers are one object, which edits their rows together."""
     found = []
-    for placed in condition.interventions:
+    for placed in interventions:
         if placed.strength:
             name = str(placed.steerer.given)
             steerer = built.setdefault(name, registry.build("steerers", placed.steerer))

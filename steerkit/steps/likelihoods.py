@@ -64,7 +64,7 @@ class TextLikelihoods(Step):
             if row.ids:
                 before, own = (run.models.ids_for(condition.model, ids) for ids in (formatted[place], row.ids))
                 found.setdefault(condition.model, []).append((row, ScoredText(before, own)))
-        return {name: found[name] for name in run.models if name in found}
+        return {name: found[name] for name in (*run.models, *run.models.trained) if name in found}
 
     def pieces(self, run: Run, prompts: list[Prompt], rows: list[Generation], *needs: Any) -> list[LikelihoodPiece]:
         return [
