@@ -55,6 +55,9 @@ _HOMES = {
     "steerkit.data.windows": ["WindowStatistics"],
     "steerkit.data.trace": ["Item", "Prompt", "Span", "Trace", "read_rows", "write_rows"],
     "steerkit.run": ["SteeringTrainer"],
+    "steerkit.training.contract": ["Adapter", "Objective"],
+    "steerkit.training.rows": ["TrainingRow"],
+    "steerkit.training.train": ["train"],
     "steerkit.vectors.steer": ["steer"],
     "steerkit.vectors.steering_vector": ["SteeringVector"],
 }
@@ -122,6 +125,10 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.run import SteeringTrainer as SteeringTrainer
     from steerkit.settings import Recipe as Recipe
     from steerkit.settings import SteeringArguments as SteeringArguments
+    from steerkit.training.contract import Adapter as Adapter
+    from steerkit.training.contract import Objective as Objective
+    from steerkit.training.rows import TrainingRow as TrainingRow
+    from steerkit.training.train import train as train
     from steerkit.vectors.fit import fit as fit
     from steerkit.vectors.steer import steer as steer
     from steerkit.vectors.steering_vector import SteeringVector as SteeringVector
