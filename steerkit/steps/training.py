@@ -92,7 +92,12 @@ class TrainModels(Step):
                 )
 
     def _arms(self, run: Run) -> list[Arm]:
-        return [arm for arm in run.arms.values() if self.of and stage_of(arm, run.arms) == int(self.of)]
+        """Those of its stage; all of them for the step that brings the stages together."""
+        return [arm for arm in run.arms.values() if not self.of or stage_of(arm, run.arms) == int(self.of)]
+
+    def _names(self, run: Run) -> list[str]:
+        """The models that it makes, in the pieces' order."""
+        return [arm.trained(seed) for arm in self._arms(run) for seed in run.use(Training).training_seeds]
 
     def depends(self, run: Run, *needs: Any) -> Any:
         arms = self._arms(run)
@@ -175,9 +180,8 @@ class TrainModels(Step):
         return path
 
     def join(self, run: Run, results: Iterable[Path], *needs: Any) -> dict[str, TrainedModel]:
-        names = [arm.trained(seed) for arm in self._arms(run) for seed in run.use(Training).training_seeds]
         found = {}
-        for name, archive in zip(names, results, strict=True):
+        for name, archive in zip(self._names(run), results, strict=True):
             found[name] = unpack(archive, _folder(run, name))
             run.log(trained=name, steps=found[name].steps, held_out=found[name].held_out)
         return found
@@ -193,9 +197,7 @@ class TrainModels(Step):
         return [str(path.relative_to(run.folder.path)) for folder in folders for path in sorted(folder.iterdir())]
 
     def load(self, run: Run) -> dict[str, TrainedModel]:
-        names = [arm.trained(s) for arm in run.arms.values() for s in run.use(Training).training_seeds]
-        own = {arm.name for arm in (self._arms(run) if self.of else run.arms.values())}
-        return {name: told for name in names if (told := told_of(_folder(run, name))).arm in own}
+        return {name: told_of(_folder(run, name)) for name in self._names(run)}
 
 
 def _folder(run: Run, name: str) -> Path:

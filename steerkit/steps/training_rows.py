@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steerkit.artifacts import PluginSpec
 from steerkit.context import Run
@@ -32,18 +32,23 @@ class RowsToTrainOn(Step):
 
     def make(self, run: Run) -> list[Prompt]:
         s = run.use(Training)
-        held_out = self._read(run, s.held_out, HELD_OUT, s.held_out_rows) if s.held_out else []
-        found = [*self._read(run, s.train_on, TRAIN, s.train_rows), *held_out]
-        check_splits(found, {TRAIN: s.train_rows})
+        train, held_out = {TRAIN: s.train_rows}, {HELD_OUT: s.held_out_rows} if s.held_out else {}
+        if s.held_out == s.train_on:  # one source deals to both, so that they share no row
+            found = self._read(run, s.train_on, train | held_out)
+        else:
+            found = self._read(run, s.train_on, train)
+            found += self._read(run, s.held_out, held_out) if s.held_out else []
+        check_splits(found, train | held_out)
         rows_of(found)
         return found
 
-    def _read(self, run: Run, spec: PluginSpec, split: str, count: int) -> list[Prompt]:
+    def _read(self, run: Run, spec: PluginSpec, counts: dict[str, int]) -> list[Prompt]:
+        """Rows of a source; two sources may have the same ids."""
         source = run.plugin("prompts", spec)
-        found = as_prompts(source.read({split: count}, run.seed))
+        found = as_prompts(source.read(counts, run.seed))
         if notes := source.notes():
             run.log(rows=len(found), **notes)
-        return found
+        return [replace(prompt, id=f"{prompt.split}/{prompt.id}") for prompt in found]
 
     def save(self, run: Run, value: list[Prompt]) -> Sequence[str]:
         write_rows(run.folder / FILE, value)

@@ -7,15 +7,20 @@ be the first one and more. What can't be verified is an error.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from steerkit.data.chat_format import ChatFormat
+from steerkit.data.chat_template import ANSWER
 from steerkit.data.chats import Message, messages_of
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.training.rows import TrainingRow
+
+THOUGHT = re.compile(r"\s*<[^<>\s]+>\s*")
+"""What opens a thought at the end of a prompt."""
 
 IGNORED = -100
 """Label of a token that is not learned, as transformers and torch have it."""
@@ -120,6 +125,8 @@ def _told(row: TrainingRow, chats: ChatFormat, prompt: list[int], trailing: bool
     start = before + opening
     messages = template.fitted(messages_of(row.chat))
     whole = template.render([*messages, Message("assistant", row.response)], opened=False)
+    if thought := _opened_thought(start, template.render([*messages, Message("assistant", ANSWER)], opened=False)):
+        whole = start + row.response + thought
     end = len(start) + _end_of_response(row.response, start, whole)
     ids, places = _joined(chats, prompt, start, whole)
     special = set(special_texts(chats.tokenizer).values())
@@ -131,6 +138,20 @@ def _told(row: TrainingRow, chats: ChatFormat, prompt: list[int], trailing: bool
             "could not learn to stop; use chat: no (the tokenizer's end token is put there), or another template"
         )
     return ids if trailing else ids[: last + 1]
+
+
+def _opened_thought(start: str, answered: str) -> str:
+    """What a template that opens a thought (``<think>``) behind the prompt writes behind a response; else nothing.
+
+    It writes answers into a conversation without their thoughts. At test a text goes on in the thought, so that is
+    what is learned: a response has the end of its thought in itself.
+
+    Args:
+        answered: the conversation, with `ANSWER` for the response.
+    """
+    before, _, behind = answered.partition(ANSWER)
+    opened = start.removeprefix(before)
+    return behind if THOUGHT.fullmatch(opened) and start != opened else ""
 
 
 def _own_texts(row: TrainingRow) -> Iterator[tuple[str, str]]:
@@ -151,8 +172,8 @@ def _end_of_response(response: str, start: str, whole: str) -> int:
     if not whole.startswith(start):
         raise SteerkitError(
             "the chat template writes the prompt otherwise when a response follows: it ends the prompt with "
-            f"{start[-30:]!r}, and the conversation has {_where_they_part(start, whole)!r} there, {unsure}. Templates "
-            "that open a thought do this: turn thinking off (chat_template_kwargs), or use another template"
+            f"{start[-30:]!r}, and the conversation has {_where_they_part(start, whole)!r} there, {unsure}; use "
+            "another template"
         )
     rest = whole[len(start) :]
     if rest.startswith(response):
