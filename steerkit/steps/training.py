@@ -14,7 +14,7 @@ from steerkit.context import Run
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.chats import instructed
 from steerkit.data.trace import Prompt
-from steerkit.errors import Problem
+from steerkit.errors import InputError, Problem
 from steerkit.identity import spec_identity
 from steerkit.interventions.edits import EditSet
 from steerkit.models.models import Models
@@ -24,6 +24,7 @@ from steerkit.steps.generations import edits_of
 from steerkit.steps.trained_models import Made, TrainedModel, pack, told_of, unpack
 from steerkit.steps.training_rows import dealt
 from steerkit.store.files import write_json
+from steerkit.training.arguments import check_arguments
 from steerkit.training.arms import Arm, stage_of
 from steerkit.training.rows import TrainingRow
 from steerkit.training.settings import Training
@@ -81,9 +82,12 @@ class TrainModels(Step):
     def check(self, run: Run) -> Iterator[Problem]:
         if self.of:
             return
-        from steerkit.training.arguments import check_arguments
-
-        check_arguments(run.use(Training).training_arguments)
+        try:
+            check_arguments(run.use(Training).training_arguments)
+        except InputError as error:
+            for problem in error.problems:
+                where = f"training_arguments.{problem.where}"
+                yield Problem(where, f"{problem.where} {problem.what}", problem.fix)
         for arm in run.arms.values():
             run.models.check_name(arm.model)
             if run.models.specs[arm.model].adapter:
