@@ -31,6 +31,7 @@ _HOMES = {
     "steerkit.data.site": ["Site"],
     "steerkit.errors": ["InputError", "SteerkitError"],
     "steerkit.extraction.extract": ["extract"],
+    "steerkit.vectors.contrast": ["contrast_vector"],
     "steerkit.vectors.fit": ["fit"],
     "steerkit.generation.stream": ["GenerationRow", "generate"],
     "steerkit.interfaces": [
@@ -122,6 +123,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.run import SteeringTrainer as SteeringTrainer
     from steerkit.settings import Recipe as Recipe
     from steerkit.settings import SteeringArguments as SteeringArguments
+    from steerkit.vectors.contrast import contrast_vector as contrast_vector
     from steerkit.vectors.fit import fit as fit
     from steerkit.vectors.steer import steer as steer
     from steerkit.vectors.steering_vector import SteeringVector as SteeringVector

@@ -80,7 +80,7 @@ class Sweep(Experiment):
         figure = Figure(
             name="sweep",
             title="Strength",
-            caption=f"The vector added to the {main.model} model at block {layer}. At 0 nothing is added.",
+            caption=f"The vector added to {main.model} at block {layer}. At 0 nothing is added.",
             heading=pages(f"{main.model}, block {layer}", results),
             panels=over_strength(results, {main.model: results.conditions}, results.shown, strength_label(results)),
         )
