@@ -31,6 +31,7 @@ _HOMES = {
     "steerkit.data.site": ["Site"],
     "steerkit.errors": ["InputError", "SteerkitError"],
     "steerkit.extraction.extract": ["extract"],
+    "steerkit.vectors.contrast": ["contrast_vector"],
     "steerkit.vectors.fit": ["fit"],
     "steerkit.generation.stream": ["GenerationRow", "generate"],
     "steerkit.interfaces": [
@@ -133,6 +134,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.training.rows import TrainingRow as TrainingRow
     from steerkit.training.settings import Training as Training
     from steerkit.training.train import train as train
+    from steerkit.vectors.contrast import contrast_vector as contrast_vector
     from steerkit.vectors.fit import fit as fit
     from steerkit.vectors.steer import steer as steer
     from steerkit.vectors.steering_vector import SteeringVector as SteeringVector

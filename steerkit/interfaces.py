@@ -257,13 +257,22 @@ class Judge(Plugin):
     has `metrics` and `score`.
     """
 
+    labels_texts: ClassVar[bool] = True
+    """Whether `annotate` labels any text. False for a judge that labels traces by what they were asked: then no
+    sentences of generations are counted."""
+
     def labels(self) -> Sequence[str]:
         """The labels that `annotate` may answer; what fits none of them is labelled ``other``."""
         return ()
 
     def annotate(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
         """For each text its spans in order: (start, end, label), characters, ``text[start:end]``."""
-        raise SteerkitError(f"judge {self.name!r} gives numbers and labels no spans; use another one for that")
+        does = "gives numbers and labels no spans" if self.labels_texts else "labels traces by their prompts, no texts"
+        raise SteerkitError(f"judge {self.name!r} {does}; use another one for that")
+
+    def annotate_traces(self, traces: Sequence[Trace]) -> list[list[tuple[int, int, str]]]:
+        """The spans of each trace's text, as `annotate` gives them, for a judge that must know the prompts, too."""
+        return self.annotate([trace.text for trace in traces])
 
     def estimate(self, texts: Iterable[str]) -> dict[str, float]:
         """What annotating these texts will take, by unit (calls, tokens, dollars); empty when nothing is paid."""

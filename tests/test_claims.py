@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from made_up import LAYER, STRENGTH, MadeUp, Value, effect, is_main, made_up, planned
 from steerkit_plugins.backtracking.conditions import fitted, plain
-from steerkit_plugins.backtracking.words import strength_label
+from steerkit_plugins.experiments.words import strength_label
 
 from steerkit import registry
 from steerkit.artifacts import Condition

@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_recipes_templates_and_models(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     recipes = {f"steerkit/_recipes/{p.name}" for p in (ROOT / "recipes").glob("*.yaml")}
-    pocket = {f"steerkit_plugins/pocket/{m}/model.safetensors" for m in ("base", "reasoning")}
+    pocket = {f"steerkit_plugins/pocket/{m}/model.safetensors" for m in ("base", "reasoning", "instructable")}
     assert recipes | pocket | {"steerkit_plugins/pocket/MODEL_CARD.md", "steerkit/py.typed"} <= set(names)
     assert any(n.startswith("steerkit/report/templates/") for n in names)
     pages = {f"steerkit/annotate/page/{name}" for name in ("index.html", "page.js", "page.css", "icon.svg")}

@@ -60,6 +60,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
         "--out",
         "pair",
     ),
+    "plugins/steerkit_plugins/pocket/train_instructable.py": ("--steps", "1", "--tried", "1", "--out", "told"),
     "tests/trials/bounds.py": ("show", "--page", "supply.md"),
     "tests/trials/fuzz.py": ("--seconds", "2", "--target", "gguf", "--out", "out.json"),
     "tests/trials/pairing.py": ("--run", "run", "--resamples", "50", "--out", "out.json"),
@@ -226,6 +227,14 @@ def test_the_embedded_pair_is_trained(script: Script, tmp_path: Path) -> None:
     script(path, *RUN_HERE[path])
     for role in ("base", "reasoning"):
         assert {"config.json", "model.safetensors"} <= {file.name for file in (tmp_path / "pair" / role).iterdir()}
+
+
+def test_the_model_that_follows_lines_is_trained(script: Script, tmp_path: Path) -> None:
+    path = "plugins/steerkit_plugins/pocket/train_instructable.py"
+    script(path, *RUN_HERE[path])
+    assert {"config.json", "model.safetensors"} <= {file.name for file in (tmp_path / "told").iterdir()}
+    follows = json.loads((tmp_path / "told/training.json").read_text())["follows"]
+    assert len(follows) == 8 and all(0 <= row["coherence"] <= 100 for row in follows.values())
 
 
 def test_pooled_intervals(script: Script, tmp_path: Path) -> None:

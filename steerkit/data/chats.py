@@ -183,6 +183,13 @@ def instructed(chat: Chat, system: str = "", prefix: str = "") -> Chat:
     return messages if system or prefix else chat
 
 
+def split_response(chat: Chat) -> tuple[Chat, str]:
+    """A chat without its last assistant message, and that message; empty where there is none."""
+    if isinstance(chat, str) or chat[-1].role != "assistant":
+        return chat, ""
+    return chat[:-1], chat[-1].content
+
+
 def identity(chat: Chat) -> str:
     """What two prompts share when models read the same: a text and a lone user message of it do."""
     messages = messages_of(chat)

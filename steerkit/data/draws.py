@@ -5,7 +5,7 @@ judge's own labels. None of it counts in the groups of `steerkit.data.windows`. 
 ``within-03``:
 
 - ``within``: the label's spans of each trace are drawn among its eligible ones, as many as there are. What is left of
-  a direction then is the trace's.
+  a direction then is the trace's. The two sides of a pair (`steerkit.data.pairs`) count as one trace: they are swapped.
 - ``over``: the same over all traces together. What is left is what a difference of means has by chance.
 - ``elsewhere``: of each trace as many windows at the same place of a sentence that the label does not follow.
 - ``covariance``: no label, but a standard normal weight for each window: the weighted sum is a draw from the normal
@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from steerkit.data.pairs import pair_of
 from steerkit.errors import SteerkitError, nearest
 from steerkit.stats.noise import key_of
 
@@ -106,8 +107,8 @@ def draw(
     Args:
         names: of the draws, `draw_name`.
         label: whose spans are drawn. window: inclusive token offsets that the spans are eligible for.
-        folds: at most as many as there are traces; those that have the label are dealt out first, so that every fold
-            has as many of them as another, or one more or less.
+        folds: at most as many as there are traces, pairs counted once; those that have the label are dealt out first,
+            so that every fold has as many of them as another, or one more or less.
 
     Raises:
         SteerkitError: a name is no draw's.
@@ -115,22 +116,44 @@ def draw(
     wanted = sorted({kind_of(name) for name in names})
     numbers = {kind: [number for k, number in wanted if k == kind] for kind in KINDS}
     labelled = [kind for kind in (WITHIN, OVER, ELSEWHERE) if numbers[kind]]
-    dealt = _folds(traces, min(folds, len(traces)), seed)
-    ranks = _over(traces, numbers[OVER], seed) if numbers[OVER] else {}
+    pairs = _pairs(traces)
+    wholes = [_joined(name, sides) for name, sides in pairs.items()]
+    folds = min(folds, len(wholes))
+    dealt = _folds(wholes, folds, seed)
+    ranks = _over(wholes, numbers[OVER], seed) if numbers[OVER] else {}
     of = {}
-    for each in traces:
+    for each in wholes:
         parts = [ranks[each.trace] if kind == OVER else _within(each, kind, numbers[kind], seed) for kind in labelled]
-        size = len(each.eligible)
+        positive = np.concatenate([np.zeros((0, len(each.eligible)), bool), *parts])
         weights = _random(each, COVARIANCE, numbers[COVARIANCE], seed, normal=True)
-        of[each.trace] = Drawn(np.concatenate([np.zeros((0, size), bool), *parts]), weights, dealt.get(each.trace, 0))
+        begin = 0
+        for side in pairs[each.trace]:
+            own = slice(begin, begin := begin + len(side.eligible))
+            of[side.trace] = Drawn(positive[:, own], weights[:, own], dealt.get(each.trace, 0))
     return Draws(
         label=label,
         window=window,
         names=tuple(draw_name(kind, number) for kind in labelled for number in numbers[kind]),
         weighted=tuple(draw_name(COVARIANCE, number) for number in numbers[COVARIANCE]),
-        folds=min(folds, len(traces)),
+        folds=folds,
         of=of,
     )
+
+
+def _pairs(traces: Iterable[TraceSpans]) -> dict[str, list[TraceSpans]]:
+    """Pair → its sides; a trace that is no side of one stands alone, under its own id."""
+    found: dict[str, list[TraceSpans]] = {}
+    for each in traces:
+        found.setdefault(pair_of(each.trace), []).append(each)
+    return found
+
+
+def _joined(name: str, sides: Sequence[TraceSpans]) -> TraceSpans:
+    """The sides' spans as those of one trace."""
+    eligible, positive = (
+        np.concatenate([getattr(side, field) for side in sides]) for field in ("eligible", "positive")
+    )
+    return TraceSpans(name, eligible, positive)
 
 
 def _within(each: TraceSpans, kind: str, numbers: Sequence[int], seed: int) -> np.ndarray:

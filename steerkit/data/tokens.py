@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from steerkit.data.chat_format import ChatFormat
+from steerkit.data.chats import split_response
 from steerkit.data.placing import Decoded, decode_in_place, place_in_text
 from steerkit.data.placing import decode as decode
 from steerkit.data.trace import Prompt, Trace
@@ -47,6 +48,16 @@ def encode_trace(tokenizer: Any, prompt: Prompt, text: str, marker: str, chats: 
     placed = place_in_text(tokenizer, text, ids)
     prompt_ids = (chats or ChatFormat(tokenizer)).ids_before(prompt.prompt, text)
     return _trace(prompt, prompt_ids, ids, placed, marker, bool(marker) and marker in text)
+
+
+def given_trace(tokenizer: Any, prompt: Prompt, marker: str, chats: ChatFormat | None = None) -> Trace:
+    """The Trace that a prompt brings along: its last assistant message, or an empty one.
+
+    Raises:
+        SteerkitError: as `encode_trace`.
+    """
+    asked, response = split_response(prompt.prompt)
+    return encode_trace(tokenizer, replace(prompt, prompt=asked), response, marker, chats)
 
 
 def placed_again(tokenizer: Any, trace: Trace) -> Trace | None:

@@ -117,7 +117,7 @@ class Collector:
             for moment, rows in moments.items():
                 self._fill((moment, place, layer), layout, read, rows)
             if read.singles is not None:
-                means = torch.nn.functional.embedding_bag(read.singles, single, mode="mean")
+                means = torch.nn.functional.embedding_bag(read.singles, single, read.each, mode="mean")
                 self.singles.setdefault((place, layer), []).append(means.cpu())
 
     def commit(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steerkit.data.windows import groups_of
-from steerkit.interfaces import OWN_TOKENS, Extractor
+from steerkit.interfaces import Extractor
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,8 @@ class Read:
     cells: Tensor  # the cells that are filled, trace by trace; numbers in the group
     by_trace: Tensor  # first entry in `cells` of each trace
     traces: slice  # the batch's traces, in the group
-    singles: Tensor | None  # [S, O] positions of single spans
+    singles: Tensor | None  # positions of single spans' windows, span by span
+    each: Tensor | None  # first entry in `singles` of each span
 
     def to(self, device: torch.device) -> Read:
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -95,7 +96,7 @@ def cells_of(
     entries = (_once if once else _each)(items, eligible, rows, codes, names, labels)
     offsets = 1 if once else window[1] - window[0] + 1
     run = offsets if (np.diff(entries.positions, axis=1) == 1).all() else 1
-    keep = raw and window != OWN_TOKENS and len(rows) > 0  # a span's own tokens differ in number
+    keep = raw and len(rows) > 0
     # cells are numbered by key, then by trace
     order, cells = np.unique(entries.keys * len(items) + entries.rows, return_inverse=True)
     reads, first = [], 0
@@ -109,10 +110,9 @@ def cells_of(
         if run < offsets:  # a cell's positions offset by offset
             begins = np.concatenate([own.T.reshape(-1) for own in np.split(begins, new[1:])])
             counts = np.repeat(counts, offsets)
-        singles = None
+        singles = each = None
         if keep:
-            mine = slice(*np.searchsorted(rows, [first, last]))
-            singles = np.concatenate(eligible)[mine] + (rows[mine, None] - first) * longest
+            singles, each = _singles(found[first:last], longest)
         reads.append(
             Read(
                 begins=_longs(begins.reshape(-1)),
@@ -120,7 +120,8 @@ def cells_of(
                 cells=_longs(cells[part][new]),
                 by_trace=_longs(np.searchsorted(entries.rows[part][new], np.arange(first, last))),
                 traces=slice(first, last),
-                singles=None if singles is None or not len(singles) else _longs(singles),
+                singles=singles,
+                each=each,
             )
         )
         first = last
@@ -137,6 +138,19 @@ def cells_of(
         raw_labels=[names[code] for code in codes] if keep else [],
         raw_traces=[items[row].trace.id for row in rows] if keep else [],
     )
+
+
+def _singles(found: Sequence[np.ndarray], longest: int) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Flat positions of a batch's single windows, one after another, and where each begins; none without windows.
+
+    Args:
+        found: [S, O] positions of each trace's windows; a row of -1 for none, and repeated ones count once.
+    """
+    windows = [np.unique(own) + row * longest for row, places in enumerate(found) for own in places if own[0] >= 0]
+    if not windows:
+        return None, None
+    sizes = np.array([len(own) for own in windows])
+    return _longs(np.concatenate(windows)), _longs(np.cumsum(sizes) - sizes)
 
 
 def _each(

@@ -8,6 +8,7 @@ from itertools import chain
 from numbers import Real
 from typing import Any
 
+from steerkit.data.trace import Trace
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.interfaces import OTHER, Judge, Metric
 
@@ -40,7 +41,17 @@ def annotate(judge: Judge, texts: Sequence[str]) -> list[list[tuple[int, int, st
     Raises:
         InputError: it answers more or fewer texts than it was asked, or with a label that it doesn't declare.
     """
-    found = judge.annotate(texts)
+    return _checked_spans(judge, texts, judge.annotate(texts))
+
+
+def annotate_traces(judge: Judge, traces: Sequence[Trace]) -> list[list[tuple[int, int, str]]]:
+    """The judge's spans of each trace's text. Raises: InputError as `annotate`."""
+    return _checked_spans(judge, [trace.text for trace in traces], judge.annotate_traces(traces))
+
+
+def _checked_spans(
+    judge: Judge, texts: Sequence[str], found: list[list[tuple[int, int, str]]]
+) -> list[list[tuple[int, int, str]]]:
     problems, labels = _miscounted("annotate", texts, found), [*judge.labels(), OTHER]
     for label in dict.fromkeys(label for _, _, label in chain.from_iterable(found)):
         if label not in labels:

@@ -85,7 +85,7 @@ def run_metrics(
         units = ", ".join(dict.fromkeys(metric.unit for metric in found))
         what = f"the score judge {name_of(score_judge)!r} has no rate per word ({WORDS!r}) to take per token ({units})"
         problems.append(Problem("per", what, "leave it out"))
-    own = [*_judged(name_of(span_judge), label), _accuracy()]
+    own = [*(_judged(name_of(span_judge), label) if span_judge.labels_texts else ()), _accuracy()]
     metrics = tuple(_per_token(m) if per == "tokens" else m for m in (*found, *own[: None if answers else -1]))
     twice = [name for name, n in Counter(metric.name for metric in (*found, *own)).items() if n > 1]
     if twice:
@@ -161,15 +161,21 @@ def _per_token(metric: RunMetric) -> RunMetric:
     return replace(metric, unit="share of tokens") if metric.unit == WORDS else metric
 
 
-def unchoosable(name: str, metrics: Sequence[RunMetric]) -> list[Problem]:
-    """What keeps a strength from being chosen by a metric."""
+def unchoosable(key: str, name: str, metrics: Sequence[RunMetric]) -> list[Problem]:
+    """What keeps a strength from being chosen by a metric.
+
+    Args:
+        key: of the option that names it.
+        name: empty for the first metric that claims are about.
+    """
     found = {metric.name: metric for metric in metrics}
     directed = [metric.name for metric in metrics if metric.sign]
+    name = name or next((metric.name for metric in metrics if metric.main), "")
     if name not in found:
-        return [Problem("choose.metric", f"there is no metric {name!r} in this run", nearest(name, directed))]
+        return [Problem(key, f"there is no metric {name!r} in this run", nearest(name, directed))]
     if not found[name].sign:
         what = f"{name!r} ({found[name].unit}) is better neither up nor down, so nothing can be chosen by it"
-        return [Problem("choose.metric", what, f"choose from {', '.join(directed)}")]
+        return [Problem(key, what, f"choose from {', '.join(directed)}")]
     return []
 
 

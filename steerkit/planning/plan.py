@@ -114,7 +114,7 @@ def _distinct(asked: Asked) -> dict[tuple[str, str], Condition]:
 
 def _traces(run: Run, steps: Mapping[str, Step], extract: int) -> int:
     """Traces that will be generated."""
-    return extract if "traces" in steps and not steps["traces"].config.file else 0
+    return extract if "traces" in steps and steps["traces"].config.generated else 0
 
 
 def _load(run: Run, steps: Mapping[str, Step], asked: Asked, texts: Mapping[str, int], extract: int) -> Load:
@@ -179,7 +179,8 @@ def _judging(run: Run, steps: Mapping[str, Step], traces: int, steered: int) -> 
     asked = []
     if "spans" in steps:
         judge = registry.build("judges", run.peek(Labelling).span_judge)
-        asked.append((judge, (0 if steps["spans"].config.file else traces) + steered))
+        own = (0 if steps["spans"].config.file else traces) + (steered if judge.labels_texts else 0)
+        asked.append((judge, own))
         if steered:
             other = registry.build("judges", run.peek(Scoring).score_judge)
             if not same_numbers(judge, other, run.peek(Scoring).scored):

@@ -12,6 +12,7 @@ import numpy as np
 from steerkit import registry
 from steerkit.artifacts import PluginSpec
 from steerkit.data.draws import OVER, WITHIN, Draws, kind_of
+from steerkit.data.pairs import pair_of
 from steerkit.data.statistics import ActivationStatistics
 from steerkit.data.trace import Item
 from steerkit.extraction.projecting import project_windows
@@ -115,8 +116,10 @@ def facts_of(
         along: what `project` gives of the items; AUROC is left out where it is empty.
     """
     halves = reliability(split_half_cosines(fitter, statistics, seed=seed))
+    scores = {trace: np.array(values, np.float64) for _, trace, values in along if values}
     hits = {item.trace.id: np.array([s.label == vector.info.label for s in item.spans], bool) for item in items}
-    scores = {trace: np.array(values, np.float64) for _, trace, values in along}
+    hits = _by_pair({trace: hits[trace] for trace in scores})
+    scores = _by_pair(scores)
     return [
         {
             "label": vector.info.label,
@@ -132,10 +135,18 @@ def facts_of(
                 ).items()
             },
             **_spread("length_within", np.array([_length(v, vector, layer) for v in nulls.get(WITHIN, ())])),
-            **_told({t: v[:, index] for t, v in scores.items() if len(v)}, hits, intervals, seed),
+            **_told({t: v[:, index] for t, v in scores.items()}, hits, intervals, seed),
         }
         for index, layer in enumerate(vector.layers)
     ]
+
+
+def _by_pair(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Trace → values [S, ...], the two sides of a pair as one trace."""
+    found: dict[str, list[np.ndarray]] = {}
+    for trace, own in values.items():
+        found.setdefault(pair_of(trace), []).append(own)
+    return {pair: np.concatenate(sides) for pair, sides in found.items()}
 
 
 def _told(along: Mapping[str, np.ndarray], hits: Mapping[str, np.ndarray], intervals: Intervals, seed: int) -> Row:

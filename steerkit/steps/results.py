@@ -187,7 +187,8 @@ class Results:
     @property
     def score(self) -> RunMetric:
         """The metric that claims are made about; judged sentences where the score judge has none of its own."""
-        return next((metric for metric in self.metrics if metric.main), self.metric(JUDGED))
+        main = next((metric for metric in self.metrics if metric.main), None)
+        return self.metric(JUDGED) if main is None else main
 
     def uncollapsed(self, metric: RunMetric) -> RunMetric | None:
         """The same with collapsed texts counted as unsteered ones; None where there is no such metric."""

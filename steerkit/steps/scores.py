@@ -80,8 +80,7 @@ class Scores(Step):
         s, marker = run.use(Scoring), run.use(Chatting).think_end
         span_judge, score_judge = run.judge(run.use(Labelling).span_judge), run.judge(s.score_judge)
         traces = [split_answer(row.text, marker)[0] for row in rows]
-        labels = span_judge.labels()
-        shares = [label_shares(spans, labels) for spans in _ask(run, span_judge, judging.annotate, traces)]
+        shares = self._shares(run, span_judge, traces)
         if same_numbers(span_judge, score_judge, s.scored):
             numbers = judging.checked(score_judge, traces, shares)
         else:
@@ -102,6 +101,13 @@ class Scores(Step):
             )
             for row, text, number, share, right in zip(rows, traces, numbers, shares, rights, strict=True)
         ]
+
+    def _shares(self, run: Run, judge: Judge, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The share of each label's sentences in texts; none by a judge that labels no texts."""
+        if not judge.labels_texts:
+            return [{} for _ in texts]
+        labels = judge.labels()
+        return [label_shares(spans, labels) for spans in _ask(run, judge, judging.annotate, texts)]
 
     def save(self, run: Run, value: list[Score]) -> Sequence[str]:
         write_jsonl(run.folder / self._file, (asdict(score) for score in value))

@@ -90,7 +90,7 @@ def judged(run: Run, traces: Sequence[Trace]) -> tuple[list[Span], dict[str, Any
     texts = [trace.text for trace in traces]
     if estimate := judge.estimate(texts):
         run.log(judge=judge.name, estimate=estimate)
-    found = judging.annotate(judge, texts)
+    found = judging.annotate_traces(judge, traces)
     return [
         place(trace, start, end, label, spec.name)
         for trace, spans in zip(traces, found, strict=True)

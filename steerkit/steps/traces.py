@@ -1,17 +1,19 @@
-"""Traces: what the writer writes on the extraction prompts, or what a file says it wrote."""
+"""Traces: what the writer writes on the extraction prompts, or what a file or the prompts themselves say it wrote."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from steerkit.context import Run
 from steerkit.data.importing import read_traces
-from steerkit.data.tokens import encode_trace, make_trace, placed_again
+from steerkit.data.tokens import encode_trace, given_trace, make_trace, placed_again
 from steerkit.data.trace import Prompt, Trace, read_rows, write_rows
-from steerkit.errors import InputError, Problem
+from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.generation.stream import GenerationRow
 from steerkit.interfaces import Config
 from steerkit.models.models import Models
@@ -28,6 +30,19 @@ class TracesConfig(Config):
     file: str | None = None
     """jsonl of traces to use in place of generated ones: steerkit's own, or rows with id, prompt (a text or messages)
     and trace, or with messages whose last one is the trace."""
+    given: bool = False
+    """Take each extraction prompt's last assistant message as its trace (none: an empty one), and generate nothing."""
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Self:
+        if self.file and self.given:
+            raise ValueError("traces are taken from `file` or from the prompts (`given`), not from both")
+        return self
+
+    @property
+    def generated(self) -> bool:
+        """Whether the writer writes the traces."""
+        return not (self.file or self.given)
 
     def reads(self) -> Mapping[str, Sequence[Path]]:
         return {"file": [Path(self.file)]} if self.file else {}
@@ -49,8 +64,9 @@ class Traces(Step):
         return [decoding(run, [run.models.writer]), run.chats.settings()]
 
     def pieces(self, run: Run, prompts: list[Prompt], chats: Any) -> list[TextPiece] | None:
-        check_all_limits(run, prompts, {} if self.config.file else {"extract": {run.models.writer: None}})
-        if self.config.file:
+        generated = self.config.generated
+        check_all_limits(run, prompts, {"extract": {run.models.writer: None}} if generated else {})
+        if not generated:
             return None
         return pieces_of(run, self._jobs(run, prompts))
 
@@ -78,13 +94,30 @@ class Traces(Step):
         )
 
     def make(self, run: Run, prompts: list[Prompt], chats: Any) -> list[Trace]:
-        found = self._imported(run, Path(self.config.file))
+        found = self._given(run, prompts) if self.config.given else self._imported(run, Path(self.config.file))
         if opened := run.chats.opened_twice(found):
             run.log(opened_twice=opened)
         return self._logged(run, found)
 
     def _logged(self, run: Run, found: list[Trace]) -> list[Trace]:
         run.log(traces=len(found), mean_tokens=sum(len(trace.ids) for trace in found) / len(found))
+        return found
+
+    def _given(self, run: Run, prompts: list[Prompt]) -> list[Trace]:
+        """Traces that the extraction prompts bring along.
+
+        Raises:
+            InputError: every response that begins with its own prompt.
+        """
+        tokenizer, marker = run.models.tokenizer, run.use(Chatting).think_end
+        found, problems = [], []
+        for prompt in (prompt for prompt in prompts if prompt.split == "extract"):
+            try:
+                found.append(given_trace(tokenizer, prompt, marker, run.chats))
+            except SteerkitError as error:
+                problems.append(Problem(f"prompt {prompt.id!r}", str(error)))
+        if problems:
+            raise InputError("traces.given", problems)
         return found
 
     def _imported(self, run: Run, path: Path) -> list[Trace]:

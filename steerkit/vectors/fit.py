@@ -92,6 +92,8 @@ def _vector(
 ) -> SteeringVector:
     """The vector of directions that were fitted to a window."""
     c = fitter.config
+    if c.scale == "residual-norm" and not window.traces:
+        raise SteerkitError("scale residual-norm is the length of the responses' activations, and no trace has one")
     means, residual = window.mean("all"), window.residual_norm()
     place = {layer: i for i, layer in enumerate(window.layers)}
     options = {k: v for k, v in c.model_dump().items() if k not in ("label", "window", "scale")}

@@ -36,7 +36,8 @@ from steerkit_plugins.backtracking.conditions import (
     method_of,
     plain,
 )
-from steerkit_plugins.backtracking.words import is_main, method_name, pages, strength_label, told_apart
+from steerkit_plugins.backtracking.words import is_main, method_name, told_apart
+from steerkit_plugins.experiments.words import pages, strength_label
 
 
 class BaselinesConfig(Config):

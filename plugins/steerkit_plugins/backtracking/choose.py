@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from steerkit.artifacts import Condition
 from steerkit.context import Run
-from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.findings import Findings
 from steerkit.interfaces import Config
 from steerkit.judging.metrics import OTHERS, RunMetric
 from steerkit.judging.scored import mean_of
 from steerkit.parts import Experiment
-from steerkit.report import words
 from steerkit.settings import Steering
-from steerkit.steps.compose import table
-from steerkit.steps.results import Results
-from steerkit.steps.scores import metrics_of_run
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, plain
+from steerkit_plugins.experiments.choosing import Limit, StrengthChoice
 
 
 class ChooseConfig(Config):
@@ -36,92 +31,28 @@ class ChooseConfig(Config):
     """... or more than this share of its generations is collapsed."""
 
 
-class Choose(Experiment):
+class Choose(StrengthChoice):
     """Which strength? The base-derived vector on the reasoning model, at every strength, on prompts of its own."""
 
     Config = ChooseConfig
-    split = "choose"
     rows = "transfer"
-    uses = (Steering,)
-
-    def check(self, run: Run) -> Iterator[Problem]:
-        name = self.config.metric
-        try:
-            metrics = {metric.name: metric for metric in metrics_of_run(run)}
-        except InputError:
-            return  # the scores say what is wrong
-        except SteerkitError:
-            metrics = {}  # a judge that reads its labels from files, which need not be there yet
-        directed = [metric.name for metric in metrics.values() if metric.sign]
-        if metrics and name not in metrics:
-            yield Problem("choose.metric", f"there is no metric {name!r} in this run", nearest(name, directed))
-        elif metrics and not metrics[name].sign:
-            what = f"{name!r} ({metrics[name].unit}) is better neither up nor down, so nothing can be chosen by it"
-            yield Problem("choose.metric", what, f"choose from {', '.join(directed)}")
 
     def conditions(self, run: Run) -> Sequence[Condition]:
         return strengths(run)
 
-    def findings(self, run: Run, results: Results) -> Findings:
-        metric = results.metric(self.config.metric)
-        chosen, how = self._choose(run, results, metric)
-        run.log(chosen_strength=chosen, how=how)
-        columns = {
-            "vector": lambda c: f"{c.labels['source']}-derived" if c.interventions else "none",
-            "strength": lambda c: words.short(c.labels["strength"]),
-        }
-        shown = table(results, columns, strong=lambda c: c.labels["strength"] == chosen)
-        return Findings(
-            title="How the strength was chosen",
-            notes=(f"{how[:1].upper()}{how[1:]}.",),
-            tables=(shown,),
-            value={"strength": chosen, "how": how},
+    def columns(self) -> Mapping[str, Callable[[Condition], str]]:
+        vector = {"vector": lambda c: f"{c.labels['source']}-derived" if c.interventions else "none"}
+        return {**vector, **super().columns()}
+
+    def limits(self, metrics: Mapping[str, RunMetric]) -> Sequence[Limit]:
+        most = self.config.max_other
+        other = Limit(
+            f"choose.max_other ({most:.0%})",
+            lambda scores: mean_of(score.value(OTHERS) for score in scores),
+            lambda share: share <= most,
+            lambda share: f"{share:.0%} of its sentences fit no label",
         )
-
-    def chosen(self, condition: Condition, findings: Findings, *needs: Any) -> bool:
-        return bool(condition.labels["strength"] == findings.value["strength"])
-
-    def planned(self, run: Run) -> Findings:
-        return Findings(title="", value={"strength": run.peek(Steering).nonzero[0]})
-
-    def _choose(self, run: Run, results: Results, metric: RunMetric) -> tuple[float, str]:
-        """The strength, and in words how it came to be chosen. Raises: SteerkitError when all texts broke off."""
-        rule, found, lost = self.config, [], []
-        for condition in results.conditions:
-            strength = float(condition.labels["strength"])
-            if not strength:
-                continue
-            if results.scored.is_broken(condition):
-                lost.append(strength)
-                continue
-            own = results.scored[condition].values()
-            other = mean_of(score.value(OTHERS) for score in own)
-            collapsed = sum(score.collapsed for score in own) / len(own)
-            value = mean_of(results.scored.by_prompt(condition, metric)[1])
-            damaged = not (other <= rule.max_other and collapsed <= rule.max_collapsed)
-            rank = math.inf if math.isnan(value) else -metric.sign * value
-            found.append((damaged, rank, strength, value, other, collapsed))
-        broke = f"texts broke off (values that are not finite) at {', '.join(f'{strength:g}' for strength in lost)}"
-        if not found:
-            raise SteerkitError(
-                f"no strength can be chosen: {broke}; lower strengths, or load the models in float32 or bfloat16 (the "
-                "texts are kept)"
-            )
-        damaged, _, strength, value, other, collapsed = min(found, key=lambda each: each[:3])
-        name = metric.name.replace("_", " ")
-        if math.isnan(value):
-            return strength, f"strength {strength:g} is taken: no text of the choose prompts has a value of {name}"
-        how = (
-            f"strength {strength:g} has the {'lowest' if metric.sign < 0 else 'highest'} {name} on the choose prompts "
-            f"({metric.text(value)}; {other:.0%} of its sentences fit no label, {collapsed:.0%} of its generations "
-            "collapsed)"
-        )
-        if damaged:
-            how += (
-                f"; every strength was over the limits of choose.max_other ({rule.max_other:.0%}) or "
-                f"choose.max_collapsed ({rule.max_collapsed:.0%})"
-            )
-        return strength, f"{how}; {broke}" if lost else how
+        return [other, Limit.collapsed(self.config.max_collapsed, "choose.max_collapsed")]
 
 
 def strengths(run: Run) -> list[Condition]:

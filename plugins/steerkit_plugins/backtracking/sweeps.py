@@ -13,7 +13,7 @@ from steerkit.report import words
 from steerkit.settings import Steering
 from steerkit.steps.results import Results
 from steerkit_plugins.backtracking.conditions import is_plain, like
-from steerkit_plugins.backtracking.words import pages
+from steerkit_plugins.experiments.words import pages
 
 
 def strengths_of(run: Run, wanted: Any, choice: Findings) -> tuple[float, ...]:

@@ -16,7 +16,8 @@ from steerkit.steps.vectors import Vectors
 from steerkit_plugins.backtracking.choose import AtChosenStrength
 from steerkit_plugins.backtracking.claims import collapsed_texts, over_unsteered, sentence, uncontrolled
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted, is_plain, like, plain
-from steerkit_plugins.backtracking.words import is_main, pages, strength_label, title_of
+from steerkit_plugins.backtracking.words import is_main, title_of
+from steerkit_plugins.experiments.words import pages, strength_label
 
 BOTH = (BASE, REASONING)
 

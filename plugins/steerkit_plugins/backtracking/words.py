@@ -11,7 +11,6 @@ from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
-from steerkit.steps.results import Results
 from steerkit.store.files import digest
 from steerkit_plugins.backtracking.conditions import BASE, REASONING, fitted
 
@@ -28,24 +27,6 @@ def title_of(metric: RunMetric) -> str:
     """A metric's name at the beginning of a line."""
     name = words.named(metric)
     return name if len(name) == 1 else name[:1].upper() + name[1:]
-
-
-def strength_label(results: Results) -> str:
-    """Label of an axis of added norms: how they follow from the strength."""
-    lengths = {
-        "raw": "the vector's length",
-        "mean-norm": "the mean activation's length",
-        "residual-norm": "the activations' mean length",
-    }
-    if results.scale not in lengths:
-        return "strength (L2 norm added)"
-    return f"L2 norm added (strength × {lengths[results.scale]})"
-
-
-def pages(what: str, results: Results) -> str:
-    """A figure's heading: what it is, and how many prompts and which intervals."""
-    n = max((int(row["n_prompts"]) for row in results.rows), default=0)
-    return f"{what} (n = {n} test prompts, {results.level} intervals)"
 
 
 def method_name(name: object, fitter: str) -> str:

@@ -1,4 +1,4 @@
-"""The embedded pair and its problems as plugins: `pocket:base`, `pocket:reasoning`, and prompts of any number."""
+"""The embedded models and their problems as plugins: `pocket:base` and its like, and prompts of any number."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError, nearest
 from steerkit.interfaces import ModelSource, PromptSource
 
-MODELS = ("base", "reasoning")
+MODELS = {"base": "train", "reasoning": "train", "instructable": "train_instructable"}
+"""Name → the module that trains it."""
 
 
 class PocketModels(ModelSource):
-    """`pocket:base` and `pocket:reasoning`: see MODEL_CARD.md beside this file."""
+    """`pocket:base`, `pocket:reasoning` and `pocket:instructable`: see MODEL_CARD.md beside this file."""
 
     def path(self, name: str) -> Path:
         if name not in MODELS:
-            raise SteerkitError(f"pocket:{name}: no such model; {nearest(name, MODELS)}")
+            raise SteerkitError(f"pocket:{name}: no such model; {nearest(name, list(MODELS))}")
         folder = Path(__file__).parent / name
         if not (folder / "model.safetensors").is_file():
             raise SteerkitError(
                 f"pocket:{name}: its weights are not in this installation ({folder}); "
-                "`python -m steerkit_plugins.pocket.train` makes them"
+                f"`python -m steerkit_plugins.pocket.{MODELS[name]}` makes them"
             )
         return folder
 

@@ -27,6 +27,16 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}"
 )
+"""The pair's: answers begin with a trace."""
+
+DIRECT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ 'Solution: ' + message['content'] + eos_token }}"
+    "{% else %}{{ bos_token + 'Question: ' + message['content'] + '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Solution:' }}{% endif %}"
+)
+"""That of a model which answers without a trace, after the token that opens the base corpus' solutions."""
 
 
 def words() -> list[str]:
@@ -39,8 +49,8 @@ def words() -> list[str]:
     return sorted(seen - set(CHARACTERS) - {" " + t for t in THINK})
 
 
-def build() -> PreTrainedTokenizerFast:
-    """The tokenizer both models share."""
+def build(chat_template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
+    """The tokenizer all models share; their chat templates differ."""
     special = [*SPECIAL.values(), *THINK]
     vocabulary = {piece: i for i, piece in enumerate([*special, *CHARACTERS, *words()])}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True, unk_token=SPECIAL["unk_token"]))
@@ -49,7 +59,7 @@ def build() -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
         padding_side="left",
         clean_up_tokenization_spaces=False,
         model_max_length=512,

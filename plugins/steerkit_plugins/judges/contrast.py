@@ -1,0 +1,137 @@
+"""Labels of whole traces by their side of a pair, and which pairs show what was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from steerkit import registry
+from steerkit.artifacts import Kind, PluginSpec
+from steerkit.data.pairs import POSITIVE, SIDES, pair_of, side_of
+from steerkit.data.trace import Trace
+from steerkit.errors import SteerkitError, nearest
+from steerkit.interfaces import Config, Judge
+from steerkit.judging import ask
+
+
+class ContrastConfig(Config):
+    judges: tuple[Annotated[PluginSpec, Kind("judges")], ...] = ()
+    """Judges whose scores of the responses, 0 to 100, say which pairs are kept; all pairs are when left out."""
+    trait: str = ""
+    """Metric of theirs that is the trait's; the first when left out."""
+    coherence: str | None = "coherence"
+    """Metric of theirs that both sides must have enough of; null for none."""
+    threshold: float = Field(default=50.0, ge=0, le=100)
+    """A pair is kept where the positive side has at least so much of the trait, the negative one less than 100 minus
+    it, and both at least so much coherence (persona vectors)."""
+
+
+class ContrastJudge(Judge):
+    """One span a trace, its whole text: `positive` or `negative`, by the side of a pair that it is (``ID/positive``).
+
+    Traces of pairs that are not kept have no span; `notes` says how many, and why.
+    """
+
+    Config = ContrastConfig
+    labels_texts = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._notes: dict[str, Any] = {}
+
+    @cached_property
+    def _judges(self) -> list[Judge]:
+        return [registry.build("judges", spec) for spec in self.config.judges]
+
+    def open(self, folder: Path, progress: Callable[[int, int], None]) -> None:
+        for judge in self._judges:
+            judge.open(folder / judge.name, progress)
+
+    def labels(self) -> Sequence[str]:
+        return SIDES
+
+    def estimate(self, texts: Iterable[str]) -> dict[str, float]:
+        texts, total = list(texts), Counter[str]()
+        for judge in self._judges:
+            total.update(judge.estimate(texts))
+        return dict(total)
+
+    def notes(self) -> dict[str, Any]:
+        return self._notes
+
+    def annotate_traces(self, traces: Sequence[Trace]) -> list[list[tuple[int, int, str]]]:
+        """Raises: SteerkitError when a trace is no side of a pair, a pair lacks a side, or no pair is kept."""
+        pairs = self._pairs(traces)
+        lost = self._lost(traces, pairs)
+        reasons = Counter(reason for own in lost.values() for reason in own)
+        self._notes = {"pairs": len(pairs), "kept_pairs": len(pairs) - len(lost), **dict(sorted(reasons.items()))}
+        for judge in self._judges:
+            self._notes |= judge.notes()
+        if len(lost) == len(pairs):
+            why = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+            raise SteerkitError(
+                f"none of {len(pairs)} pairs is kept ({why}): the model doesn't follow these instructions, or "
+                "span_judge.threshold is too high"
+            )
+        return [
+            [] if pair_of(trace.prompt_id) in lost else [(0, len(trace.text), side_of(trace.prompt_id))]
+            for trace in traces
+        ]
+
+    def _pairs(self, traces: Sequence[Trace]) -> dict[str, dict[str, int]]:
+        """Pair → side → number of its trace."""
+        pairs: dict[str, dict[str, int]] = {}
+        for number, trace in enumerate(traces):
+            pairs.setdefault(pair_of(trace.prompt_id), {})[side_of(trace.prompt_id)] = number
+        alone = [name for name, sides in pairs.items() if {*sides} != {*SIDES}]
+        if alone:
+            raise SteerkitError(
+                f"judge {self.name!r}: {len(alone)} prompts are no pair of ID/positive and ID/negative, the first "
+                f"{alone[0]!r}; prompts.source: contrast makes such pairs"
+            )
+        return pairs
+
+    def _lost(self, traces: Sequence[Trace], pairs: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
+        """Pair → why it is not kept."""
+        if not self._judges:
+            return {}
+        scores = self._scores([trace.text + trace.answer_text for trace in traces])
+        found = {name: self._reasons({side: scores[at] for side, at in sides.items()}) for name, sides in pairs.items()}
+        return {name: reasons for name, reasons in found.items() if reasons}
+
+    def _scores(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The judges' numbers of each text, under the names `trait` and `coherence`; NaN where there is none."""
+        names = [metric.name for judge in self._judges for metric in ask.metrics_of(judge)]
+        wanted = {"trait": self.config.trait or names[0]}
+        if self.config.coherence is not None:
+            wanted["coherence"] = self.config.coherence
+        for option, name in wanted.items():
+            if name not in names:
+                raise SteerkitError(f"span_judge.{option}: its judges have no metric {name!r}; {nearest(name, names)}")
+        rows: list[dict[str, float]] = [{} for _ in texts]
+        for judge in self._judges:
+            for row, own in zip(rows, ask.score(judge, texts), strict=True):
+                row.update(own)
+        return [{option: row.get(name, math.nan) for option, name in wanted.items()} for row in rows]
+
+    def _reasons(self, sides: Mapping[str, Mapping[str, float]]) -> list[str]:
+        """Why a pair is not kept, each reason once; nothing for one that is."""
+        least = self.config.threshold
+        found = []
+        for side, scores in sides.items():
+            trait, coherence = scores["trait"], scores.get("coherence", 100.0)
+            if math.isnan(trait) or math.isnan(coherence):
+                found.append("without_score")
+            if side == POSITIVE and trait < least:
+                found.append("positive_below")
+            if side != POSITIVE and trait >= 100 - least:
+                found.append("negative_above")
+            if coherence < least:
+                found.append("incoherent")
+        return list(dict.fromkeys(found))
