@@ -87,7 +87,7 @@ class TrainModels(Step):
         except InputError as error:
             for problem in error.problems:
                 where = f"training_arguments.{problem.where}"
-                yield Problem(where, f"{problem.where} {problem.what}", problem.fix)
+                yield Problem(where, f"{problem.where} {problem.message}", problem.fix)
         for arm in run.arms.values():
             run.models.check_name(arm.model)
             if run.models.specs[arm.model].adapter:
