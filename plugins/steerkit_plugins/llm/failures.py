@@ -49,10 +49,17 @@ class Failure:
     answer: Answer | None = None
 
 
-def unusable(answer: Answer) -> Failure | None:
-    """Why an answer that was paid for has nothing to read; None when it has."""
+def refused(answer: Answer) -> Failure | None:
+    """The refusal that an answer is by its server's own word; None when it is none."""
     if answer.refusal or answer.finish == "content_filter":
         return Failure("refused", answer.refusal[:200], answer)
+    return None
+
+
+def unusable(answer: Answer) -> Failure | None:
+    """Why an answer that was paid for has nothing to read; None when it has."""
+    if failure := refused(answer):
+        return failure
     if answer.said:
         return None
     drafted = "a draft and no answer" if answer.content.strip() or answer.reasoning.strip() else "no text"

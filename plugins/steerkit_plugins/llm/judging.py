@@ -24,7 +24,7 @@ class JudgingConfig(LLMConfig):
 
 
 class AskingJudge(Judge):
-    """A judge whose answers are kept (`LLMConfig.cache`): the same is never paid for twice, and a run replays offline."""
+    """A judge whose answers are kept (`LLMConfig.cache`): none is paid for twice, and a run replays offline."""
 
     Config = JudgingConfig
 
