@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -44,7 +44,7 @@ class AskingJudge(Judge):
         return self._client.estimate(self._unanswered(written(texts)))
 
     @abstractmethod
-    def _unanswered(self, texts: Iterable[str]) -> Iterable[Request]:
+    def _unanswered(self, texts: Sequence[str]) -> Iterable[Request]:
         """What is still to be asked to judge these texts."""
 
     def _check(self, failures: Collection[Failure], total: int, of: str) -> None:

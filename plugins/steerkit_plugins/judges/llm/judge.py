@@ -34,7 +34,7 @@ class LLMJudge(AskingJudge):
     def labels(self) -> Sequence[str]:
         return tuple(self._labels)
 
-    def _unanswered(self, texts: Iterable[str]) -> Iterable[Request]:
+    def _unanswered(self, texts: Sequence[str]) -> Iterable[Request]:
         return self._asking.unanswered(texts)
 
     def annotate(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -42,11 +42,11 @@ class Asking:
         self.config, self.client, self.rubrics = config, client, rubrics
         self._calibrating = Calibrating(config, client) if config.method in ("auto", "expectation") else None
 
-    def unanswered(self, texts: Iterable[str]) -> Iterator[Request]:
+    def unanswered(self, texts: Sequence[str]) -> Iterator[Request]:
         """Requests that have no answer yet; before the server is known those of the method that is tried first."""
         self.client.answers.read()
         known = self._calibrating.known() if self._calibrating else None
-        first = self._calibrating.requests.values() if self._calibrating and not known else ()
+        first = self._calibrating.requests.values() if self._calibrating and texts and not known else ()
         method = self._method(known)
         about = (request for text in texts for name in self.rubrics for request in self._requests(name, text, method))
         for request in chain(first, about):

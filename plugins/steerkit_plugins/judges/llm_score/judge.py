@@ -44,7 +44,7 @@ class LLMScoreJudge(AskingJudge):
             for name, rubric in self._rubrics.items()
         ]
 
-    def _unanswered(self, texts: Iterable[str]) -> Iterable[Request]:
+    def _unanswered(self, texts: Sequence[str]) -> Iterable[Request]:
         return self._asking.unanswered(texts)
 
     def score(self, texts: Sequence[str]) -> list[dict[str, float]]:
@@ -69,8 +69,14 @@ class LLMScoreJudge(AskingJudge):
             "method": replies.method,
             **({"calibration": replies.seen} if replies.seen else {}),
             "scores": {name: _counted(own) for name, own in by_metric.items()},
+            "unusable_answers": _kinds(replies.readings.values()),
             **notes_of(self._client, replies.answers, asked),
         }
+
+
+def _kinds(readings: Iterable[Reading | Failure]) -> dict[str, int]:
+    """Why there are no points → how many have none for that."""
+    return dict(Counter(reading.kind for reading in readings if isinstance(reading, Failure)))
 
 
 def _counted(readings: Mapping[str, Reading | Failure]) -> dict[str, Any]:
@@ -85,7 +91,7 @@ def _counted(readings: Mapping[str, Reading | Failure]) -> dict[str, Any]:
         "missing_share": len(failures) / total,
         "refused": refused,
         "refused_share": refused / total,
-        "unusable_answers": dict(Counter(failure.kind for failure in failures.values())),
+        "unusable_answers": _kinds(readings.values()),
         "mean_mass": math.fsum(shares) / len(shares) if shares else 0.0,
         "examples": [
             {"text": text[:SHOWN], "why": failure.kind, "answer": failure.message}
