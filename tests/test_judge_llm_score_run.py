@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from llm_scorer import scoring
 from llm_server import KEY
 from pocket import SMALL
 
+from steerkit import registry
 from steerkit.errors import InputError
+from steerkit.planning.plan import plan_text
 from steerkit.recipe.load import load_recipe
 from steerkit.run import SteeringTrainer
 
@@ -28,7 +32,7 @@ SMALLER = (
 )
 RUBRICS = "rubrics: {hedging: hedging, coherence: coherence}"
 RULES = (
-    "rules: {hedging: {yes: ['Perhaps|Possibly|seems'], no: ['Next|Then|gives']}, "
+    "rules: {hedging: {hits: ['Perhaps|Possibly|seems'], misses: ['Next|Then|gives']}, "
     "coherence: {sentences: ['[A-Z].*[.]'], better: up}}"
 )
 
@@ -74,6 +78,14 @@ def test_a_run_with_points_pays_once_and_is_made_again_offline(tmp_path: Path, m
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
+def test_the_plan_says_what_points_will_cost() -> None:
+    settings = [*SMALLER, f"score_judge={{name: llm-score, {RUBRICS}}}"]
+    (line,) = (line for line in plan_text(load_recipe("backtracking", settings)).splitlines() if "llm-score" in line)
+    assert re.search(r"llm-score: at most about \d+ calls, \S+ input tokens, \d+ output tokens, \S+ dollars", line), (
+        line
+    )
+
+
 def test_a_run_with_points_by_rules(tmp_path: Path) -> None:
     steered(tmp_path / "run", f"{{name: rules-score, {RULES}}}")
     check_tables(tmp_path / "run")
@@ -99,3 +111,18 @@ def test_what_a_recipe_may_not_do_alone(tmp_path: Path, options: str, message: s
     allowed: dict[str, Any] = {"allow": ["servers"]}
     if "base_url" in options:
         load_recipe(str(path), **allowed)
+
+
+def test_the_pages_examples_are_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs/judges.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path("formal.yaml").write_text("ask: 'How formal is {text}?'\n")
+    specs = [yaml.safe_load(block)["score_judge"] for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    scored, ruled = (registry.get("judges", spec.pop("name"))(**spec) for spec in specs)
+    assert [(metric.name, metric.better) for metric in scored.metrics()] == [
+        ("coherence", "up"),
+        ("formal", "neither"),
+        ("short", "up"),
+    ]
+    (points,) = ruled.score(["First it gives 3, so Tom has about 3 eggs. Er."])
+    assert points == {"hedging": 50.0, "coherence": 50.0}

@@ -20,8 +20,8 @@ from steerkit.judging import ask
 DAY = "(?:" + "|".join(DAYS) + ")"
 RULES: dict[str, Any] = {
     "hedging": {
-        "yes": [r"\b(?:Perhaps|Possibly|seems)\b", r"\bhas about\b"],
-        "no": [r"\b(?:Next|Then|gives)\b", r"\bhas just\b"],
+        "hits": [r"\b(?:Perhaps|Possibly|seems)\b", r"\bhas about\b"],
+        "misses": [r"\b(?:Next|Then|gives)\b", r"\bhas just\b"],
         "about": "hedged slots among all slots",
     },
     "coherence": {
@@ -83,7 +83,7 @@ def test_a_text_without_a_slot_has_no_points() -> None:
 
 
 def test_a_place_that_two_patterns_find_counts_once() -> None:
-    judge = RulesScoreJudge(rules={"a": {"yes": ["may", "ma."], "no": ["x"]}})
+    judge = RulesScoreJudge(rules={"a": {"hits": ["may", "ma."], "misses": ["x"]}})
     assert judge.score(["may x may x x"]) == [{"a": 40.0}]
     assert judge.marks(["may x mat", "x"]) == [[(0, 3), (6, 9)], []]
 
@@ -91,12 +91,12 @@ def test_a_place_that_two_patterns_find_counts_once() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({}, "give patterns for both yes and no, or for sentences"),
-        ({"yes": ["a"]}, "give patterns for both yes and no"),
-        ({"no": ["a"], "sentences": ["b"]}, "give patterns for both"),
-        ({"yes": ["a"], "no": ["b"], "sentences": ["c"]}, "give patterns for both"),
-        ({"yes": ["("], "no": ["["]}, r"(?s)'\(' is no regular expression.*'\[' is no regular expression"),
-        ({"yes": ["a*"], "no": ["b"]}, "fits a text without characters"),
+        ({}, "give patterns for both hits and misses, or for sentences"),
+        ({"hits": ["a"]}, "give patterns for both hits and misses"),
+        ({"misses": ["a"], "sentences": ["b"]}, "give patterns for both"),
+        ({"hits": ["a"], "misses": ["b"], "sentences": ["c"]}, "give patterns for both"),
+        ({"hits": ["("], "misses": ["["]}, r"(?s)'\(' is no regular expression.*'\[' is no regular expression"),
+        ({"hits": ["a*"], "misses": ["b"]}, "fits a text without characters"),
     ],
 )
 def test_rules_that_are_none(rule: dict[str, Any], message: str) -> None:

@@ -25,12 +25,12 @@ Slot = Annotated[Pattern, AfterValidator(_not_empty)]
 
 
 class ScoreRule(Config):
-    yes: tuple[Slot, ...] = ()
-    """Regular expressions (Python's) for slots that are filled as the metric counts; with `no`."""
-    no: tuple[Slot, ...] = ()
-    """The same for slots that are filled otherwise: points are 100 · yes / (yes + no), by places in the text."""
+    hits: tuple[Slot, ...] = ()
+    """Regular expressions (Python's) for slots that are filled as the metric counts; with `misses`."""
+    misses: tuple[Slot, ...] = ()
+    """The same for slots that are filled otherwise: points are 100 · hits / (hits + misses), by places in the text."""
     sentences: tuple[Pattern, ...] = ()
-    """In place of `yes` and `no`: regular expressions of whole sentences; points are the % that one of them fits."""
+    """In place of `hits` and `misses`: regular expressions of whole sentences; points are the % that one fits."""
     better: Literal["up", "down", "neither"] = "neither"
     """Which way the points are better."""
     about: str = ""
@@ -38,15 +38,15 @@ class ScoreRule(Config):
 
     @model_validator(mode="after")
     def _is_one_rule(self) -> ScoreRule:
-        slots, whole = bool(self.yes) and bool(self.no), bool(self.sentences)
-        if slots == whole or bool(self.yes) != bool(self.no):
-            raise ValueError("give patterns for both yes and no, or for sentences")
+        given = bool(self.hits), bool(self.misses), bool(self.sentences)
+        if given not in ((True, True, False), (False, False, True)):
+            raise ValueError("give patterns for both hits and misses, or for sentences")
         return self
 
 
 class RulesScoreConfig(Config):
     rules: dict[str, ScoreRule] = Field(min_length=1)
-    """Name of a metric → its rule: patterns of slots (`yes`, `no`), or of whole `sentences`."""
+    """Name of a metric → its rule: patterns of slots (`hits`, `misses`), or of whole `sentences`."""
 
 
 class RulesScoreJudge(Judge):
@@ -66,9 +66,9 @@ class RulesScoreJudge(Judge):
         return [{name: _points(rule, text) for name, rule in rules.items() if text.strip()} for text in texts]
 
     def marks(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """For each text the places of slots that `yes` patterns found."""
+        """For each text the places of hits."""
         rules = self.config.rules.values()
-        return [sorted({place for rule in rules for place in _places(rule.yes, text)}) for text in texts]
+        return [sorted({place for rule in rules for place in _places(rule.hits, text)}) for text in texts]
 
 
 def _points(rule: ScoreRule, text: str) -> float:
@@ -76,8 +76,8 @@ def _points(rule: ScoreRule, text: str) -> float:
         own = [text[a:b] for a, b in sentences(text)]
         hits, total = sum(any(re.fullmatch(p, each) for p in rule.sentences) for each in own), len(own)
     else:
-        hits = len(_places(rule.yes, text))
-        total = hits + len(_places(rule.no, text))
+        hits = len(_places(rule.hits, text))
+        total = hits + len(_places(rule.misses, text))
     return 100 * hits / total if total else float("nan")
 
 
