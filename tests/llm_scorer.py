@@ -30,11 +30,13 @@ def text_of(prompt: str) -> str:
 
 @dataclass
 class Scorer:
-    """Attributes:
-    state: of the server.
-    spread: prompt → what the model could say first, the likeliest first.
-    whole: whether its tokenizer keeps numbers whole, or splits them into digits.
-    says: text → the answer in words, in place of the likeliest number; (words, reason for the end) too.
+    """What the server says to a request.
+
+    Attributes:
+        state: of the server.
+        spread: prompt → what the model could say first, the likeliest first.
+        whole: whether its tokenizer keeps numbers whole, or splits them into digits.
+        says: text → the answer in words, in place of the likeliest number; (words, reason for the end) too.
     """
 
     state: State

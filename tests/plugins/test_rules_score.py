@@ -72,6 +72,8 @@ def test_broken_sentences_lower_the_share_of_sentences() -> None:
     (row,) = RulesScoreJudge(rules=RULES).score([broken])
     assert total == len(sentences(text)) + 1
     assert row["coherence"] == pytest.approx(100 * (total - 2) / total)
+    (row,) = RulesScoreJudge(rules=RULES).score([text.replace("First", "Er First")])  # it has to fit from end to end
+    assert row["coherence"] == pytest.approx(100 * (total - 2) / (total - 1))
 
 
 def test_a_text_without_a_slot_has_no_points() -> None:
