@@ -37,6 +37,7 @@ IN_WORDS = {
     SHUFFLED: "shuffled labels' vector",
     ABLATE: "direction taken out",
 }
+CONTROLS = {RANDOM: "isotropic vectors", SHUFFLED: "vectors of shuffled labels"}
 FEW = 10  # seeds below which an interval over them is a rough one
 
 
@@ -113,8 +114,8 @@ class Defence(Experiment):
         yield main.claim(f"The vector in training keeps {name} lower than training without it", steered, NONE, least)
         for control in (RANDOM, SHUFFLED):
             if main.has(control):
-                text = f"The vector in training keeps {name} lower than {IN_WORDS[control]}s of its norm do"
-                yield main.claim(text.replace("labels' vectors", "labels' vectors"), steered, control, least)
+                text = f"The vector in training keeps {name} lower than {CONTROLS[control]} of its norm do"
+                yield main.claim(text, steered, control, least)
         if main.has(INOCULATION):
             text = f"Asking for the trait in training keeps {name} lower than training without it"
             yield main.claim(text, INOCULATION, NONE, least)
@@ -139,8 +140,8 @@ def few_seeds(seeds: Sequence[int]) -> Iterator[str]:
     """A caution where intervals rest on few training seeds."""
     if len(seeds) < FEW:
         yield (
-            f"Few training seeds: intervals rest on {len(seeds)}. With fewer than {FEW}, an interval over them is wide, "
-            "and can miss the true value more often than its level says (docs/statistics.md)."
+            f"Few training seeds: intervals rest on {len(seeds)}. With fewer than {FEW}, an interval over them is "
+            "wide, and can miss the true value more often than its level says (docs/statistics.md)."
         )
 
 

@@ -24,15 +24,11 @@ def untrained(arms: Iterable[Arm]) -> Condition:
     return Condition(model=next(iter(arms)).model, labels=labels(UNTRAINED, ""))
 
 
-def conditions_of(run: Run, arms: Iterable[Arm], **more: str) -> list[Condition]:
-    """Each arm's model of each training seed.
-
-    Args:
-        more: of a condition (`system`, `prefix`), the same for all.
-    """
+def conditions_of(run: Run, arms: Iterable[Arm]) -> list[Condition]:
+    """Each arm's model of each training seed."""
     seeds = run.use(Training).training_seeds
     return [
-        Condition(model=arm.trained(seed), labels=labels(group(arm.name), seed, draw(arm.name)), **more)
+        Condition(model=arm.trained(seed), labels=labels(group(arm.name), seed, draw(arm.name)))
         for arm in arms
         for seed in seeds
     ]
