@@ -54,7 +54,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(items, kind, caplog) -> No
     small = Small(130, kind)
     seen: list[tuple[int, int]] = []
     found = extract(small.lm, items, EXTRACTOR, LABELS, on_batch=lambda *numbers: seen.append(numbers))
-    assert re.search(r"llama: out of memory on \d+ traces of \d+ tokens; at most \d+ tokens a batch go on", caplog.text)
+    assert re.search(r"llama: out of memory on \d+ texts of \d+ tokens; at most \d+ tokens a batch go on", caplog.text)
     same(found, extract(build("llama"), items, EXTRACTOR, LABELS, batch_tokens=1))
     refused = [shape for shape in small.shapes if shape[0] * shape[1] > 130]
     assert 1 <= len(refused) <= 2  # the batches after it are smaller from the start
@@ -74,7 +74,7 @@ def test_a_layer_is_read_in_smaller_batches_too(items, caplog) -> None:
 
 def test_a_trace_that_does_not_fit_alone_is_named(items) -> None:
     longest = max(items, key=lambda item: len(item.ids))
-    message = rf"memory ran out on trace '{longest.trace.id}' alone, {len(longest.ids)} tokens: cut long traces"
+    message = rf"memory ran out on trace '{longest.trace.id}' alone, {len(longest.ids)} tokens: cut long texts"
     with pytest.raises(SteerkitError, match=message), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         extract(Small(len(longest.ids) - 1).lm, items, EXTRACTOR, LABELS)

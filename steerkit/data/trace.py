@@ -113,6 +113,21 @@ class Item:
     spans: Sequence[Span]
     ids: Sequence[int]
 
+    @property
+    def name(self) -> str:
+        """For errors."""
+        return f"trace {self.trace.id!r}"
+
+    @property
+    def order(self) -> str:
+        """Where it stands among items of its length."""
+        return self.trace.id
+
+    @property
+    def cells(self) -> int:
+        """Sums that it fills at every layer and offset: one for each label."""
+        return max(len({span.label for span in self.spans}), 1)
+
 
 Row = TypeVar("Row", Prompt, Trace, Span)
 _INTEGERS = range(-(2**31), 2**31)

@@ -1,4 +1,4 @@
-"""Which traces share a forward: of like length, so that next to no padding is paid for, and as many as memory holds.
+"""Which texts share a forward: of like length, so that next to no padding is paid for, and as many as memory holds.
 
 Length buckets and not packed rows: with tight buckets padding is 1 to 3 % of the tokens of real traces, for every
 architecture. Packing several traces in one row needs a kernel for block-diagonal attention; as a dense mask it
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from steerkit.errors import SteerkitError
 from steerkit.models.memory import out_of_memory, release
 
 if TYPE_CHECKING:
-    from steerkit.data.trace import Item
     from steerkit.models.language_model import LanguageModel
 
 log = logging.getLogger("steerkit")
@@ -30,9 +29,32 @@ CACHE_BYTES = 8 * 2**20  # of a block's widest float32 activations; larger ones 
 CALL_TOKENS = 32  # what a forward costs beside its tokens, in tokens
 
 
+class Text(Protocol):
+    """What batches are made of: a trace with its spans (`steerkit.data.trace.Item`), a row with its gradients."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Token ids."""
+
+    @property
+    def name(self) -> str:
+        """For errors."""
+
+    @property
+    def order(self) -> str:
+        """Where it stands among those of its length."""
+
+    @property
+    def cells(self) -> int:
+        """Sums that it fills, for batches that are limited by them."""
+
+
+T = TypeVar("T", bound=Text)
+
+
 def batches(
-    items: Sequence[Item], batch_tokens: int = BATCH_TOKENS, most: int = 0, *, padded: bool = True
-) -> list[list[Item]]:
+    items: Sequence[T], batch_tokens: int = BATCH_TOKENS, most: int = 0, *, padded: bool = True
+) -> list[list[T]]:
     """Whole traces sorted by length, at most `batch_tokens` padded tokens a batch (or one trace).
 
     Of all such cuts of the sorted traces the one with the least to compute: padded tokens, and `CALL_TOKENS` for
@@ -46,9 +68,9 @@ def batches(
     if not padded:
         of_length = groupby(sorted(items, key=lambda i: len(i.ids)), lambda i: len(i.ids))
         return [batch for _, own in of_length for batch in batches(list(own), batch_tokens, most)]
-    order = sorted(items, key=lambda i: (len(i.ids), i.trace.id))
+    order = sorted(items, key=lambda i: (len(i.ids), i.order))
     lengths = np.array([len(item.ids) for item in order], dtype=np.int64)
-    cells = np.cumsum([0, *(_cells(item) for item in order)])
+    cells = np.cumsum([0, *(item.cells for item in order)])
     cost = np.zeros(len(order) + 1, dtype=np.int64)  # of the cheapest cut of the first n traces
     begins = np.zeros(len(order) + 1, dtype=np.int64)  # where its last batch begins
     for end in range(1, len(order) + 1):
@@ -74,12 +96,12 @@ def comfortable_tokens(lm: LanguageModel, batch_tokens: int) -> int:
     return max(min(batch_tokens, CACHE_BYTES // (4 * lm.inner_width)), 1)
 
 
-def groups(batches: Sequence[list[Item]], most: int) -> list[list[list[Item]]]:
+def groups(batches: Sequence[list[T]], most: int) -> list[list[list[T]]]:
     """Consecutive batches joined while their traces have at most `most` cells (a trace's label) in all."""
-    found: list[list[list[Item]]] = []
+    found: list[list[list[T]]] = []
     room = 0
     for batch in batches:
-        needed = sum(map(_cells, batch))
+        needed = sum(item.cells for item in batch)
         if found and needed <= room:
             found[-1].append(batch)
             room -= needed
@@ -89,11 +111,7 @@ def groups(batches: Sequence[list[Item]], most: int) -> list[list[list[Item]]]:
     return found
 
 
-def _cells(item: Item) -> int:
-    return max(len({span.label for span in item.spans}), 1)
-
-
-class Queue:
+class Queue(Generic[T]):
     """Groups of batches to be run one after the other; what is left gets smaller batches when memory runs out.
 
     Attributes:
@@ -101,7 +119,7 @@ class Queue:
         done: batches that have.
     """
 
-    def __init__(self, lm: LanguageModel, items: Sequence[Item], batch_tokens: int, most: int = 0) -> None:
+    def __init__(self, lm: LanguageModel, items: Sequence[T], batch_tokens: int, most: int = 0) -> None:
         """Plan: the batches of a group have at most `most` cells in all, or it holds a single trace (0: one batch)."""
         self.lm, self.most = lm, most
         self.left = deque(self._plan(items, comfortable_tokens(lm, batch_tokens)))
@@ -114,7 +132,7 @@ class Queue:
         return self.done + sum(map(len, self.left))
 
     @contextmanager
-    def next(self) -> Iterator[list[list[Item]]]:
+    def next(self) -> Iterator[list[list[T]]]:
         """The next group. Out of memory inside is no error: the group stays, and its batches become half as large.
 
         Raises:
@@ -135,18 +153,18 @@ class Queue:
             self.left.popleft()
             self.done += len(group)
 
-    def _halve(self, group: list[list[Item]], error: BaseException) -> None:
+    def _halve(self, group: list[list[T]], error: BaseException) -> None:
         rows, longest = max((len(batch), max(len(item.ids) for item in batch)) for batch in group)
         if rows == 1:
-            ids = [item.trace.id for batch in group for item in batch if len(item.ids) == longest]
+            names = [item.name for batch in group for item in batch if len(item.ids) == longest]
             raise SteerkitError(
-                f"{self.lm.name}: memory ran out on trace {ids[0]!r} alone, {longest} tokens: cut long traces, use "
+                f"{self.lm.name}: memory ran out on {names[0]} alone, {longest} tokens: cut long texts, use "
                 f"bf16 or several GPUs ({str(error).splitlines()[0]})"
             ) from error
         items = [item for rest in self.left for batch in rest for item in batch]
         tokens = rows * longest // 2
         log.warning(
-            "%s: out of memory on %d traces of %d tokens; at most %d tokens a batch go on",
+            "%s: out of memory on %d texts of %d tokens; at most %d tokens a batch go on",
             self.lm.name,
             rows,
             longest,
@@ -154,7 +172,7 @@ class Queue:
         )
         self.left = deque(self._plan(items, tokens))
 
-    def _plan(self, items: Sequence[Item], tokens: int) -> list[list[list[Item]]]:
+    def _plan(self, items: Sequence[T], tokens: int) -> list[list[list[T]]]:
         if self.lm.batches == "alone":
             tokens = 1
         return groups(batches(items, tokens, self.most, padded=self.lm.batches == "padded"), self.most)
