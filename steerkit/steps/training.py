@@ -82,12 +82,14 @@ class TrainModels(Step):
     def check(self, run: Run) -> Iterator[Problem]:
         if self.of:
             return
-        try:
-            check_arguments(run.use(Training).training_arguments)
-        except InputError as error:
-            for problem in error.problems:
-                where = f"training_arguments.{problem.where}"
-                yield Problem(where, f"{problem.where} {problem.message}", problem.fix)
+        shared = run.use(Training).training_arguments
+        for where, given in {"training_arguments": shared, **{a.name: a.arguments for a in run.arms.values()}}.items():
+            try:
+                check_arguments(given)
+            except InputError as error:
+                for problem in error.problems:
+                    key, what = f"{where}.{problem.where}", f"{problem.where} {problem.message}"
+                    yield Problem(key, what, problem.fix)
         for arm in run.arms.values():
             run.models.check_name(arm.model)
             if run.models.specs[arm.model].adapter:
@@ -135,7 +137,7 @@ class TrainModels(Step):
                         edits=edits,
                         adapter=s.adapter,
                         objective=s.objective,
-                        arguments=s.training_arguments,
+                        arguments={**s.training_arguments, **arm.arguments},
                         chat=(c.chat, c.chat_template_kwargs, c.chat_date),
                         start=_folder(run, f"{arm.after}.{seed}") if arm.after else None,
                         checkpoints=Path(run.scratch or run.folder.path) / "checkpoints" / name,

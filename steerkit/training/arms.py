@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from steerkit.artifacts import Placed, VectorKey
@@ -23,6 +23,7 @@ class Arm:
         system: a system message that every row has in training; empty for none.
         prefix: a text that every row's first user message begins with in training.
         after: the arm whose weights it goes on from; empty for the model as it is.
+        arguments: transformers' TrainingArguments in which it differs from the run's `training_arguments`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Arm:
     system: str = ""
     prefix: str = ""
     after: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def trained(self, seed: int) -> str:
         """Name of the model that a training seed makes."""
@@ -51,6 +53,7 @@ class Arm:
             "system": self.system,
             "prefix": self.prefix,
             "after": self.after,
+            "arguments": dict(self.arguments),
         }
 
 

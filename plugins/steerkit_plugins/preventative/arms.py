@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -57,10 +57,21 @@ class ArmsOf:
     Args:
         config: as of the experiment.
         after: arm that all of them go on from; empty for the model as it is.
+        prefix: what their names begin with.
+        arguments: as of `Arm`, for all of them.
     """
 
-    def __init__(self, run: Run, config: TrainedConfig, after: str = "") -> None:
+    def __init__(
+        self,
+        run: Run,
+        config: TrainedConfig,
+        *,
+        after: str = "",
+        prefix: str = "",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self.run, self.after, self.place = run, after, config.place
+        self.prefix, self.arguments = prefix or (f"{after}+" if after else ""), dict(arguments or {})
         self.model = config.model or run.models.writer
         self.source = config.source or next(iter(run.models))
 
@@ -87,12 +98,15 @@ class ArmsOf:
 
     def told(self, name: str, text: str) -> Arm:
         """With an instruction before every row."""
-        system, prefix = (text, "") if self.place == "system" else ("", f"{text} ")
-        return self._arm(name, system=system, prefix=prefix)
+        return self._arm(name, **instruction(self.place, text))
 
-    def _arm(self, name: str, **options: object) -> Arm:
-        full = f"{self.after}+{name}" if self.after else name
-        return Arm(name=full, model=self.model, after=self.after, **options)  # type: ignore[arg-type]
+    def _arm(self, name: str, **options: Any) -> Arm:
+        return Arm(name=f"{self.prefix}{name}", model=self.model, after=self.after, arguments=self.arguments, **options)
+
+
+def instruction(place: str, text: str) -> dict[str, str]:
+    """Where an instruction stands, as arms and conditions take it."""
+    return {"system": text} if place == "system" else {"prefix": f"{text} "}
 
 
 def steered_name(strength: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from steerkit.artifacts import Condition
 from steerkit.findings import Bars, Claim, Table
 from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
-from steerkit.stats.intervals import Estimate
+from steerkit.stats.intervals import Estimate, holm
 from steerkit.stats.two_level import contrast_interval
 from steerkit.steps.results import Results
 from steerkit_plugins.experiments.measured import estimated
+
+Verdict = Literal["holds", "does not hold", "unclear", "higher", "lower", "no clear difference", ""]
 
 UNTRAINED = "untrained"
 ARM, SEED = "arm", "seed"
@@ -35,8 +37,8 @@ class Measured:
         for condition in results.conditions:
             if not results.scored.is_broken(condition):
                 own = results.scored.by_prompt(condition, metric)[1]
-                arm, seed = str(condition.labels[ARM]), str(condition.labels[SEED])
-                columns.setdefault(arm, {}).setdefault(seed, []).append(own)
+                seed = str(condition.labels[SEED])
+                columns.setdefault(group_of(condition), {}).setdefault(seed, []).append(own)
         self.values: Mapping[str, np.ndarray] = {
             arm: np.stack([np.mean(own, 0) for own in by_seed.values()], 1) for arm, by_seed in columns.items()
         }
@@ -55,13 +57,13 @@ class Measured:
         both = self.values[one] - self.values[other]
         return contrast_interval([(1.0, both)], confidence=self.confidence, bounds=self.metric.difference)
 
-    def verdict(self, estimate: Estimate, least: float) -> Literal["holds", "does not hold", "unclear"]:
+    def verdict(self, estimate: Estimate, least: float) -> Verdict:
         """Of an effect that is claimed to be above 0: does not hold where it is shown to be below `least`."""
         if estimate.low > 0 and not estimate.degenerate:
             return "holds"
         return "does not hold" if estimate.high < least else "unclear"
 
-    def claim(self, text: str, lower: str, higher: str, least: float) -> Claim:
+    def claim(self, text: str, lower: str, higher: str, least: float, *, detail: str = "") -> Claim:
         """That one arm has less than another.
 
         Args:
@@ -70,14 +72,32 @@ class Measured:
         estimate = self.difference(higher, lower)
         if words.missing(estimate.mean):
             return Claim(text=text, verdict="cannot be told", n=estimate.n)
+        verdict = self.verdict(estimate, least)
+        return Claim(text=text, verdict=verdict, detail=detail, **self._figures(estimate))
+
+    def beside(self, pairs: Mapping[str, tuple[str, str]]) -> list[Claim]:
+        """Differences that nothing was claimed about, the first arm minus the second; corrected for their number."""
+        found = {text: self.difference(*arms) for text, arms in pairs.items()}
+        adjusted = holm([estimate.p for estimate in found.values()])
+        claims = []
+        for (text, estimate), p in zip(found.items(), adjusted, strict=True):
+            clear = not words.missing(p) and p < self.results.alpha
+            told: Verdict = "higher" if clear and estimate.mean > 0 else "lower" if clear else "no clear difference"
+            detail = "" if words.missing(p) else f"p {words.p_value(p)} after Holm over {len(found)}"
+            figures = {} if words.missing(estimate.mean) else self._figures(estimate)
+            verdict: Verdict = "" if words.missing(estimate.mean) else told
+            claims.append(
+                Claim(kind="beside", text=text, verdict=verdict, detail=detail, **{"n": estimate.n, **figures})
+            )
+        return claims
+
+    def _figures(self, estimate: Estimate) -> dict[str, Any]:
         interval = words.interval(estimate.low, estimate.high, self.metric, signed=True)
-        return Claim(
-            text=text,
-            verdict=self.verdict(estimate, least),
-            difference=words.value(estimate.mean, self.metric, signed=True),
-            interval="degenerate" if estimate.degenerate else interval,
-            n=estimate.n,
-        )
+        return {
+            "difference": words.value(estimate.mean, self.metric, signed=True),
+            "interval": "degenerate" if estimate.degenerate else interval,
+            "n": estimate.n,
+        }
 
     def rows(self, arms: Sequence[str]) -> list[str]:
         """A cell an arm: its mean with interval."""
@@ -104,9 +124,24 @@ class Measured:
         )
 
 
-def labels(arm: str, seed: int | str, draw: int | str = "") -> dict[str, str | int]:
-    """What tells a trained model's texts from others."""
-    return {ARM: arm, SEED: seed, "draw": draw}
+def labels(arm: str, seed: int | str, *, draw: int | str = "", shown: str = "") -> dict[str, str | int]:
+    """What tells a trained model's texts from others.
+
+    Args:
+        draw: number of a control vector.
+        shown: what the model is given at test beside the prompt; empty for nothing.
+    """
+    return {ARM: arm, SEED: seed, "draw": draw, "shown": shown}
+
+
+def shown_with(arm: str, shown: str) -> str:
+    """An arm's name in figures, where it is given something at test."""
+    return f"{arm} | {shown}" if shown else arm
+
+
+def group_of(condition: Condition) -> str:
+    """Conditions of one name differ by training seed, or by the draw of a control, alone."""
+    return shown_with(str(condition.labels[ARM]), str(condition.labels["shown"]))
 
 
 def by_metric(results: Results) -> dict[str, Measured]:

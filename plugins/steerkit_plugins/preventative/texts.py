@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 from steerkit.artifacts import Condition, Pair
 from steerkit.context import Run
@@ -12,7 +13,7 @@ from steerkit.steps.trained_models import TrainedModel
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.preventative.arms import RANDOM, SHUFFLED
-from steerkit_plugins.preventative.measured import ARM, SEED, UNTRAINED, labels
+from steerkit_plugins.preventative.measured import SEED, UNTRAINED, group_of, labels
 
 FIRST = 3  # steps whose loss is that of the beginning
 
@@ -24,11 +25,18 @@ def untrained(arms: Iterable[Arm]) -> Condition:
     return Condition(model=next(iter(arms)).model, labels=labels(UNTRAINED, ""))
 
 
-def conditions_of(run: Run, arms: Iterable[Arm]) -> list[Condition]:
-    """Each arm's model of each training seed."""
+def conditions_of(run: Run, arms: Iterable[Arm], *, shown: str = "", **more: Any) -> list[Condition]:
+    """Each arm's model of each training seed.
+
+    Args:
+        shown: what they are given at test beside the prompt, in words.
+        more: the same for conditions: `system`, `prefix`, `interventions`.
+    """
     seeds = run.use(Training).training_seeds
     return [
-        Condition(model=arm.trained(seed), labels=labels(group(arm.name), seed, draw(arm.name)))
+        Condition(
+            model=arm.trained(seed), labels=labels(group(arm.name), seed, draw=draw(arm.name), shown=shown), **more
+        )
         for arm in arms
         for seed in seeds
     ]
@@ -47,11 +55,11 @@ def draw(name: str) -> int | str:
 
 def against(conditions: Sequence[Condition], other: str) -> list[Pair]:
     """Every condition against the arm of this name with the same training seed."""
-    by_seed = {c.labels[SEED]: c for c in conditions if c.labels[ARM] == other}
+    by_seed = {c.labels[SEED]: c for c in conditions if group_of(c) == other}
     return [
         Pair(ours=c, other=by_seed[c.labels[SEED]])
         for c in conditions
-        if c.labels[ARM] not in (other, UNTRAINED) and c.labels[SEED] in by_seed
+        if group_of(c) not in (other, UNTRAINED) and c.labels[SEED] in by_seed
     ]
 
 

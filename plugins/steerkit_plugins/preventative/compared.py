@@ -1,0 +1,88 @@
+"""What the experiments on trained models have in common: training seeds, pairs, figures and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from steerkit.artifacts import Condition, Pair
+from steerkit.context import Run
+from steerkit.errors import Problem
+from steerkit.findings import Figure
+from steerkit.parts import Experiment
+from steerkit.steps.results import Results
+from steerkit.training.settings import Training
+from steerkit_plugins.preventative.arms import NONE, unknown_models
+from steerkit_plugins.preventative.measured import Measured
+from steerkit_plugins.preventative.texts import Trained, against
+
+FEW = 10  # training seeds below which an interval over them is a rough one
+
+
+class TrainedExperiment(Experiment):
+    """An experiment on texts of models that were trained in several ways, with several seeds each."""
+
+    uses = (Training,)
+    reference: ClassVar[str] = NONE
+    """The arm that all others are compared with, seed by seed."""
+
+    def check(self, run: Run) -> Iterator[Problem]:
+        yield from unknown_models(self.name, run, self.config)
+
+    def needs(self, run: Run) -> Sequence[str]:
+        return ("training",)
+
+    def pairs(self, run: Run, conditions: Sequence[Condition]) -> Sequence[Pair]:
+        return against(conditions, self.reference)
+
+    def own(self, run: Run, trained: Trained) -> Trained:
+        """What the trainings of this experiment's arms say of themselves."""
+        names = {arm.name for arm in self.arms(run)}
+        return {name: told for name, told in trained.items() if told.arm in names}
+
+    def figure(
+        self, run: Run, results: Results, found: Mapping[str, Measured], names: Mapping[str, str], caption: str
+    ) -> Figure:
+        """A bar an arm, a panel a metric."""
+        return Figure(
+            name=self.name,
+            title=self.name.replace("-", " ").capitalize(),
+            caption=caption,
+            heading=heading(run, results),
+            panels=tuple(measured.bars(names) for measured in found.values()),
+        )
+
+    def remarks(self, *more: str) -> tuple[str, ...]:
+        return (
+            "All models were trained on the same rows from the same first weights in the same order, seed by seed; "
+            "prompts and sampling noise are the same for all. Differences are paired by prompt and training seed, and "
+            "intervals cover both.",
+            f"A claim does not hold where its effect is shown to be below {self.config.margin:.0%} of what training "
+            "without a defence changes, and is unclear where neither is shown.",
+            *more,
+        )
+
+    def cautions(self, run: Run) -> tuple[str, ...]:
+        """A caution where intervals rest on few training seeds."""
+        seeds = run.use(Training).training_seeds
+        if len(seeds) == 1:
+            return ("One training seed: intervals cover prompts alone, and nothing is said about another training.",)
+        if len(seeds) < FEW:
+            return (
+                f"Few training seeds: intervals rest on {len(seeds)}. With fewer than {FEW}, an interval over them is "
+                "wide, and can miss the true value more often than its level says (docs/statistics.md).",
+            )
+        return ()
+
+
+def heading(run: Run, results: Results) -> str:
+    """What a figure rests on."""
+    n = max((int(row["n_prompts"]) for row in results.rows), default=0)
+    seeds = len(run.use(Training).training_seeds)
+    return f"n = {n} prompts, {seeds} training seed{'s' * (seeds > 1)}, {results.level} intervals"
+
+
+def changed(main: Measured, one: str, other: str) -> float:
+    """How far one arm is above another; 0 where it is not."""
+    found = main.difference(one, other).mean if main.has(one, other) else 0.0
+    return found if found > 0 else 0.0
