@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,22 @@ def mean_interval(
         return Estimate(mean, sd, mean, mean, n, apart, nan if mean else 1.0)
     low, high, p = pivot_interval(moments(values[None]), n - 1, confidence=confidence, bounds=bounds)
     return Estimate(mean, sd, low, high, n, apart, p)
+
+
+def constant_interval(estimate: Estimate, *, confidence: float, bounds: tuple[float, float]) -> Estimate:
+    """What constant data of a bounded metric says of others: all n prompts agree, so few of all can be elsewhere.
+
+    A share q of prompts with other values is missed by n of n with probability (1 - q)ⁿ. With this probability at
+    (1 - confidence) / 2, the mean lies no further from the value than q times the way to a bound (for n of n successes
+    it is Clopper and Pearson's interval). Conservative, and unlike `mean_interval`'s not of zero width.
+
+    Args:
+        estimate: of constant data, n ≥ 1.
+        bounds: of the metric, finite.
+    """
+    q = 1 - ((1 - confidence) / 2) ** (1 / estimate.n)
+    low, high = (estimate.mean + q * (end - estimate.mean) for end in bounds)
+    return replace(estimate, low=low, high=high)
 
 
 Moments = tuple[np.ndarray, np.ndarray, np.ndarray]

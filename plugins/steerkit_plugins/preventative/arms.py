@@ -104,7 +104,7 @@ class ArmsOf:
         return Arm(name=f"{self.prefix}{name}", model=self.model, after=self.after, arguments=self.arguments, **options)
 
 
-def instruction(place: str, text: str) -> dict[str, str]:
+def instruction(place: str, text: str) -> dict[str, Any]:
     """Where an instruction stands, as arms and conditions take it."""
     return {"system": text} if place == "system" else {"prefix": f"{text} "}
 

@@ -11,7 +11,7 @@ from steerkit.artifacts import Condition
 from steerkit.findings import Bars, Claim, Table
 from steerkit.judging.metrics import RunMetric
 from steerkit.report import words
-from steerkit.stats.intervals import Estimate, holm
+from steerkit.stats.intervals import Estimate, constant_interval, holm
 from steerkit.stats.two_level import contrast_interval
 from steerkit.steps.results import Results
 from steerkit_plugins.experiments.measured import estimated
@@ -54,14 +54,19 @@ class Measured:
 
     def difference(self, one: str, other: str) -> Estimate:
         """One arm minus another, paired by prompt and seed."""
-        both = self.values[one] - self.values[other]
-        return contrast_interval([(1.0, both)], confidence=self.confidence, bounds=self.metric.difference)
+        bounds = self.metric.difference
+        found = contrast_interval(
+            [(1.0, self.values[one] - self.values[other])], confidence=self.confidence, bounds=bounds
+        )
+        if found.degenerate and np.isfinite(bounds).all():  # all hedge, and none do: common where a trait is learned
+            return constant_interval(found, confidence=self.confidence, bounds=bounds)
+        return found
 
     def verdict(self, estimate: Estimate, least: float) -> Verdict:
         """Of an effect that is claimed to be above 0: does not hold where it is shown to be below `least`."""
-        if estimate.low > 0 and not estimate.degenerate:
-            return "holds"
-        return "does not hold" if estimate.high < least else "unclear"
+        if estimate.high < least:
+            return "does not hold"
+        return "holds" if estimate.low > 0 else "unclear"
 
     def claim(self, text: str, lower: str, higher: str, least: float, *, detail: str = "") -> Claim:
         """That one arm has less than another.
@@ -92,10 +97,9 @@ class Measured:
         return claims
 
     def _figures(self, estimate: Estimate) -> dict[str, Any]:
-        interval = words.interval(estimate.low, estimate.high, self.metric, signed=True)
         return {
             "difference": words.value(estimate.mean, self.metric, signed=True),
-            "interval": "degenerate" if estimate.degenerate else interval,
+            "interval": words.interval(estimate.low, estimate.high, self.metric, signed=True),
             "n": estimate.n,
         }
 
