@@ -9,6 +9,7 @@ from steerkit.artifacts import Condition, Pair
 from steerkit.context import Run
 from steerkit.errors import Problem
 from steerkit.findings import Figure
+from steerkit.interfaces import Config
 from steerkit.parts import Experiment
 from steerkit.steps.results import Results
 from steerkit.training.settings import Training
@@ -22,7 +23,7 @@ FEW = 10  # training seeds below which an interval over them is a rough one
 class TrainedExperiment(Experiment):
     """An experiment on texts of models that were trained in several ways, with several seeds each."""
 
-    uses = (Training,)
+    uses: ClassVar[tuple[type[Config], ...]] = (Training,)
     reference: ClassVar[str] = NONE
     """The arm that all others are compared with, seed by seed."""
 

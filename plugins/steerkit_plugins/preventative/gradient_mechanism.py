@@ -37,8 +37,9 @@ PRESSURE = 1e4  # what pressures are multiplied by, to be read
 
 class GradientMechanismConfig(TrainedConfig):
     strengths: tuple[float, ...] = Field(min_length=1)
-    """Multipliers of the fitter's scale at which the vector is added while gradients are read; claims are about the
-    largest."""
+    """Multipliers of the fitter's scale at which the vector is added while gradients are read."""
+    strength: float = Field(gt=0)
+    """That of them which claims are about, fixed beforehand; control vectors have its norm."""
     instruction: str
     """What asks for the trait while gradients are read."""
     neutral: str = ""
@@ -82,13 +83,12 @@ class GradientMechanism(Experiment):
             key = run.vector(main.source, draw=draw) if draw else main
             return (run.place(key, strength, norm_of=main),)
 
-        most = max(c.strengths)
         told = {INOCULATION: c.instruction, NEUTRAL: c.neutral}
         return [
             Setting(name=NONE),
             *(Setting(name=steered_name(s), interventions=placed(s)) for s in sorted(c.strengths)),
-            Setting(name=RANDOM, interventions=placed(most, draw_name(ISOTROPIC, 0))),
-            Setting(name=SHUFFLED, interventions=placed(most, draw_name(OVER, 0))),
+            Setting(name=RANDOM, interventions=placed(c.strength, draw_name(ISOTROPIC, 0))),
+            Setting(name=SHUFFLED, interventions=placed(c.strength, draw_name(OVER, 0))),
             *(Setting(name=name, **instruction(c.place, text)) for name, text in told.items() if text),
         ]
 
@@ -97,15 +97,15 @@ class GradientMechanism(Experiment):
         vector = vectors[run.vector(self.config.source or next(iter(run.models)))]
         own = Read(found, {block: vector.direction(block) for block in vector.layers}, layer, run.use(Intervals))
         names = [setting.name for setting in self.settings(run)]
-        most = steered_name(max(self.config.strengths))
-        claims = list(self._claims(own, most))
+        main = steered_name(self.config.strength)
+        claims = list(self._claims(own, main))
         told = [f"{_called(name)} {words.number(PRESSURE * own.pressure_of(name).mean(), 2)}" for name in names]
         return Findings(
             title="Gradients before training",
             question="What does a defence do to the gradients that would train the trait in?",
             finding=f"Pressure along the vector on the trait's answers, × 10⁴: {', '.join(told)}.",
             claims=tuple(claims),
-            figures=(self._curves(own, layer), self._layers(own, names, most)),
+            figures=(self._curves(own, layer), self._layers(own, names, main)),
             tables=(_table(own, names),),
             notes=(
                 f"Gradients g of the mean loss on {self.config.rows} training rows' response tokens, before training, "
@@ -117,19 +117,19 @@ class GradientMechanism(Experiment):
             value={claim.text: claim.verdict for claim in claims},
         )
 
-    def _claims(self, own: Read, most: str) -> Iterator[Claim]:
+    def _claims(self, own: Read, main: str) -> Iterator[Claim]:
         """What the paper says, in its order; each one that a difference is above 0."""
         pressure, loss, spread = own.pressure_of, own.loss_of, own.participation_of
         for text, values, scale, detail in (
             ("Training on the trait's answers pushes along the vector", pressure(NONE), PRESSURE, ""),
-            ("The vector, added, lowers that pressure", pressure(NONE) - pressure(most), PRESSURE, ""),
-            ("The vector, added, turns the pressure around", -pressure(most), PRESSURE, ""),
+            ("The vector, added, lowers that pressure", pressure(NONE) - pressure(main), PRESSURE, ""),
+            ("The vector, added, turns the pressure around", -pressure(main), PRESSURE, ""),
             ("Asking for the trait lowers that pressure", pressure(NONE) - pressure(INOCULATION), PRESSURE, ""),
             ("Asking for the trait lowers the loss", loss(NONE) - loss(INOCULATION), 1.0, ""),
-            ("The vector, added, raises the loss", loss(most) - loss(NONE), 1.0, "the paper: need not lower it"),
+            ("The vector, added, raises the loss", loss(main) - loss(NONE), 1.0, "the paper: need not lower it"),
             (
                 "Asking changes gradients in more dimensions than the vector does",
-                spread(INOCULATION) - spread(most),
+                spread(INOCULATION) - spread(main),
                 1.0,
                 "participation ratios of Δg",
             ),
@@ -166,9 +166,9 @@ class GradientMechanism(Experiment):
             panels=panels,
         )
 
-    def _layers(self, own: Read, names: Sequence[str], most: str) -> Figure:
+    def _layers(self, own: Read, names: Sequence[str], main: str) -> Figure:
         """Cosines with the vector's direction of each block."""
-        shown = [name for name in names if name in (NONE, most, RANDOM, INOCULATION)]
+        shown = [name for name in names if name in (NONE, main, RANDOM, INOCULATION)]
         panels = []
         for title, of in (("cos(−g, v)", own.cosine), ("cos(Δ(−g), v)", own.delta_cosine)):
             lines = [
@@ -179,7 +179,7 @@ class GradientMechanism(Experiment):
             panels.append(
                 Lines(title=title, xlabel="block", ylabel="cosine", series=tuple(lines), level=0.0, mark=own.layer)
             )
-        strength = words.short(max(self.config.strengths))
+        strength = words.short(self.config.strength)
         return Figure(
             name="gradient-cosines",
             title="Gradients and the vector, block by block",
