@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from enum import EnumType
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from steerkit.errors import InputError, Problem, nearest
 
@@ -89,9 +91,6 @@ def check_arguments(given: Mapping[str, Any]) -> None:
 
 
 def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:
-    from dataclasses import fields
-    from typing import get_type_hints
-
     from pydantic import TypeAdapter, ValidationError
     from transformers import TrainingArguments
 
@@ -108,10 +107,17 @@ def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:
             except ValidationError as error:
                 yield Problem(name, f"{value!r} can't be meant: {error.errors()[0]['msg']}")
                 continue
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(value, str) and (choices := _choices(kinds[name])) and value not in choices:
+                yield Problem(name, f"{value!r} can't be meant", nearest(value, choices))
+            elif isinstance(value, float) and not math.isfinite(value):
                 yield Problem(name, f"is {value}, no finite number")
             elif name in _LEAST and value is not None and value < _LEAST[name]:
                 yield Problem(name, f"is {value}, and must be at least {_LEAST[name]}")
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of an argument that has a list of them."""
+    return [str(own.value) for each in get_args(kind) if isinstance(each, EnumType) for own in each]  # type: ignore[var-annotated]
 
 
 def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: str) -> TrainingArguments:
