@@ -20,9 +20,10 @@ DEFAULTS: dict[str, Any] = {
     "save_strategy": "steps",
     "save_steps": 0.1,
     "save_total_limit": 2,
+    "ddp_find_unused_parameters": False,
 }
-"""Where they differ from transformers': the optimizer that every machine has, each step in the log, and ten checkpoints
-over the training of which the last two are kept."""
+"""Where they differ from transformers': the optimizer that every machine has, each step in the log, ten checkpoints
+over the training of which the last two are kept, and no search for parameters that an objective leaves unused."""
 
 _EVALUATION = "held-out rows are given as held_out, and measured before and after"
 _PUSHING = "push what `Trained.save` writes"
@@ -68,6 +69,7 @@ HOW = frozenset(
         "log_level",
         "skip_memory_metrics",
         "use_cpu",
+        "ddp_find_unused_parameters",
     }
 )
 """Arguments that leave the weights alone: a checkpoint is gone on from when they differ."""
