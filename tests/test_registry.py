@@ -21,6 +21,8 @@ BUILT_IN = {
     "engines": {"hf", "vllm"},
     "models": {"pocket"},
     "prompts": {"jsonl", "dataset", "pocket"},
+    "adapters": {"lora", "full"},
+    "objectives": {"response"},
 }
 GOOD = "from steerkit.interfaces import Steerer\nclass Nudge(Steerer):\n    def edit(self, hidden, at): return hidden\n"
 

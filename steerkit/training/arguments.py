@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from enum import EnumType
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from steerkit.errors import InputError, Problem, nearest
 
@@ -18,9 +20,10 @@ DEFAULTS: dict[str, Any] = {
     "save_strategy": "steps",
     "save_steps": 0.1,
     "save_total_limit": 2,
+    "ddp_find_unused_parameters": False,
 }
-"""Where they differ from transformers': the optimizer that every machine has, each step in the log, and ten checkpoints
-over the training of which the last two are kept."""
+"""Where they differ from transformers': the optimizer that every machine has, each step in the log, ten checkpoints
+over the training of which the last two are kept, and no search for parameters that an objective leaves unused."""
 
 _EVALUATION = "held-out rows are given as held_out, and measured before and after"
 _PUSHING = "push what `Trained.save` writes"
@@ -66,6 +69,7 @@ HOW = frozenset(
         "log_level",
         "skip_memory_metrics",
         "use_cpu",
+        "ddp_find_unused_parameters",
     }
 )
 """Arguments that leave the weights alone: a checkpoint is gone on from when they differ."""
@@ -89,9 +93,6 @@ def check_arguments(given: Mapping[str, Any]) -> None:
 
 
 def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:
-    from dataclasses import fields
-    from typing import get_type_hints
-
     from pydantic import TypeAdapter, ValidationError
     from transformers import TrainingArguments
 
@@ -108,10 +109,17 @@ def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:
             except ValidationError as error:
                 yield Problem(name, f"{value!r} can't be meant: {error.errors()[0]['msg']}")
                 continue
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(value, str) and (choices := _choices(kinds[name])) and value not in choices:
+                yield Problem(name, f"{value!r} can't be meant", nearest(value, choices))
+            elif isinstance(value, float) and not math.isfinite(value):
                 yield Problem(name, f"is {value}, no finite number")
             elif name in _LEAST and value is not None and value < _LEAST[name]:
                 yield Problem(name, f"is {value}, and must be at least {_LEAST[name]}")
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of an argument that has a list of them."""
+    return [str(own.value) for each in get_args(kind) if isinstance(each, EnumType) for own in each]  # type: ignore[var-annotated]
 
 
 def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: str) -> TrainingArguments:

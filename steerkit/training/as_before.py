@@ -68,10 +68,9 @@ def as_before(lm: LanguageModel) -> Iterator[None]:
             parameter.grad = None
         if not saves_memory and _saves_memory(lm.model):
             # its name since transformers 5.2x, and the one before
-            stop = (
-                getattr(lm.model, "activation_checkpointing_disable", None) or lm.model.gradient_checkpointing_disable
-            )
-            stop()
+            model: Any = lm.model
+            getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
+            model.disable_input_require_grads()  # a hook that comes with it
 
 
 def _saves_memory(model: Any) -> bool:

@@ -65,6 +65,7 @@ class InterventionTrainer(Trainer):
     ) -> None:
         self.lm, self.rows, self.objective, self.edits = lm, rows, objective, edits
         self.checkpoints, self.ledger = checkpoints, Ledger()
+        self._had_forward = "forward" in vars(lm.model)
         super().__init__(
             model=lm.model,
             args=arguments,
@@ -88,7 +89,8 @@ class InterventionTrainer(Trainer):
     def release(self) -> None:
         """Take off what accelerate has put around the model's forward (mixed precision)."""
         self.accelerator.unwrap_model(self.lm.model, keep_fp32_wrapper=False)
-        self.accelerator.free_memory()
+        if not self._had_forward:  # accelerate puts the class's own back as an attribute
+            vars(self.lm.model).pop("forward", None)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of a micro-batch, both with the edits: checkpointed blocks run again in the second."""
@@ -106,7 +108,7 @@ class InterventionTrainer(Trainer):
         found = within(model, self.lm.model, lambda: self.objective.loss(self.lm, batch))
         if not self.ledger.add(found):
             names = ", ".join(repr(self.rows[row].id) for row in batch.rows)
-            self._stop(f"the loss is {float(found.total):g} on rows {names}")
+            self._stop(f"the loss is {float(found.total.detach()):g} on rows {names}")
         return found.total * self.accelerator.num_processes
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -66,7 +66,15 @@ class Full(Adapter):
                 weight.requires_grad_(learns)
 
     def save(self, lm: LanguageModel, folder: Path) -> None:
-        lm.model.save_pretrained(str(folder))
+        from transformers.utils import logging
+
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            lm.model.save_pretrained(str(folder))
+        finally:
+            if shown:
+                logging.enable_progress_bar()
         lm.tokenizer.save_pretrained(str(folder))
 
 

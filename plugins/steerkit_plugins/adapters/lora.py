@@ -45,12 +45,12 @@ class Lora(Adapter):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._learned: WeakKeyDictionary[Any, list[tuple[Any, bool]]] = WeakKeyDictionary()
+        self._before: WeakKeyDictionary[Any, Before] = WeakKeyDictionary()
 
     def attach(self, lm: LanguageModel, *, seed: int, start: Path | None = None) -> LanguageModel:
         from peft import get_peft_model
 
-        learned = [(parameter, parameter.requires_grad) for parameter in lm.model.parameters()]
+        before = Before(lm.model)
         with _quiet():
             if start is not None:
                 model = self._from(lm, start)
@@ -58,15 +58,15 @@ class Lora(Adapter):
                 with own_randomness(seed), _in_words():
                     model = get_peft_model(lm.model, self._config(lm))
                 model.peft_config["default"].base_model_name_or_path = lm.origin or lm.name
-        self._learned[model] = learned
+        self._before[model] = before
         if not any(p.requires_grad for p in model.parameters()):
             raise SteerkitError(f"lora: nothing of {lm.name} would be trained")
         return LanguageModel(lm.name, model, lm.tokenizer, adapter=True, origin=lm.origin)
 
     def detach(self, lm: LanguageModel) -> None:
-        lm.model.unload()
-        for parameter, learns in self._learned.pop(lm.model, []):
-            parameter.requires_grad_(learns)
+        if before := self._before.pop(lm.model, None):
+            lm.model.unload()
+            before.put_back()
 
     def save(self, lm: LanguageModel, folder: Path) -> None:
         # False: PEFT would ask the hub whether the base's vocabulary is another one. It never is here.
@@ -132,6 +132,22 @@ class Lora(Adapter):
         model.set_adapter("default")
         model.peft_config["default"].inference_mode = False
         return model
+
+
+class Before:
+    """A model's modules and which weights are trained, as they are now. PEFT's `unload` leaves trained copies of
+    `modules_to_save` where the originals were."""
+
+    def __init__(self, model: Any) -> None:
+        self._children = [(module, dict(module.named_children())) for module in model.modules()]
+        self._learn = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def put_back(self) -> None:
+        for module, children in self._children:
+            for name, child in children.items():
+                setattr(module, name, child)
+        for parameter, learns in self._learn:
+            parameter.requires_grad_(learns)
 
 
 def _is_linear(module: Any) -> bool:
