@@ -12,11 +12,13 @@ from steerkit_plugins.traits import SHIPPED, load_trait
 
 import steerkit
 from steerkit import registry
+from steerkit.artifacts import PluginSpec
 from steerkit.data.chats import Message
 from steerkit.data.pairs import pair_of, side_of
 from steerkit.data.splits import check_splits
 from steerkit.data.trace import Trace
 from steerkit.errors import InputError, SteerkitError
+from steerkit.identity import spec_identity
 from steerkit.interfaces import Judge, Metric
 from steerkit.judging import ask
 from steerkit.judging.metrics import run_metrics
@@ -262,3 +264,20 @@ def test_a_judge_that_labels_no_texts_has_no_shares_of_sentences() -> None:
     assert names == ["trait", "trait_uncollapsed", "coherence", "coherence_uncollapsed"]
     with pytest.raises(InputError, match="has no label 'optimism'"):
         run_metrics(judge(), Length(), **{**options, "label": "optimism"})
+
+
+def test_a_judges_identity_takes_in_the_judges_that_it_names() -> None:
+    def identity(judge: Any) -> Any:
+        return spec_identity("judges", PluginSpec.model_validate({"name": "contrast", "judges": [judge]}))
+
+    default, written = identity("keyword"), identity({"name": "keyword", "keywords": ["wait", "hmm"]})
+    assert default.key() == written.key()
+    assert default.key() != identity({"name": "keyword", "keywords": ["wait"]}).key()
+    assert any("judges.keyword" in name for name in default.versions())
+    assert identity({"name": "llm", "base_url": "http://other"}).key() != identity("llm").key()
+
+
+def test_what_its_judges_ask_is_said() -> None:
+    asked = judge(judges=[{"name": "llm", "base_url": "http://other.example/v1"}]).config.asks()
+    assert "other.example" in asked
+    assert judge(judges=["keyword"]).config.asks() == ""

@@ -31,6 +31,9 @@ class ContrastConfig(Config):
     """A pair is kept where the positive side has at least so much of the trait, the negative one less than 100 minus
     it, and both at least so much coherence (persona vectors)."""
 
+    def asks(self) -> str:
+        return "; ".join(filter(None, (registry.build("judges", spec).config.asks() for spec in self.judges)))
+
 
 class ContrastJudge(Judge):
     """One span a trace, its whole text: `positive` or `negative`, by the side of a pair that it is (``ID/positive``).
