@@ -203,11 +203,12 @@ def results(means: Mapping[float, tuple[float, float, float]], broken: frozenset
             return condition.labels["strength"] in broken
 
         def by_prompt(self, condition: Any, metric: Any) -> Any:
-            return [], np.full(10, means[condition.labels["strength"]][0])
+            value, coherence, _ = means[condition.labels["strength"]]
+            return [], np.full(10, coherence if metric == "coherence" else value)
 
         def __getitem__(self, condition: Any) -> Any:
-            _, coherence, collapsed = means[condition.labels["strength"]]
-            return {n: SimpleNamespace(collapsed=n < 10 * collapsed, value=lambda name: coherence) for n in range(10)}
+            collapsed = means[condition.labels["strength"]][2]
+            return {n: SimpleNamespace(collapsed=n < 10 * collapsed) for n in range(10)}
 
     return SimpleNamespace(conditions=conditions, scored=Scored())
 
@@ -218,7 +219,7 @@ METRIC = RunMetric("trait", "points", (0.0, 100.0), "up", "trait", main=True)
 def limits(least: float) -> list[Limit]:
     mean = Limit(
         f"strength.least.coherence ({least:g})",
-        lambda scores: float(np.mean([score.value("coherence") for score in scores])),
+        lambda results, condition: float(results.scored.by_prompt(condition, "coherence")[1].mean()),
         lambda value: value >= least,
         lambda value: f"coherence {value:g}",
     )
