@@ -216,10 +216,12 @@ def test_pairs_are_kept_by_the_rule_of_persona_vectors() -> None:
     assert made.notes() == {
         "pairs": 6,
         "kept_pairs": 2,
-        "incoherent": 1,
-        "negative_above": 1,
-        "positive_below": 1,
-        "without_score": 1,
+        "lost_pairs": {
+            "too little of the trait on the positive side": 1,
+            "too much of it on the negative side": 1,
+            "a side that is not coherent": 1,
+            "a side without a score": 1,
+        },
     }
 
 
@@ -251,7 +253,7 @@ def test_the_whole_response_is_scored_and_the_reasoning_is_labelled() -> None:
 
 
 def test_what_cannot_be_labelled_is_said() -> None:
-    with pytest.raises(SteerkitError, match=r"none of 1 pairs is kept \(positive_below 1, negative_above 1\)"):
+    with pytest.raises(SteerkitError, match=r"none of 1 pairs is kept \(too little .* 1, too much .* 1\)"):
         ask.annotate_traces(judge(judges=["length-of-text"]), both("a", "x", "x" * 70))
     with pytest.raises(SteerkitError, match="2 prompts are no pair of ID/positive and ID/negative, the first 'a'"):
         ask.annotate_traces(judge(), [trace("a/positive", "x"), trace("b", "y")])

@@ -130,6 +130,7 @@ def test_generations_have_the_score_judges_metrics_alone(persona: Path) -> None:
     assert {name for row in scores for name in row["values"]} == {"doubt", "coherence"}
     notes = json.loads((persona / "spans.notes.json").read_text(encoding="utf-8"))
     assert notes == {"labels": {"positive": 8, "negative": 8}, "pairs": 8, "kept_pairs": 8}
+    assert "Pairs of traces that are kept: 8 of 8." in (persona / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_sweep_claims_at_the_chosen_strength_and_controls_follow_it(persona: Path) -> None:
