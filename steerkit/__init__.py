@@ -56,6 +56,11 @@ _HOMES = {
     "steerkit.data.windows": ["WindowStatistics"],
     "steerkit.data.trace": ["Item", "Prompt", "Span", "Trace", "read_rows", "write_rows"],
     "steerkit.run": ["SteeringTrainer"],
+    "steerkit.training.contract": ["Adapter", "Objective"],
+    "steerkit.training.rows": ["TrainingRow"],
+    "steerkit.training.train": ["train"],
+    "steerkit.training.arms": ["Arm"],
+    "steerkit.training.settings": ["Training"],
     "steerkit.vectors.steer": ["steer"],
     "steerkit.vectors.steering_vector": ["SteeringVector"],
 }
@@ -123,6 +128,12 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.run import SteeringTrainer as SteeringTrainer
     from steerkit.settings import Recipe as Recipe
     from steerkit.settings import SteeringArguments as SteeringArguments
+    from steerkit.training.arms import Arm as Arm
+    from steerkit.training.contract import Adapter as Adapter
+    from steerkit.training.contract import Objective as Objective
+    from steerkit.training.rows import TrainingRow as TrainingRow
+    from steerkit.training.settings import Training as Training
+    from steerkit.training.train import train as train
     from steerkit.vectors.contrast import contrast_vector as contrast_vector
     from steerkit.vectors.fit import fit as fit
     from steerkit.vectors.steer import steer as steer

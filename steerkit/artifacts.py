@@ -165,6 +165,7 @@ class Condition:
         model: name of the model that generates.
         interventions: what is done to it, all at once; nothing for the plain model.
         system: a system message that is put before the prompt; empty for none.
+        prefix: a text that the prompt's first user message begins with.
         labels: what tells it from the other conditions of its experiment: the columns of the tables. Two experiments
             may label one condition differently: its texts are generated once.
     """
@@ -172,6 +173,7 @@ class Condition:
     model: str
     interventions: tuple[Placed, ...] = ()
     system: str = ""
+    prefix: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
 
     def __hash__(self) -> int:
@@ -181,7 +183,8 @@ class Condition:
     def id(self) -> str:
         """16 hex digits over all that its texts depend on, labels aside."""
         done = [placed.to_json() for placed in self.interventions]
-        return digest({"model": self.model, "interventions": done, "system": self.system})
+        prefix = {"prefix": self.prefix} if self.prefix else {}
+        return digest({"model": self.model, "interventions": done, "system": self.system, **prefix})
 
     @property
     def steered(self) -> bool:

@@ -24,6 +24,7 @@ from steerkit.parts import Executor, Experiment, RunPart
 from steerkit.settings import Chatting, Fitting, Steering, SteeringArguments
 from steerkit.store.files import write_json
 from steerkit.store.folder import RunFolder
+from steerkit.training.arms import Arm, arms_by_name
 
 TOKENS = ("all", "prompt", "generated")
 G = TypeVar("G", bound=Config)
@@ -269,6 +270,11 @@ class Run:
             vector=vector,
             tokens=tokens or s.tokens,
         )
+
+    @cached_property
+    def arms(self) -> Mapping[str, Arm]:
+        """The ways of training that the experiments ask for, by name, each after the one that it goes on from."""
+        return arms_by_name((name, each.arms(self.of(each, name))) for name, each in self.experiments.items())
 
     def experiment(self, name: str) -> Experiment:
         """An experiment of the run. Raises: SteerkitError when it has none of that name."""

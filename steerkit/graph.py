@@ -15,8 +15,10 @@ from steerkit.context import ConfigError, Run
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.interfaces import Config
 from steerkit.models.language_model import check_layer
+from steerkit.models.model_spec import Trained
 from steerkit.parts import Experiment, RunPart, Step
 from steerkit.settings import Steering
+from steerkit.training.settings import Training
 
 FINDINGS = "findings"
 """The step that runs an experiment: ``findings.NAME``."""
@@ -42,7 +44,16 @@ def with_experiments(run: Run) -> Run:
     found: dict[str, Experiment] = {}
     for name, experiment in asked.items():
         _add(run, name, experiment, asked, found, ())
-    return replace(run, experiments={**{n: e for n, e in found.items() if n not in asked}, **asked})
+    made = replace(run, experiments={**{n: e for n, e in found.items() if n not in asked}, **asked})
+    if made.arms:
+        training = made.settings.group(Training)
+        whole = bool(registry.get("adapters", training.adapter.name).whole)
+        made.models.trained = {
+            name: Trained(arm.model, made.folder / f"trained/{name}", whole)
+            for arm in made.arms.values()
+            for name in map(arm.trained, training.training_seeds)
+        }
+    return made
 
 
 def _add(

@@ -158,6 +158,10 @@ class Experiment(RunPart):
         """Keys (`VectorKey`) of vectors that must have been fitted, beside those of its conditions."""
         return ()
 
+    def arms(self, run: Any) -> Sequence[Any]:
+        """Models (`steerkit.training.arms.Arm`) that must have been trained: conditions name them by `Arm.trained`."""
+        return ()
+
     def conditions(self, run: Any, *needs: Any, **_: Any) -> Sequence[Condition]:
         """The conditions whose texts it reads. Loads no weights: a plan asks too."""
         return ()

@@ -24,6 +24,8 @@ KINDS = (
     "executors",
     "models",
     "prompts",
+    "adapters",
+    "objectives",
 )
 GROUP = "steerkit.{kind}"
 LOCAL = "(local)"  # in place of a distribution

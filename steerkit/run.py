@@ -17,7 +17,8 @@ from steerkit.context import Run, Settings
 from steerkit.data.rows import as_prompts
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.graph import FINDINGS, followed_by, needs_of, problems_of, steps_of, with_experiments
-from steerkit.models.models import Loading, Models
+from steerkit.models.model_spec import Loading
+from steerkit.models.models import Models
 from steerkit.parts import Executor, Step
 from steerkit.provenance import recipe_text, settings_of, write_recipe
 from steerkit.recipe.inputs import inputs_of

@@ -17,7 +17,7 @@ from steerkit.artifacts import Kind, PluginSpec
 from steerkit.generation.sampling import MinP, Temperature, TopK, TopP
 from steerkit.interfaces import Config
 from steerkit.models.devices import PATTERN as DEVICE
-from steerkit.models.models import ModelSpec
+from steerkit.models.model_spec import ModelSpec
 
 T = TypeVar("T", bound="tuple[Any, ...] | str | None")
 

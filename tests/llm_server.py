@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback whose model splits at sentences, and that fails when it is told to."""
+"""An OpenAI-compatible server on loopback, and that fails when it is told to. Its model splits texts at sentences."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ class State:
 
     Attributes:
         structured: whether `response_format` is honoured (True), ignored (False) or refused ("refuse").
+        logprobs: whether the field is honoured (True), ignored (False), or refused with a status (400, 403).
         faults: text → faults of its next requests, one each; "*" is for every text.
+        text_of: the text that a request is about, by which it is counted; its last message when left alone.
         asked: text → requests. paid: text → answers that went out whole.
     """
 
     def __init__(self) -> None:
         self.structured: bool | str = True
+        self.logprobs: bool | int = True
         self.faults: dict[str, list[str]] = {}
         self.asked: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
@@ -43,6 +46,7 @@ class State:
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
         self.answer = sections_of
+        self.text_of: Callable[[Json], str] = lambda body: body["messages"][-1]["content"]
         self.reply: Callable[[Json], Json] = lambda body: reply(self, body)
 
     def fault(self, text: str) -> str:
@@ -121,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.create_batch(body) if self.path == "/v1/batches" else self.chat(body)
 
     def chat(self, body: Json) -> None:
-        state, text = self.state, body["messages"][-1]["content"]
+        state, text = self.state, self.state.text_of(body)
         with state.lock:
             state.asked[text] += 1
             state.times.append(time.monotonic())
@@ -131,6 +135,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if "response_format" in body and state.structured == "refuse":
                 return self.send(400, {"error": {"message": "unknown parameter response_format", "type": "invalid"}})
+            if "logprobs" in body and not isinstance(state.logprobs, bool):
+                return self.send(state.logprobs, {"error": {"message": "logprobs are not for this model"}})
             return self.fail(state.fault(text), body, text)
         finally:
             with state.lock:
@@ -176,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
             case "length":
                 return self.pay(text, completion('{"sections": [{"label": "deduc', finish="length"))
             case "echo":
-                answer = reply(state, body)
+                answer = state.reply(body)
                 answer["choices"][0]["message"]["content"] += f" {self.headers['Authorization']}"
                 return self.pay(text, answer)
         return self.pay(text, state.reply(body))
@@ -237,12 +243,12 @@ class Handler(BaseHTTPRequestHandler):
         state.batches[name]["status"] = fault or "completed"
         for line in state.files[state.batches[name]["file"]].splitlines() if not fault else ():
             row = json.loads(line)
-            text = row["body"]["messages"][-1]["content"]
+            text = state.text_of(row["body"])
             state.asked[text] += 1
             if code := state.fault(text):
                 response: Json = {"status_code": int(code), "body": {"error": {"message": "no luck"}}}
             else:
-                response = {"status_code": 200, "body": reply(state, row["body"])}
+                response = {"status_code": 200, "body": state.reply(row["body"])}
                 state.paid[text] += 1
             rows.append({"id": "r", "custom_id": row["custom_id"], "response": response, "error": None})
         state.files[f"out-{name}"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -119,7 +119,10 @@ def test_each_condition_is_steered_by_its_own_plugin() -> None:
     settings = [f"steerer={RANDOM % 7}", TWO, "baselines.labels=[random-direction]", "strengths=[30]"]
     run, _ = planned_run(load_recipe("backtracking", settings))
     built: dict[str, Any] = {}
-    wanted = {str(c.labels["method"]): edits_of(c, EveryVector(), built) for c in conditions_of("baselines", run)}
+    wanted = {
+        str(c.labels["method"]): edits_of(c.interventions, EveryVector(), built)
+        for c in conditions_of("baselines", run)
+    }
     seeds = {name: edit.intervention.config.seed for name, edits in wanted.items() for edit in edits}
     assert seeds == {
         "dom": 7,

@@ -27,7 +27,8 @@ from steerkit.artifacts import PluginSpec
 from steerkit.callbacks import SteeringCallback
 from steerkit.code.sent_modules import packages
 from steerkit.errors import InputError, Problem, SteerkitError
-from steerkit.models.models import Loading, Models
+from steerkit.models.model_spec import Loading
+from steerkit.models.models import Models
 from steerkit.parts import Executor
 from steerkit.recipe.load import load_recipe
 from steerkit.run import SteeringTrainer

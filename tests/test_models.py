@@ -17,7 +17,8 @@ from steerkit import load_arguments, registry
 from steerkit.data.trace import Span, Trace
 from steerkit.errors import InputError, SteerkitError
 from steerkit.models.language_model import LanguageModel
-from steerkit.models.models import Loading, Models, ModelSpec, load_models
+from steerkit.models.model_spec import Loading, ModelSpec
+from steerkit.models.models import Models, load_models
 from steerkit.run import SteeringTrainer
 
 THINK = ("<think>", "</think>")

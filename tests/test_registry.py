@@ -17,7 +17,7 @@ BUILT_IN = {
     "extractors": {"offset-window"},
     "fitters": {"dom", "lda"},
     "steerers": {"residual-add", "overall-mean", "gaussian-noise", "self-amplify"},
-    "judges": {"keyword", "rules"},
+    "judges": {"keyword", "rules", "rules-score", "llm", "llm-score"},
     "engines": {"hf", "vllm"},
     "models": {"pocket"},
     "prompts": {"jsonl", "dataset", "pocket"},

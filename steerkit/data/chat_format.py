@@ -40,6 +40,8 @@ class ChatFormat:
         mode: `no`: plain text; `yes`: the chat template; `auto`: the template, where the tokenizer has one.
         arguments: what the template is given beside the messages.
         day: YYYY-MM-DD, what a template that asks for the date is told.
+        default_system: whether chats without a system message have the one that the template writes by itself, if it
+            does (Qwen 2.5's "You are Qwen, ..."). An empty system message is a third thing: a turn without text.
 
     Raises:
         SteerkitError: the tokenizer has no template and needs one.
@@ -47,13 +49,20 @@ class ChatFormat:
     """
 
     def __init__(
-        self, tokenizer: Any, mode: Mode = "auto", arguments: Mapping[str, Any] | None = None, day: str = DAY
+        self,
+        tokenizer: Any,
+        mode: Mode = "auto",
+        arguments: Mapping[str, Any] | None = None,
+        day: str = DAY,
+        *,
+        default_system: bool = True,
     ) -> None:
         if mode == "yes" and not tokenizer.chat_template:
             raise SteerkitError("chat: yes, but the tokenizer has no chat template; use chat: no or auto")
         self.tokenizer, self._arguments, self._day = tokenizer, dict(arguments or {}), day
+        self._default_system = default_system
         used = mode != "no" and bool(tokenizer.chat_template)
-        self.template = ChatTemplate(tokenizer, self._arguments, day) if used else None
+        self.template = ChatTemplate(tokenizer, self._arguments, day, default_system=default_system) if used else None
         if self._arguments and not used:
             raise SteerkitError(f"{WHERE}: no chat template is used that could read them; leave them out")
 
@@ -66,6 +75,13 @@ class ChatFormat:
         if isinstance(chat, str) and self.template:  # the usual one, without a second look at it
             return self._encode(self.template.render(messages_of(chat), opened=True))
         return self._encode("".join(self.parts(chat)))
+
+    def placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text that is formatted already, and the characters [start, end) that each stands for."""
+        special = {"add_special_tokens": False} if self.template else {}
+        found = self.tokenizer(text, return_offsets_mapping=True, **special)
+        begun = self._begun(found["input_ids"])
+        return list(found["input_ids"])[begun:], [(a, b) for a, b in found["offset_mapping"]][begun:]
 
     def ids_before(self, chat: Chat, text: str) -> list[int]:
         """Ids of a prompt that a text follows, without the end that the text itself begins with.
@@ -118,7 +134,8 @@ class ChatFormat:
         """JSON of all that ids depend on, the tokenizer's vocabulary aside: part of a step's key."""
         if self.template is None:
             return []
-        return [self.template.text, self._arguments, self._day if self.template.dated else ""]
+        own = [self.template.text, self._arguments, self._day if self.template.dated else ""]
+        return own if self._default_system else [*own, "no default system message"]
 
     def check(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """Format every prompt, and count what a user should know of (`NOTES`); empty when there is nothing.

@@ -20,19 +20,21 @@ class ChatTemplate:
     Args:
         arguments: what it is given beside the messages.
         day: YYYY-MM-DD, what it is told when it asks for today's date.
+        default_system: whether a system turn that it writes without being given one stays.
 
     Raises:
         SteerkitError: the tokenizer has several templates, none of them the default.
         InputError: every argument that the template never reads.
     """
 
-    def __init__(self, tokenizer: Any, arguments: Mapping[str, Any], day: str) -> None:
+    def __init__(self, tokenizer: Any, arguments: Mapping[str, Any], day: str, *, default_system: bool = True) -> None:
         try:
             self.text = str(tokenizer.get_chat_template())
         except ValueError as error:
             raise SteerkitError(f"the chat template can't be used: {error}; or use chat: no") from error
         self._tokenizer, self._arguments, self._day = tokenizer, dict(arguments), day
         self._pinned = pinned(self.text, day)
+        self._keeps_default = default_system
         self._tried: dict[tuple[str, ...], int] = {}
         if self._arguments:
             self._check_arguments()
@@ -46,6 +48,13 @@ class ChatTemplate:
         Raises:
             SteerkitError: the template refuses them.
         """
+        text = self._written(messages, opened=opened, day=day)
+        if self._keeps_default or messages[0].role == "system":
+            return text
+        first, default = self._default_turn
+        return first + text.removeprefix(first + default)
+
+    def _written(self, messages: Sequence[Message], *, opened: bool, day: str = "") -> str:
         try:
             text = self._tokenizer.apply_chat_template(
                 to_json(tuple(messages)),
@@ -68,7 +77,8 @@ class ChatTemplate:
         if found[0].role == "system" and not self.has_system:
             system, *found = found
             place = next(i for i, m in enumerate(found) if m.role == "user")
-            found[place] = Message("user", f"{system.content}\n\n{found[place].content}")
+            if system.content:
+                found[place] = Message("user", f"{system.content}\n\n{found[place].content}")
         roles = tuple(m.role for m in found)
         if roles not in self._tried:
             tries = [Message(m.role, f"\u00a7{number}\u00a7") for number, m in enumerate(found)]
@@ -83,15 +93,44 @@ class ChatTemplate:
         """Whether it has a system role: takes one, keeps its text, and writes it otherwise than a user's."""
         told = [Message("system", SYSTEM), Message("user", USER)]
         try:
-            text = self.render(told, opened=True)
+            text = self._written(told, opened=True)
         except SteerkitError:
             return False
         if SYSTEM not in text:
             return False
         try:
-            return text != self.render([Message("user", SYSTEM), told[1]], opened=True)
+            return text != self._written([Message("user", SYSTEM), told[1]], opened=True)
         except SteerkitError:
             return True
+
+    @cached_property
+    def _default_turn(self) -> tuple[str, str]:
+        """What begins every text (``<s>``, say), and the system turn that stands behind it where none was given.
+
+        Before the user's text stand that turn and what opens the user's. The latter is known from a second user turn:
+        there it follows what closes the model's.
+        """
+        asked, answered = Message("user", USER), Message("assistant", ANSWER)
+        head = self._written([asked], opened=False).partition(USER)[0]
+        closed = self._written([asked, answered], opened=False).partition(ANSWER)[2]
+        again = self._written([asked, answered, Message("user", SYSTEM)], opened=False)
+        opening = again.partition(ANSWER)[2].partition(SYSTEM)[0].removeprefix(closed)
+        first = self._tokenizer.bos_token or ""
+        first = first if head.startswith(first) else ""
+        before = head[len(first) :]
+        if before == opening or self._always_begins(first + before.removesuffix(opening)):
+            return first, ""
+        if not opening or not before.endswith(opening):
+            raise SteerkitError(
+                "the chat template writes a system text of its own, and where it ends can't be told; give a system "
+                "message, or use default_system=True"
+            )
+        return first, before.removesuffix(opening)
+
+    def _always_begins(self, text: str) -> bool:
+        """Whether every conversation begins with this text, also one that has a system message."""
+        told = [Message("system", SYSTEM), Message("user", USER)]
+        return not self.has_system or self._written(told, opened=False).startswith(text)
 
     @cached_property
     def dated(self) -> bool:

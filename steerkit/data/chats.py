@@ -167,6 +167,22 @@ def messages_of(chat: Chat) -> tuple[Message, ...]:
     return (Message("user", chat),) if isinstance(chat, str) else chat
 
 
+def instructed(chat: Chat, system: str = "", prefix: str = "") -> Chat:
+    """A prompt with an instruction: a system message before it, a text before its first user message, or both.
+
+    The user message follows `prefix` as it is: a space or a blank line between them belongs to `prefix`. An empty one
+    changes nothing.
+    """
+    messages = messages_of(chat)
+    if prefix:
+        first = next(number for number, message in enumerate(messages) if message.role == "user")
+        asked = Message("user", prefix + messages[first].content)
+        messages = (*messages[:first], asked, *messages[first + 1 :])
+    if system:
+        messages = (Message("system", system), *messages)
+    return messages if system or prefix else chat
+
+
 def split_response(chat: Chat) -> tuple[Chat, str]:
     """A chat without its last assistant message, and that message; empty where there is none."""
     if isinstance(chat, str) or chat[-1].role != "assistant":

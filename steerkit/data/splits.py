@@ -20,12 +20,12 @@ def assign_splits(prompts: Sequence[Prompt], counts: Mapping[str, int], seed: in
     Raises:
         SteerkitError: there are too few, or one prompt stands in two splits.
     """
-    unknown = sorted({p.split for p in prompts} - {"", *SPLITS})
+    unknown = sorted({p.split for p in prompts} - {"", *SPLITS, *counts})
     if unknown:
-        raise SteerkitError(f"prompts have the split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+        raise SteerkitError(f"prompts have the split {unknown[0]!r}; splits are {', '.join(counts)}")
     order = sorted((p for p in prompts if not p.split), key=lambda p: key_of(seed, identity(p.prompt)))
     found: list[Prompt] = []
-    for split in SPLITS:
+    for split in counts:
         own = [p for p in prompts if p.split == split][: counts[split]]
         missing = counts[split] - len(own)
         found += own + [replace(p, split=split) for p in order[:missing]]

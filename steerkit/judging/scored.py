@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Scored:
             plain: count collapsed texts as they are also where the metric counts them as their unsteered ones.
         """
         scores = self[condition]
-        unsteered = self._by_id.get(Condition(model=condition.model, system=condition.system).id, scores)
+        unsteered = self._by_id.get(replace(condition, interventions=()).id, scores)
         values: dict[str, list[float]] = {}
         for (prompt, sample), score in scores.items():
             if metric.plain and score.collapsed and not plain:

@@ -5,60 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field, model_validator
+from copy import deepcopy
+from dataclasses import asdict, replace
+from typing import Any
 
 from steerkit.data.trace import Item, Span, Trace, spans_by_trace
 from steerkit.errors import SteerkitError, nearest
-from steerkit.interfaces import Config
 from steerkit.models.adapter_vocabulary import tokenizer_of
 from steerkit.models.adapters import with_adapter
 from steerkit.models.identity import model_identity
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import ModelShape, load_model, load_shape, load_tokenizer, wrap_model
+from steerkit.models.model_spec import Loading, ModelSpec, Trained
+from steerkit.models.same_ids import check_vocabulary
 from steerkit.store.identity import Identity
 
 log = logging.getLogger("steerkit")
-SHOWN = 5  # differing ids named in an error
-
-
-def _whole_keys(value: Any) -> Any:
-    """YAML's and JSON's keys are texts."""
-    if not isinstance(value, Mapping):
-        return value
-    return {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in value.items()}
-
-
-class ModelSpec(Config):
-    """A model of a run."""
-
-    weights: str
-    """`source:name`, a folder, a .gguf file or a hub id."""
-    adapter: str | None = None
-    """PEFT adapter on it, a folder or a hub id. A model of the same weights without one shares them."""
-    id_map: dict[str, Annotated[dict[int, int], BeforeValidator(_whole_keys)]] = Field(default_factory=dict)
-    """By the name of a model whose texts it reads: that model's token ids → ids that this one reads in their place, for
-    special tokens that differ: R1's `<think>` is 128013, a reserved token of Llama's; a neutral one such as 27370
-    stands in for it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _weights_alone(cls, value: Any) -> Any:
-        return {"weights": value} if isinstance(value, str) else value
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How models are loaded; see `steerkit.models.loading.load_model`."""
-
-    bf16: bool = False
-    device: str = "auto"
-    device_map: str | None = None
-    trust_remote_code: bool = False
-    attn_implementation: str | None = None
-    torch_compile: bool = False
+PLAIN = Loading()
 
 
 class Models:
@@ -74,11 +37,13 @@ class Models:
         SteerkitError: there is none, or no writer among them.
     """
 
-    def __init__(self, given: Mapping[str, Any], writer: str = "", loading: Loading = Loading()) -> None:
+    def __init__(self, given: Mapping[str, Any], writer: str = "", loading: Loading = PLAIN) -> None:
         self.specs: dict[str, ModelSpec] = {}
         self._loaded: dict[str, LanguageModel] = {}
         self._checked: set[str] = set()  # models whose ids were held against the writer's
         self._shapes: dict[str, ModelShape] = {}
+        self.trained: dict[str, Trained] = {}  # what the run trains, by name
+        self._latest: tuple[str, LanguageModel] | None = None  # the trained model in memory: one at a time
         self.services: dict[str, Any] = {}  # what was started on these models and must be closed (engines)
         self._named: tuple[str, frozenset[str]] | None = None  # who asks now, and the models that it has named
         self.progress: Callable[[int], None] = lambda done: None  # work tells how far its piece is
@@ -107,7 +72,7 @@ class Models:
                 f"{', '.join(sorted(self.in_memory))}: a model that was given as an object can't be sent to another "
                 "process; give its folder, or use the local executor"
             )
-        return Models, (self.specs, self.writer, self.loading)
+        return _with_trained, (self.specs, self.writer, self.loading, self.trained)
 
     def close(self) -> None:
         """Close what was started on the models."""
@@ -122,9 +87,13 @@ class Models:
 
     def check_name(self, name: str) -> str:
         """The name. Raises: SteerkitError when no model has it."""
-        if name not in self.specs:
-            raise SteerkitError(f"models: none is called {name!r}; {nearest(name, list(self.specs))}")
+        if name not in self.specs and name not in self.trained:
+            raise SteerkitError(f"models: none is called {name!r}; {nearest(name, [*self.specs, *self.trained])}")
         return name
+
+    def origin(self, name: str) -> str:
+        """The model of the recipe that a trained one is made of; the name itself for one of the recipe's."""
+        return self.trained[name].origin if name in self.trained else self.check_name(name)
 
     def __getitem__(self, name: str) -> LanguageModel:
         """The model, loaded when first asked for.
@@ -134,7 +103,7 @@ class Models:
                 not named it.
         """
         self.check_name(name)
-        if self._named and name not in self._named[1]:
+        if self._named and self.origin(name) not in self._named[1]:
             raise SteerkitError(
                 f"{self._named[0]}: asks for the model {name!r} without naming it; return it from `models`, so that "
                 "the result is made again when its weights change"
@@ -151,12 +120,15 @@ class Models:
             self._named = before
 
     def _at(self, name: str) -> LanguageModel:
+        if name in self.trained:
+            return self._trained(name)
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         lm = self._loaded[name]
         if name != self.writer and name not in self._checked:
             self._checked.add(name)
-            self._check_vocabulary(name)
+            maps = self.specs[name].id_map.get(self.writer, {})
+            check_vocabulary((name, lm), (self.writer, self._at(self.writer)), maps)
         return lm
 
     def _load(self, name: str) -> LanguageModel:
@@ -172,6 +144,28 @@ class Models:
             return self._loaded[name]
         lm = self._plain(spec.weights)
         return self._adapted(lm, spec.adapter) if spec.adapter else lm
+
+    def _trained(self, name: str) -> LanguageModel:
+        """A trained model, loaded in place of the one that was asked for before.
+
+        Raises:
+            SteerkitError: it is not trained yet.
+        """
+        if self._latest and self._latest[0] == name:
+            return self._latest[1]
+        self._latest, what = None, self.trained[name]
+        if not what.folder.is_dir():
+            raise SteerkitError(f"the model {name!r} is not trained yet: what reads it must need `training`")
+        lm = self._plain(str(what.folder)) if what.whole else self._adapted(self.copy(what.origin), str(what.folder))
+        self._latest = name, lm
+        return lm
+
+    def copy(self, name: str) -> LanguageModel:
+        """A model of the recipe a second time, which may be changed."""
+        lm = self._at(self.check_name(name))
+        if name not in self.in_memory and not self.specs[name].adapter:
+            return self._plain(self.specs[name].weights)
+        return replace(lm, model=deepcopy(lm.model))
 
     def _plain(self, weights: str) -> LanguageModel:
         return load_model(weights, **asdict(self.loading))
@@ -210,7 +204,8 @@ class Models:
         Raises:
             SteerkitError: there is no such model, or its tokenizer is not a fast one.
         """
-        if self.check_name(name) in self._loaded:
+        name = self.origin(name)
+        if name in self._loaded:
             return self._loaded[name].tokenizer
         spec, trusted = self.specs[name], self.loading.trust_remote_code
         own = load_tokenizer(spec.weights, trust_remote_code=trusted)
@@ -218,7 +213,8 @@ class Models:
 
     def shape(self, name: str) -> ModelShape:
         """A model's sizes, without its weights where they aren't loaded."""
-        spec = self.specs[self.check_name(name)]
+        name = self.origin(name)
+        spec = self.specs[name]
         if name in self.in_memory or name in self._loaded:
             lm = self._loaded[name]
             return ModelShape(lm.name, lm.depth, lm.width, 0, 0, 0, 0)
@@ -245,7 +241,7 @@ class Models:
 
     def mapped(self, name: str, writer: str = "") -> dict[int, int]:
         """Ids in a text of the writer's that this model reads as others."""
-        return {a: b for a, b in self.specs[name].id_map.get(writer or self.writer, {}).items() if a != b}
+        return {a: b for a, b in self.specs[self.origin(name)].id_map.get(writer or self.writer, {}).items() if a != b}
 
     def ids_for(self, name: str, ids: Sequence[int]) -> list[int]:
         """The ids that a model reads for a sequence of the writer's ids."""
@@ -264,29 +260,14 @@ class Models:
         settings = [self.loading.attn_implementation, self.loading.torch_compile, self.loading.bf16]
         return model_identity(name, lm, named=named, adapter=spec.adapter, settings=settings)
 
-    def _check_vocabulary(self, name: str) -> None:
-        """Raises: SteerkitError when a model reads the writer's ids as other tokens."""
-        lm, writer, maps = self._loaded[name], self._at(self.writer), self.specs[name].id_map.get(self.writer, {})
-        rows = lm.model.get_input_embeddings().weight.shape[0]
-        for there, here in maps.items():
-            if not 0 <= here < rows:
-                raise SteerkitError(
-                    f"models.{name}.id_map.{self.writer}: {there} is mapped to {here}, but {lm.name} has no such id"
-                )
-        if lm.tokenizer is writer.tokenizer:
-            return
-        ours, theirs = _by_id(writer.tokenizer), _by_id(lm.tokenizer)
-        different = [(i, ours[i], theirs.get(i)) for i in sorted(ours) if ours[i] != theirs.get(i) and i not in maps]
-        if different:
-            shown = "\n".join(
-                f"  id {i}: {mine!r} in {writer.name}, {other!r} in {lm.name}" for i, mine, other in different[:SHOWN]
-            )
-            raise SteerkitError(
-                f"the tokenizers of {self.writer} and {name} disagree on {len(different)} ids that are not in id_map; "
-                f"the first:\n{shown}\n  For special tokens, map each id to a neutral one of {name}'s under "
-                f"`models.{name}.id_map.{self.writer}` (BOS and EOS to themselves); with other differences {name} "
-                f"can't read what {self.writer} writes"
-            )
+
+def _with_trained(
+    specs: Mapping[str, ModelSpec], writer: str, loading: Loading, trained: Mapping[str, Trained]
+) -> Models:
+    """Models as another process gets them."""
+    found = Models(specs, writer, loading)
+    found.trained = dict(trained)
+    return found
 
 
 def load_models(given: Mapping[str, Any], *, writer: str = "", **options: Any) -> Models:
@@ -304,7 +285,3 @@ def load_models(given: Mapping[str, Any], *, writer: str = "", **options: Any) -
     for name in models:
         models[name]
     return models
-
-
-def _by_id(tokenizer: Any) -> dict[int, str]:
-    return {index: token for token, index in tokenizer.get_vocab().items()}

@@ -17,7 +17,8 @@ from steerkit.context import ConfigError, Run, Settings
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.graph import known_groups, problems_of, steps_of, with_experiments
 from steerkit.interfaces import Config
-from steerkit.models.models import Loading, Models
+from steerkit.models.model_spec import Loading
+from steerkit.models.models import Models
 from steerkit.parts import RunPart, Step
 from steerkit.recipe import trust
 from steerkit.recipe.document import Document, Key, merge, read_yaml

@@ -10,7 +10,7 @@ from typing import Any
 from steerkit import registry
 from steerkit.artifacts import Condition, Generation, Placed
 from steerkit.context import Run
-from steerkit.data.chats import Chat, Message, messages_of
+from steerkit.data.chats import instructed
 from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
 from steerkit.errors import Problem
@@ -60,7 +60,8 @@ class Generations(Step):
         return (*self.follows(run), *needs_of_split(run, self.of))
 
     def follows(self, run: Run) -> Sequence[str]:
-        return ("prompts", "chats", "vectors")  # of the others the conditions count: `depends`
+        trained = any(e.split == self.of and e.arms(run.of(e, name)) for name, e in run.experiments.items())
+        return ("prompts", "chats", "vectors", *(["training"] if trained else []))  # of the others: `depends`
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(run.models)
@@ -70,7 +71,8 @@ class Generations(Step):
             yield from misfits(run, self.of)
 
     def _conditions(self, run: Run, needs: Sequence[Any]) -> dict[str, Condition]:
-        return conditions_of(run, self.of, dict(zip(needs_of_split(run, self.of), needs, strict=True)))
+        names = needs_of_split(run, self.of)
+        return conditions_of(run, self.of, dict(zip(names, needs[len(needs) - len(names) :], strict=True)))
 
     def depends(self, run: Run, prompts: list[Prompt], chats: Any, vectors: Vectors, *needs: Any) -> Any:
         wanted = self._conditions(run, needs)
@@ -98,15 +100,15 @@ class Generations(Step):
         own = [prompt for prompt in prompts if prompt.split == self.of]
         check_limits(run, own, dict.fromkeys(condition.model for condition in wanted.values()))
         built: dict[str, Intervention] = {}
-        edits = {name: edits_of(condition, vectors, built) for name, condition in wanted.items()}
-        ids: dict[tuple[str, str, str], list[int]] = {}
+        edits = {name: edits_of(condition.interventions, vectors, built) for name, condition in wanted.items()}
+        ids: dict[tuple[str, str, str, str], list[int]] = {}
         jobs = []
         for prompt, sample in product(own, range(run.use(Samples).samples)):
             draw, noise = (key_of(run.seed, use, prompt.id, sample) for use in ("sample", "noise"))
             for name, condition in wanted.items():
-                place = condition.model, condition.system, prompt.id
+                place = condition.model, condition.system, condition.prefix, prompt.id
                 if place not in ids:
-                    formatted = run.chats.ids(with_system(prompt.prompt, condition.system))
+                    formatted = run.chats.ids(instructed(prompt.prompt, condition.system, condition.prefix))
                     ids[place] = run.models.ids_for(condition.model, formatted)
                 done = tuple(replace(edit, key=noise) for edit in edits[name])
                 row = GenerationRow(ids[place], draw, done)
@@ -166,10 +168,10 @@ def norm_of(placed: Placed, vectors: Vectors) -> float:
     return placed.strength * vectors[placed.norm_of].norm(placed.layer)
 
 
-def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Intervention]) -> list[Edit]:
+def edits_of(interventions: Iterable[Placed], vectors: Vectors, built: dict[str, Intervention]) -> list[Edit]:
     """What is done to a row, but for its key. Equal steerers are one object, which edits their rows together."""
     found = []
-    for placed in condition.interventions:
+    for placed in interventions:
         if placed.strength:
             name = str(placed.steerer.given)
             steerer = built.setdefault(name, registry.build("steerers", placed.steerer))
@@ -179,11 +181,6 @@ def edits_of(condition: Condition, vectors: Vectors, built: dict[str, Interventi
                 direction = (vector.mean_unit if steerer.direction == "mean" else vector.unit)(placed.layer)
             found.append(Edit(steerer, placed.site, norm_of(placed, vectors), direction, placed.tokens))
     return found
-
-
-def with_system(chat: Chat, system: str) -> Chat:
-    """A prompt with a system message before it."""
-    return (Message("system", system), *messages_of(chat)) if system else chat
 
 
 def breaks(rows: Iterable[Generation]) -> list[str]:

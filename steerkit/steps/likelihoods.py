@@ -8,12 +8,13 @@ from typing import Any
 
 from steerkit.artifacts import Generation
 from steerkit.context import Run
+from steerkit.data.chats import instructed
 from steerkit.data.trace import Prompt
 from steerkit.generation.likelihood import ScoredText, log_likelihoods
 from steerkit.models.models import Models
 from steerkit.parts import Step
 from steerkit.settings import Chatting
-from steerkit.steps.generations import conditions_of, needs_of_split, with_system
+from steerkit.steps.generations import conditions_of, needs_of_split
 from steerkit.store.files import read_whole_lines, write_jsonl
 
 TEXTS = 512  # of a piece
@@ -53,17 +54,17 @@ class TextLikelihoods(Step):
         """Model → its texts with the ids that it reads; empty texts are left out."""
         by_id = {prompt.id: prompt.prompt for prompt in prompts}
         wanted = conditions_of(run, self.of, dict(zip(needs_of_split(run, self.of), needs, strict=True)))
-        formatted: dict[tuple[str, str], list[int]] = {}
+        formatted: dict[tuple[str, str, str], list[int]] = {}
         found: dict[str, list[tuple[Generation, ScoredText]]] = {}
         for row in rows:
             condition = wanted[row.condition]
-            place = condition.system, row.prompt_id
+            place = condition.system, condition.prefix, row.prompt_id
             if place not in formatted:
-                formatted[place] = run.chats.ids(with_system(by_id[row.prompt_id], condition.system))
+                formatted[place] = run.chats.ids(instructed(by_id[row.prompt_id], *place[:2]))
             if row.ids:
                 before, own = (run.models.ids_for(condition.model, ids) for ids in (formatted[place], row.ids))
                 found.setdefault(condition.model, []).append((row, ScoredText(before, own)))
-        return {name: found[name] for name in run.models if name in found}
+        return {name: found[name] for name in (*run.models, *run.models.trained) if name in found}
 
     def pieces(self, run: Run, prompts: list[Prompt], rows: list[Generation], *needs: Any) -> list[LikelihoodPiece]:
         return [

@@ -57,7 +57,8 @@ def sampling_of(run: Run) -> Sampling:
 
 def decoding(run: Run, models: Iterable[str]) -> list[Any]:
     """JSON of how these models' texts are drawn, and of the token ids that end them: part of a step's key."""
-    return [sampling_of(run).model_dump(), *(end_ids(run.models[name]) for name in models)]
+    origins = dict.fromkeys(map(run.models.origin, models))
+    return [sampling_of(run).model_dump(), *(end_ids(run.models[name]) for name in origins)]
 
 
 def pieces_of(run: Run, jobs: Sequence[Job]) -> list[TextPiece]:
@@ -133,6 +134,6 @@ def check_limits(run: Run, prompts: Sequence[Prompt], models: Iterable[str]) -> 
     own = [run.chats.ids(prompt.prompt) for prompt in prompts]
     longest = max(range(len(own)), key=lambda number: len(own[number]))
     what = f"prompt {prompts[longest].id!r} with max_new_tokens"
-    for name in models:
+    for name in dict.fromkeys(map(run.models.origin, models)):
         check_ids(run.models[name], [run.models.ids_for(name, ids) for ids in own])
         check_lengths(run.models[name], len(own[longest]) + run.use(Generating).max_new_tokens - 1, what)

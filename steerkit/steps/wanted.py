@@ -34,6 +34,8 @@ def fits_of(run: Run) -> dict[VectorKey, PluginSpec]:
                 raise SteerkitError(
                     f"experiment {name}: wants the vector {fit.key.file} by another fitter than others do"
                 )
+    for key in (key for arm in run.arms.values() for key in sorted(arm.vectors)):
+        found.setdefault(key, main)
     return found
 
 

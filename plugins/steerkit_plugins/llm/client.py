@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from steerkit.errors import SteerkitError
 from steerkit_plugins.llm.answers import Answers, key_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 Outcome = Answer | Failure
+Name = TypeVar("Name", bound=Hashable)
 
 GIVE_UP = 20  # failures in a row, beside those under way, after which nothing more is asked
 LONGEST_WAIT = 120.0  # seconds that the client lets a server tell it to wait
@@ -38,11 +40,16 @@ class Client:
         self.config, self.answers, self.progress = config, answers, progress
         self.asked = 0  # requests that were sent and answered
 
+    @classmethod
+    def at(cls, config: LLMConfig, folder: Path, progress: Callable[[int, int], None]) -> Client:
+        """A client that keeps its answers in a folder, or where `cache` says."""
+        return cls(config, Answers(Path(config.cache).expanduser() if config.cache else folder), progress)
+
     def key(self, request: Request) -> str:
         """What a request is kept under."""
         return key_of(self.config.host(), request)
 
-    def ask(self, requests: Mapping[str, Request], *, batch: bool = False) -> dict[str, Outcome]:
+    def ask(self, requests: Mapping[Name, Request], *, batch: bool = False) -> dict[Name, Outcome]:
         """The outcome of each request, by its name; every answer is on disk when this returns or raises.
 
         Raises:
@@ -51,11 +58,21 @@ class Client:
         with self.answers.held():
             missing = {self.key(r): r for r in requests.values() if self.answers.get(self.key(r)) is None}
             failures = self._send(missing, batch) if missing else {}
-        found: dict[str, Outcome] = {}
+        found: dict[Name, Outcome] = {}
         for name, request in requests.items():
             key = self.key(request)
             found[name] = self.answers.get(key) or failures.get(key, Failure("not asked"))
         return found
+
+    def estimate(self, requests: Iterable[Request]) -> dict[str, float]:
+        """Calls, tokens and dollars (where prices are known) that requests will take, about."""
+        calls, sums = 0, [0.0, 0.0]
+        for request in requests:
+            calls += 1
+            sums = [total + more for total, more in zip(sums, expected_tokens(request), strict=True)]
+        prices = self.config.prices()
+        dollars = {"dollars": round(prices.dollars(*sums), 4)} if prices else {}
+        return {"calls": calls, "input tokens": round(sums[0]), "output tokens": round(sums[1]), **dollars}
 
     def expected(self, request: Request) -> float:
         """Dollars that a request will take, about; 0 where no price is known."""

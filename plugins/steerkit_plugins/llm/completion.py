@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ class Answer:
         input_tokens, output_tokens: as charged; None when the server doesn't say.
         reasoning: its draft, where the server gives it apart.
         besides: what it holds that is no text: ``tool NAME``, types of parts.
+        top_logprobs: (token, natural log of its probability) that the answer could have begun with, the token that it
+            did begin with first; empty where they weren't asked for, or the server has none.
     """
 
     content: str
@@ -32,6 +35,7 @@ class Answer:
     output_tokens: int | None
     reasoning: str = ""
     besides: str = ""
+    top_logprobs: tuple[tuple[str, float], ...] = ()
 
     @property
     def said(self) -> str:
@@ -64,6 +68,7 @@ def read_answer(body: str) -> Answer:
             reasoning=_text(message.get("reasoning_content") or message.get("reasoning"))
             or "".join(_kind(parts, "reasoning")),
             besides=", ".join(dict.fromkeys((*_called(message), *_kind(parts, "")))),
+            top_logprobs=tuple(_first_token((choice.get("logprobs") or {}).get("content"))),
         )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError("the body is JSON, but no chat completion") from error
@@ -120,6 +125,19 @@ def _called(message: dict[str, Any]) -> list[str]:
 def writable(text: str) -> str:
     """A text as UTF-8 can have it: half a surrogate pair (an answer cut within an emoji) becomes a question mark."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _first_token(content: Any) -> list[tuple[str, float]]:
+    """(token, log-probability) of all that an answer's first token could have been, what it was first and once."""
+    if not content:
+        return []
+    (taken, *_), others = _tokens(content[:1]), _tokens(content[0].get("top_logprobs"))
+    again = next((n for n, (token, _) in enumerate(others) if token == taken[0]), len(others))
+    return [pair for pair in (taken, *others[:again], *others[again + 1 :]) if math.isfinite(pair[1])]
+
+
+def _tokens(rows: Any) -> list[tuple[str, float]]:
+    return [(writable(row["token"]), float(row["logprob"])) for row in rows or ()]
 
 
 def _count(value: Any) -> int | None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from steerkit.errors import SteerkitError
 from steerkit_plugins.llm.completion import Answer
+
+if TYPE_CHECKING:
+    from steerkit_plugins.llm.options import LLMConfig
 
 WAYS_OUT = {
     "key refused": "check the key in the variable that api_key_env names, and that it may use this model",
     "not found": "check model and base_url (up to and with /v1)",
     "no credit": "the account has no credit left; top it up",
     "rate limit": "lower max_concurrency, raise max_retries, or wait",
-    "bad request": "the server does not take such a request: see its words; temperature: null, seed: null, or "
-    "format: tagged leave out what it may not know",
+    "bad request": "the server does not take such a request: see its words; temperature: null, seed: null, "
+    "format: tagged (llm) or method: number (llm-score) leave out what it may not know",
     "server error": "the server's own trouble; wait, or raise max_retries",
     "timeout": "raise timeout, or lower max_concurrency",
     "connection": "check base_url, and that the server runs and is not overloaded",
@@ -23,12 +27,14 @@ WAYS_OUT = {
     "batch": "see the server's words; batch: false asks one by one",
     "not asked": "left alone when it was clear that asking on is no use",
     "max_cost": "raise max_cost to go on",
-    "refused": "another model, or `unusable: leave-out`, which counts such texts and gives them no spans",
+    "refused": "another model, or `unusable: leave-out`, which counts such texts and goes on without them",
     "cut off": "raise max_tokens (they are then asked anew), or `unusable: leave-out`",
     "not the form": "format: structured where the server can do it, another model or seed, or `unusable: leave-out`",
+    "no number": "a rubric that asks for the number alone, another model, or `unusable: leave-out`",
+    "no logprobs": "the server leaves log-probabilities out at times; method: number, or `unusable: leave-out`",
 }
 
-UNUSABLE = ("refused", "cut off", "not the form")
+UNUSABLE = ("refused", "cut off", "not the form", "no number", "no logprobs")
 """What is wrong with an answer that was paid for and can't be used."""
 
 FATAL = frozenset({"key refused", "not found", "no credit"})
@@ -43,10 +49,17 @@ class Failure:
     answer: Answer | None = None
 
 
-def unusable(answer: Answer) -> Failure | None:
-    """Why an answer that was paid for has nothing to read; None when it has."""
+def refused(answer: Answer) -> Failure | None:
+    """The refusal that an answer is by its server's own word; None when it is none."""
     if answer.refusal or answer.finish == "content_filter":
         return Failure("refused", answer.refusal[:200], answer)
+    return None
+
+
+def unusable(answer: Answer) -> Failure | None:
+    """Why an answer that was paid for has nothing to read; None when it has."""
+    if failure := refused(answer):
+        return failure
     if answer.said:
         return None
     drafted = "a draft and no answer" if answer.content.strip() or answer.reasoning.strip() else "no text"
@@ -90,7 +103,15 @@ def words_of(said: Any, secret: str) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def described(failures: Iterable[Failure]) -> str:
+def lost(config: LLMConfig, what: str, failures: Sequence[Failure]) -> SteerkitError:
+    """The error that ends a call; `what` says how many of what have no answer."""
+    return SteerkitError(
+        f"{config.model} at {config.base_url}: {what}; what was answered is kept and not paid for again: mend this and "
+        f"give the same command again\n{_described(failures)}"
+    )
+
+
+def _described(failures: Iterable[Failure]) -> str:
     """A line a kind: how many, what was said first, the way out."""
     by_kind: dict[str, list[Failure]] = {}
     for failure in failures:

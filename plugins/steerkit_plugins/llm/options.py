@@ -12,7 +12,10 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from steerkit.interfaces import Config
 from steerkit_plugins.llm.cost import Prices
 
-FIXED = ("model", "messages", "temperature", "seed", "max_tokens", "response_format", "stream", "n")
+FIXED = (
+    *("model", "messages", "temperature", "seed", "max_tokens", "response_format", "logprobs", "top_logprobs"),
+    *("stream", "n"),
+)
 
 
 class LLMConfig(Config):

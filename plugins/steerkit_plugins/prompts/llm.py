@@ -15,10 +15,10 @@ from steerkit.data.splits import assign_splits
 from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import PromptSource
-from steerkit_plugins.llm.answers import Answers, default_folder
+from steerkit_plugins.llm.answers import default_folder
 from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.completion import Answer
-from steerkit_plugins.llm.failures import Failure, described, unusable
+from steerkit_plugins.llm.failures import Failure, lost, unusable
 from steerkit_plugins.llm.notes import notes_of
 from steerkit_plugins.llm.options import LLMConfig
 
@@ -72,8 +72,7 @@ class LLMPrompts(PromptSource):
         self.open(default_folder("llm"), lambda done, total: None)
 
     def open(self, folder: Path, progress: Callable[[int, int], None]) -> None:
-        answers = Answers(Path(self.config.cache).expanduser() if self.config.cache else folder)
-        self._client = Client(self.config, answers, progress)
+        self._client = Client.at(self.config, folder, progress)
 
     def notes(self) -> dict[str, Any]:
         return self._notes
@@ -135,12 +134,8 @@ class LLMPrompts(PromptSource):
         return self.config.request([{"role": "system", "content": TASK}, {"role": "user", "content": ask}])
 
     def _check(self, failures: Iterable[Failure]) -> None:
-        if lost := list(failures):
-            c = self.config
-            raise SteerkitError(
-                f"{c.model} at {c.base_url}: {len(lost)} requests for prompts have no answer; what was answered is "
-                f"kept and not paid for again: mend this and give the same command again\n{described(lost)}"
-            )
+        if found := list(failures):
+            raise lost(self.config, f"{len(found)} requests for prompts have no answer", found)
 
 
 def prompts_of(content: str) -> list[str]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from steerkit.judging.taxonomy import DEFAULT, find_taxonomy
-from steerkit_plugins.llm.options import LLMConfig
+from steerkit_plugins.llm.judging import JudgingConfig
 
 
-class LLMJudgeConfig(LLMConfig):
-    how: ClassVar[frozenset[str]] = LLMConfig.how | {"unusable"}
-
+class LLMJudgeConfig(JudgingConfig):
     taxonomy: str = DEFAULT
     """Labels with their glosses: a YAML file, or the name of a shipped set."""
     format: Literal["auto", "structured", "tagged"] = "auto"
@@ -21,9 +19,6 @@ class LLMJudgeConfig(LLMConfig):
     try shows that the server has no structured output."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """A text is left out (and counted) when less than this share of its characters is found in labelled sections."""
-    unusable: Literal["error", "leave-out"] = "error"
-    """What becomes of a text whose answer is refused, cut off or not in the form: `error` names them all in the end,
-    `leave-out` counts them and gives them no spans."""
 
     def reads(self) -> dict[str, list[Path]]:
         return {"taxonomy": [find_taxonomy(self.taxonomy)]}

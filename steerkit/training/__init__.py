@@ -1,0 +1,1 @@
+"""Fine-tuning on transformers' Trainer, with interventions that are on in training alone."""

@@ -1,0 +1,149 @@
+"""transformers' TrainingArguments: which of them are the user's, and whether their values can be meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steerkit.errors import InputError, Problem, nearest
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+DEFAULTS: dict[str, Any] = {
+    "optim": "adamw_torch",
+    "logging_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 0.1,
+    "save_total_limit": 2,
+}
+"""Where they differ from transformers': the optimizer that every machine has, each step in the log, and ten checkpoints
+over the training of which the last two are kept."""
+
+_EVALUATION = "held-out rows are given as held_out, and measured before and after"
+_PUSHING = "push what `Trained.save` writes"
+_EXACT = "a training that goes on from a checkpoint would end in other weights"
+_SHARDED = "weights in shards are not supported; torchrun with a whole model in each process is"
+OWNED = {
+    "output_dir": "it is the argument folder",
+    "seed": "it is the argument seed",
+    "data_seed": "the order of the rows follows the argument seed",
+    "report_to": "the log is in what `train` returns",
+    "disable_tqdm": "`train` takes a progress function",
+    "remove_unused_columns": "steerkit makes the batches",
+    "label_names": "steerkit makes the batches",
+    "use_cache": "training reads whole texts",
+    "logging_nan_inf_filter": "a loss that is not finite ends the training",
+    "resume_from_checkpoint": "the last whole checkpoint in folder is gone on from",
+    "label_smoothing_factor": "the loss is the objective's",
+    "neftune_noise_alpha": "noise on embeddings is an intervention; give it as an edit",
+    "use_liger_kernel": "it replaces the logits that objectives read",
+    "torch_compile": "hooks of interventions would not run in compiled code",
+    **dict.fromkeys(("do_train", "do_eval", "do_predict", "eval_on_start"), _EVALUATION),
+    **dict.fromkeys(("eval_strategy", "eval_steps", "eval_delay", "per_device_eval_batch_size"), _EVALUATION),
+    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _EVALUATION),
+    **dict.fromkeys(("push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo"), _PUSHING),
+    **dict.fromkeys(("save_only_model", "ignore_data_skip", "auto_find_batch_size"), _EXACT),
+    **dict.fromkeys(("restore_callback_states_from_checkpoint", "enable_jit_checkpoint"), _EXACT),
+    **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), _SHARDED),
+}
+"""Arguments that steerkit sets or does without → why."""
+
+HOW = frozenset(
+    {
+        "save_strategy",
+        "save_steps",
+        "save_total_limit",
+        "logging_strategy",
+        "logging_steps",
+        "logging_first_step",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataloader_persistent_workers",
+        "dataloader_prefetch_factor",
+        "log_level",
+        "skip_memory_metrics",
+        "use_cpu",
+    }
+)
+"""Arguments that leave the weights alone: a checkpoint is gone on from when they differ."""
+
+_LEAST = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "num_train_epochs": 0,
+    "save_total_limit": 1,
+}
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Raises: InputError with every name that is unknown or steerkit's own, and every value that can't be meant."""
+    problems = list(_problems(given))
+    if problems:
+        raise InputError("training arguments", problems)
+
+
+def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:
+    from dataclasses import fields
+    from typing import get_type_hints
+
+    from pydantic import TypeAdapter, ValidationError
+    from transformers import TrainingArguments
+
+    known = [field.name for field in fields(TrainingArguments) if field.init]
+    kinds = get_type_hints(TrainingArguments)
+    for name, value in given.items():
+        if name in OWNED:
+            yield Problem(name, f"is not for you to set: {OWNED[name]}")
+        elif name not in known:
+            yield Problem(name, "transformers has no such training argument", nearest(name, known))
+        else:
+            try:
+                TypeAdapter(kinds[name]).validate_python(value, strict=True)
+            except ValidationError as error:
+                yield Problem(name, f"{value!r} can't be meant: {error.errors()[0]['msg']}")
+                continue
+            if isinstance(value, float) and not math.isfinite(value):
+                yield Problem(name, f"is {value}, no finite number")
+            elif name in _LEAST and value is not None and value < _LEAST[name]:
+                yield Problem(name, f"is {value}, and must be at least {_LEAST[name]}")
+
+
+def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: str) -> TrainingArguments:
+    """The user's arguments with ours.
+
+    Args:
+        device: where the model is; `cpu` keeps a training off a GPU that is there.
+
+    Raises:
+        InputError: transformers doesn't take them together.
+    """
+    from transformers import TrainingArguments
+
+    own: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "save_total_limit": None,  # steerkit deletes old checkpoints itself, once the new one is whole
+    }
+    values: dict[str, Any] = {**DEFAULTS, "use_cpu": device == "cpu", **given}
+    try:
+        made = TrainingArguments(**{**values, **own})
+    except Exception as error:  # ValueError, TypeError, NotImplementedError, ImportError: whatever it finds
+        raise InputError("training arguments", [Problem(_named_in(str(error), given), str(error))]) from error
+    made._setup_devices  # noqa: B018  (finds the devices, whose number the next line sets)
+    made._n_gpu = min(made.n_gpu, 1)  # more would be DataParallel, whose copies of a model have no hooks
+    return made
+
+
+def _named_in(message: str, given: Mapping[str, Any]) -> str:
+    return next((name for name in given if name in message or str(given[name]) in message), "together")

@@ -1,0 +1,42 @@
+"""Settings of a run that trains models: rows, what is trained, and how often."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from steerkit.artifacts import Kind, PluginSpec
+from steerkit.interfaces import Config
+
+TRAIN, HELD_OUT = "train", "held_out"
+"""Splits that are asked of the sources of rows."""
+
+
+def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Raises: ValueError when there is none, one twice, or one below 0."""
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError("must be different whole numbers from 0 on, one at least")
+    return seeds
+
+
+class Training(Config):
+    """What models are trained on, and how."""
+
+    train_on: Annotated[PluginSpec, Kind("prompts")]
+    """Rows that are learned: chats whose last message, the assistant's, is the response."""
+    train_rows: int = Field(default=256, ge=1)
+    """Number of rows, the same ones in every arm and for every training seed."""
+    held_out: Annotated[PluginSpec | None, Kind("prompts")] = None
+    """Rows whose loss is measured before and after a training, and which are never learned; none when left out."""
+    held_out_rows: int = Field(default=64, ge=1)
+    """Number of held-out rows."""
+    adapter: Annotated[PluginSpec, Kind("adapters")] = PluginSpec(name="lora")
+    """What of a model is trained."""
+    objective: Annotated[PluginSpec, Kind("objectives")] = PluginSpec(name="response")
+    """What it is trained for."""
+    training_seeds: Annotated[tuple[int, ...], AfterValidator(_seeds)] = (0, 1, 2)
+    """Seeds of the trainings: of the adapter's first weights and the order of the rows. Every arm is trained once with
+    each."""
+    training_arguments: dict[str, Any] = Field(default_factory=dict)
+    """transformers' TrainingArguments, any of them: `{learning_rate: 1e-5, num_train_epochs: 1}`."""

@@ -1,0 +1,186 @@
+"""transformers' Trainer with three differences: the objective's loss, interventions around each micro-batch's forward
+and backward, and checkpoints that hold what is trained and count only when whole.
+
+Everything else (loader, accumulation, optimizer, schedule, clipping, mixed precision, several processes) is the
+Trainer's own. This module imports transformers; `steerkit.training.train` imports it when a training begins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from steerkit.errors import SteerkitError
+from steerkit.models.language_model import LanguageModel
+from steerkit.training.batches import as_dataset, batch_of, collator
+from steerkit.training.checkpoints import Checkpoint, Checkpoints
+from steerkit.training.contract import Loss, Objective
+from steerkit.training.edits import TrainingEdits, positions_changed
+from steerkit.training.ledger import Ledger
+from steerkit.training.masks import Encoded
+
+TRAINED = "trained.safetensors"
+"""A checkpoint's file of trained weights, by their names in the model."""
+
+
+class Reporter(TrainerCallback):
+    """Tells how far a training is, and lets a changed `save_steps` count where one is gone on with."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None) -> None:
+        self._progress = progress
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)
+        self._tell(state)
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        self._tell(state)
+
+    def _tell(self, state: Any) -> None:
+        if self._progress and state.is_world_process_zero:
+            self._progress(state.global_step, state.max_steps)
+
+
+class InterventionTrainer(Trainer):
+    """A Trainer of one model, objective and set of rows. Its `ledger` has the log."""
+
+    objective: Objective
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        rows: Sequence[Encoded],
+        objective: Objective,
+        edits: TrainingEdits,
+        arguments: TrainingArguments,
+        checkpoints: Checkpoints,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.lm, self.rows, self.objective, self.edits = lm, rows, objective, edits
+        self.checkpoints, self.ledger = checkpoints, Ledger()
+        super().__init__(
+            model=lm.model,
+            args=arguments,
+            data_collator=collator(lm.tokenizer),
+            train_dataset=as_dataset(rows),
+            callbacks=[Reporter(progress)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # learned tokens of the accumulated batch are counted, for `Batch.tokens`
+
+    def go_on(self, last: Checkpoint | None) -> None:
+        """Train to the end, from a checkpoint if there is one."""
+        if self.accelerator.is_main_process:
+            self.checkpoints.drop_after(last)
+        self.accelerator.wait_for_everyone()
+        if last is not None:
+            self.ledger.restore(last.state, first=self.accelerator.is_main_process)
+        self.train(resume_from_checkpoint=None if last is None else str(last.path))
+        self.ledger.gather(self.accelerator)
+
+    def release(self) -> None:
+        """Take off what accelerate has put around the model's forward (mixed precision)."""
+        self.accelerator.unwrap_model(self.lm.model, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of a micro-batch, both with the edits: checkpointed blocks run again in the second."""
+        rows, lengths = inputs["row"].tolist(), inputs["prompt_length"].tolist()
+        with self.edits.on(self.lm, rows, lengths) as steering:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        self.ledger.steered += positions_changed(steering)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Mapping[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective's loss; times the number of processes, whose gradients are averaged."""
+        batch = batch_of(inputs, num_items_in_batch)
+        found = within(model, self.lm.model, lambda: self.objective.loss(self.lm, batch))
+        if not self.ledger.add(found):
+            names = ", ".join(repr(self.rows[row].id) for row in batch.rows)
+            self._stop(f"the loss is {float(found.total):g} on rows {names}")
+        return found.total * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """A row of the ledger in place of transformers' own; its summary at the end is left out."""
+        if "loss" not in logs:
+            return
+        self.ledger.gather(self.accelerator)
+        row = self.ledger.close(self.state.global_step, logs.get("grad_norm", math.nan), logs["learning_rate"])
+        if math.isinf(row.grad_norm) and self.accelerator.scaler is None:
+            self._stop("the gradient is not finite")
+
+    def _stop(self, what: str) -> None:
+        done = self.state.global_step
+        raise SteerkitError(
+            f"{self.lm.name}: {what}, at step {done + 1} of {self.state.max_steps}: lower the learning rate or the "
+            "strength. Checkpoints of earlier steps stay as they are"
+        )
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.lm.model.named_parameters() if p.requires_grad}
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        if not all(bool(torch.isfinite(weight).all()) for weight in self._trained().values()):
+            self._stop("weights are not finite")
+        super()._save_checkpoint(model, trial)
+        self.ledger.gather(self.accelerator)
+        self.accelerator.wait_for_everyone()  # every process writes a random state of its own
+        if self.args.should_save:
+            self.checkpoints.seal(self.state.global_step, self.ledger.state())
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """What is trained, and nothing else."""
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {name: weight.detach().contiguous() for name, weight in self._trained().items()}
+        save_file(own, folder / TRAINED)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        kept = load_file(Path(resume_from_checkpoint) / TRAINED)
+        with torch.no_grad():
+            for name, weight in self._trained().items():
+                weight.copy_(kept[name])
+
+
+def within(model: Any, own: Any, run: Callable[[], Loss]) -> Loss:
+    """What `run` returns, called inside the forward of a wrapper around the model (DistributedDataParallel).
+
+    The wrapper brings gradients of several processes together only if its own forward was called, and an objective
+    calls the model inside as often as it likes. So the wrapper is called once, and the model that it calls runs the
+    objective in place of its forward.
+
+    Args:
+        model: what the Trainer calls: the model, or a wrapper.
+        own: the model itself.
+    """
+    if model is own:
+        return run()
+    before = own.__dict__.get("forward")
+
+    def put_back() -> None:
+        if before is None:
+            own.__dict__.pop("forward", None)
+        else:
+            own.forward = before
+
+    def once(_: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        put_back()
+        found = run()
+        return found.total, dict(found.parts)
+
+    own.forward = once
+    try:
+        total, parts = model(torch.zeros(1))
+    finally:
+        put_back()
+    return Loss(total, parts)
