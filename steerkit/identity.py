@@ -15,9 +15,9 @@ from steerkit.store.identity import Identity, plain
 def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
     """The identity of a plugin with its options: two whose keys are equal give the same results.
 
-    Takes in its name, all options but those that change no result (`Config.how`), its code, and the contents of the
-    files that its options name (`Config.reads`). Code that it imports by a computed name, versions of libraries, and
-    data files that it opens without an option of their own are not known.
+    Takes in its name, all options but those that change no result (`Config.how`), its code, the contents of the files
+    that its options name (`Config.reads`), and the same of plugins that its options name. Code that it imports by a
+    computed name, versions of libraries, and data files that it opens without an option of their own are not known.
     """
     code = plugin.code or notebook_code(type(plugin))
     options = options_of(plugin)
@@ -26,8 +26,17 @@ def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
         read = {path.as_posix(): f"sha256:{file_digest(path)}" for path in paths if path.is_file()}
         options |= {name: list(read.values())} if read else {}  # the contents count, whatever the files are called
         files |= read
+    versions = dict(code.versions)
+    for path, inner, spec in specs_in(plugin.config):
+        named = spec_identity(inner, spec)
+        place: Any = options
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = named.settings
+        versions |= {file or named.name: version for file, version in named.code.items()}
+        files |= named.files
     settings = {"kind": kind, "name": plugin.name, **options}
-    return Identity(title or f"{kind} {plugin.name}", settings, code.versions, files, code.name)
+    return Identity(title or f"{kind} {plugin.name}", settings, versions, files, code.name)
 
 
 def file_identity(title: str, path: str | None) -> Identity:

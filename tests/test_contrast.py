@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import templates
 from steerkit_plugins.traits import SHIPPED, load_trait
+from templates import tokenizer_with
 
 import steerkit
 from steerkit import registry
+from steerkit.artifacts import PluginSpec
+from steerkit.data.chat_format import ChatFormat
 from steerkit.data.chats import Message
 from steerkit.data.pairs import pair_of, side_of
 from steerkit.data.splits import check_splits
-from steerkit.data.trace import Trace
+from steerkit.data.tokens import given_trace
+from steerkit.data.trace import Prompt, Trace
 from steerkit.errors import InputError, SteerkitError
+from steerkit.identity import spec_identity
 from steerkit.interfaces import Judge, Metric
 from steerkit.judging import ask
 from steerkit.judging.metrics import run_metrics
 
-COUNTS = {"extract": 40, "choose": 4, "test": 6}
 TRAIT = """
 name: brave
 positive: [Be brave., Fear nothing.]
@@ -124,8 +129,8 @@ def test_too_few_questions_and_odd_numbers_are_said(brave: str) -> None:
         source(trait=brave).read({"extract": 2, "choose": 2, "test": 3}, 0)
     with pytest.raises(SteerkitError, match="3 is odd, and a pair is two prompts"):
         source(trait=brave).read({"extract": 3, "choose": 1, "test": 1}, 0)
-    with pytest.raises(SteerkitError, match=r"trait 'gloomy' is neither a file nor a shipped one \(.*optimistic"):
-        source(trait="gloomy").read(COUNTS, 0)
+    with pytest.raises(ValueError, match=r"trait 'gloomy' is neither a file nor a shipped one \(.*optimistic"):
+        source(trait="gloomy")
     with pytest.raises(ValueError, match="give trait or pairs, one of the two"):
         source()
     with pytest.raises(ValueError, match="name a prompt source in questions"):
@@ -211,10 +216,12 @@ def test_pairs_are_kept_by_the_rule_of_persona_vectors() -> None:
     assert made.notes() == {
         "pairs": 6,
         "kept_pairs": 2,
-        "incoherent": 1,
-        "negative_above": 1,
-        "positive_below": 1,
-        "without_score": 1,
+        "lost_pairs": {
+            "too little of the trait on the positive side": 1,
+            "too much of it on the negative side": 1,
+            "a side that is not coherent": 1,
+            "a side without a score": 1,
+        },
     }
 
 
@@ -246,7 +253,7 @@ def test_the_whole_response_is_scored_and_the_reasoning_is_labelled() -> None:
 
 
 def test_what_cannot_be_labelled_is_said() -> None:
-    with pytest.raises(SteerkitError, match=r"none of 1 pairs is kept \(positive_below 1, negative_above 1\)"):
+    with pytest.raises(SteerkitError, match=r"none of 1 pairs is kept \(too little .* 1, too much .* 1\)"):
         ask.annotate_traces(judge(judges=["length-of-text"]), both("a", "x", "x" * 70))
     with pytest.raises(SteerkitError, match="2 prompts are no pair of ID/positive and ID/negative, the first 'a'"):
         ask.annotate_traces(judge(), [trace("a/positive", "x"), trace("b", "y")])
@@ -262,3 +269,33 @@ def test_a_judge_that_labels_no_texts_has_no_shares_of_sentences() -> None:
     assert names == ["trait", "trait_uncollapsed", "coherence", "coherence_uncollapsed"]
     with pytest.raises(InputError, match="has no label 'optimism'"):
         run_metrics(judge(), Length(), **{**options, "label": "optimism"})
+
+
+def test_a_judges_identity_takes_in_the_judges_that_it_names() -> None:
+    def identity(judge: Any) -> Any:
+        return spec_identity("judges", PluginSpec.model_validate({"name": "contrast", "judges": [judge]}))
+
+    default, written = identity("keyword"), identity({"name": "keyword", "keywords": ["wait", "hmm"]})
+    assert default.key() == written.key()
+    assert default.key() != identity({"name": "keyword", "keywords": ["wait"]}).key()
+    assert any("judges.keyword" in name for name in default.versions())
+    assert identity({"name": "llm", "base_url": "http://other"}).key() != identity("llm").key()
+
+
+def test_what_its_judges_ask_is_said() -> None:
+    asked = judge(judges=[{"name": "llm", "base_url": "http://other.example/v1"}]).config.asks()
+    assert "other.example" in asked
+    assert judge(judges=["keyword"]).config.asks() == ""
+
+
+@pytest.mark.parametrize("name", ["PLAIN", "R1", "QWEN", "LED", "PAST_THOUGHTS"])
+def test_a_given_trace_has_its_prompts_ids_and_its_responses(name: str) -> None:
+    tokenizer = tokenizer_with(getattr(templates, name))
+    chats, asked = ChatFormat(tokenizer), (Message("system", "S."), Message("user", "Q?"))
+    empty = given_trace(tokenizer, Prompt(id="a/positive", prompt=asked), "</think>", chats)
+    assert (list(empty.prompt_ids), empty.ids, empty.text) == (chats.ids(asked), (), "")
+    whole = Prompt(id="a/positive", prompt=(*asked, Message("assistant", "Wait. So </think>it is.")))
+    found = given_trace(tokenizer, whole, "</think>", chats)
+    assert (found.text, found.answer_text, found.prompt) == ("Wait. So ", "</think>it is.", asked)
+    assert list(found.prompt_ids) == chats.ids(asked)
+    assert tokenizer.decode(found.ids) == "Wait. So </think>it is."

@@ -130,6 +130,7 @@ def test_generations_have_the_score_judges_metrics_alone(persona: Path) -> None:
     assert {name for row in scores for name in row["values"]} == {"doubt", "coherence"}
     notes = json.loads((persona / "spans.notes.json").read_text(encoding="utf-8"))
     assert notes == {"labels": {"positive": 8, "negative": 8}, "pairs": 8, "kept_pairs": 8}
+    assert "Pairs of traces that are kept: 8 of 8." in (persona / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_sweep_claims_at_the_chosen_strength_and_controls_follow_it(persona: Path) -> None:
@@ -203,11 +204,12 @@ def results(means: Mapping[float, tuple[float, float, float]], broken: frozenset
             return condition.labels["strength"] in broken
 
         def by_prompt(self, condition: Any, metric: Any) -> Any:
-            return [], np.full(10, means[condition.labels["strength"]][0])
+            value, coherence, _ = means[condition.labels["strength"]]
+            return [], np.full(10, coherence if metric == "coherence" else value)
 
         def __getitem__(self, condition: Any) -> Any:
-            _, coherence, collapsed = means[condition.labels["strength"]]
-            return {n: SimpleNamespace(collapsed=n < 10 * collapsed, value=lambda name: coherence) for n in range(10)}
+            collapsed = means[condition.labels["strength"]][2]
+            return {n: SimpleNamespace(collapsed=n < 10 * collapsed) for n in range(10)}
 
     return SimpleNamespace(conditions=conditions, scored=Scored())
 
@@ -218,7 +220,7 @@ METRIC = RunMetric("trait", "points", (0.0, 100.0), "up", "trait", main=True)
 def limits(least: float) -> list[Limit]:
     mean = Limit(
         f"strength.least.coherence ({least:g})",
-        lambda scores: float(np.mean([score.value("coherence") for score in scores])),
+        lambda results, condition: float(results.scored.by_prompt(condition, "coherence")[1].mean()),
         lambda value: value >= least,
         lambda value: f"coherence {value:g}",
     )

@@ -36,6 +36,8 @@ def test_the_wheel_holds_recipes_templates_and_models(wheel: Path) -> None:
     assert any(n.startswith("steerkit/report/templates/") for n in names)
     pages = {f"steerkit/annotate/page/{name}" for name in ("index.html", "page.js", "page.css", "icon.svg")}
     assert pages <= set(names)
+    traits = {f"steerkit_plugins/traits/{p.name}" for p in (ROOT / "plugins/steerkit_plugins/traits").glob("*.yaml")}
+    assert len(traits) > 2 and traits <= set(names)
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/", "recipes/"))]
     weights = sum(i.file_size for i in zipfile.ZipFile(wheel).infolist() if "/pocket/" in i.filename)
     assert weights <= 15e6

@@ -61,6 +61,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
         "pair",
     ),
     "plugins/steerkit_plugins/pocket/train_instructable.py": ("--steps", "1", "--tried", "1", "--out", "told"),
+    "tests/trials/contrast.py": ("--out", "out.json"),
     "tests/trials/bounds.py": ("show", "--page", "supply.md"),
     "tests/trials/fuzz.py": ("--seconds", "2", "--target", "gguf", "--out", "out.json"),
     "tests/trials/pairing.py": ("--run", "run", "--resamples", "50", "--out", "out.json"),

@@ -50,6 +50,9 @@ def _spans(run: Run) -> Iterator[str]:
         if name in notes:
             value = notes[name]
             yield f"{text.capitalize()}: " + (f"{value:.1%}" if name == "mean_coverage" else f"{value:,}") + "."
+    if "pairs" in notes:
+        lost = ", ".join(f"{reason} {n:,}" for reason, n in notes.get("lost_pairs", {}).items())
+        yield f"Pairs of traces that are kept: {notes['kept_pairs']:,} of {notes['pairs']:,}{lost and f' ({lost})'}."
     if notes.get("answered_by"):
         by = ", ".join(f"{name} ({n:,} answers)" for name, n in notes["answered_by"].items())
         cost = [f"{notes[key]:{form}} {unit}" for key, form, unit in COSTS if key in notes]

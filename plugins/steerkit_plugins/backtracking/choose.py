@@ -48,7 +48,7 @@ class Choose(StrengthChoice):
         most = self.config.max_other
         other = Limit(
             f"choose.max_other ({most:.0%})",
-            lambda scores: mean_of(score.value(OTHERS) for score in scores),
+            lambda results, condition: mean_of(s.value(OTHERS) for s in results.scored[condition].values()),
             lambda share: share <= most,
             lambda share: f"{share:.0%} of its sentences fit no label",
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steerkit.artifacts import Condition, Score
+from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.errors import Problem, SteerkitError
 from steerkit.findings import Findings
@@ -28,13 +28,13 @@ class Limit:
 
     Attributes:
         option: the recipe's option with its value, ``choose.max_other (35%)``.
-        value: the figure of a condition's scores.
+        value: the figure of a condition.
         within: whether a figure is within the limit; not called for NaN, which never is.
         shown: the figure in words.
     """
 
     option: str
-    value: Callable[[Iterable[Score]], float]
+    value: Callable[[Results, Condition], float]
     within: Callable[[float], bool]
     shown: Callable[[float], str]
 
@@ -43,7 +43,7 @@ class Limit:
         """Of the share of generations that repeat themselves."""
         return cls(
             f"{option} ({most:.0%})",
-            lambda scores: mean_of(float(score.collapsed) for score in scores),
+            lambda results, condition: mean_of(float(s.collapsed) for s in results.scored[condition].values()),
             lambda share: share <= most,
             lambda share: f"{share:.0%} of its generations collapsed",
         )
@@ -65,7 +65,7 @@ def best_strength(results: Results, metric: RunMetric, limits: Sequence[Limit]) 
         if results.scored.is_broken(condition):
             lost.append(strength)
             continue
-        figures = [limit.value(results.scored[condition].values()) for limit in limits]
+        figures = [limit.value(results, condition) for limit in limits]
         value = mean_of(results.scored.by_prompt(condition, metric)[1])
         damaged = any(math.isnan(x) or not limit.within(x) for limit, x in zip(limits, figures, strict=True))
         rank = math.inf if math.isnan(value) else -metric.sign * value

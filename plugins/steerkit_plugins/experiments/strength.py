@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
-from steerkit.artifacts import Condition, Score
+from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.errors import Problem, SteerkitError, nearest
 from steerkit.judging.metrics import RunMetric
@@ -55,15 +55,10 @@ class ChosenStrength(StrengthChoice):
         return [*least, *most, Limit.collapsed(c.max_collapsed, f"{self.name}.max_collapsed")]
 
     def _limit(self, metric: RunMetric, bound: float, sign: int) -> Limit:
-        """At least `bound` (sign 1) or at most (-1)."""
-        option = f"{self.name}.{'least' if sign > 0 else 'most'}.{metric.name} ({bound:g})"
-
-        def mean(scores: Iterable[Score]) -> float:
-            return mean_of(score.value(metric.name) for score in scores)
-
+        """A mean of at least `bound` (sign 1), or of at most so much (-1)."""
         return Limit(
-            option,
-            mean,
+            f"{self.name}.{'least' if sign > 0 else 'most'}.{metric.name} ({bound:g})",
+            lambda results, condition: mean_of(results.scored.by_prompt(condition, metric)[1]),
             lambda value: sign * (value - bound) >= 0,
             lambda value: f"{metric.title} {metric.text(value)}",
         )

@@ -28,7 +28,7 @@ class Paired(VectorFitter):
 
     A pair is a trace, or two that are its sides (`steerkit.data.pairs`); one without both a span with the label and
     another one has no difference and is left out. The principal component points to where most pairs' sides with the
-    label lie further along it than their other sides.
+    label lie further along it than their other sides; to where their mean difference does where as many do not.
     """
 
     Config = PairedConfig
@@ -69,5 +69,6 @@ class Paired(VectorFitter):
 
         rows = differences - differences.mean(0) if self.config.center else differences
         component = torch.linalg.svd(rows, full_matrices=False).Vh[0]
-        ahead = (differences @ component > 0).sum()
-        return component if 2 * ahead >= len(differences) else -component
+        along = differences @ component
+        ahead = along.sign().sum()
+        return component if (ahead if ahead else along.sum()) >= 0 else -component

@@ -31,6 +31,9 @@ class ContrastConfig(Config):
     """A pair is kept where the positive side has at least so much of the trait, the negative one less than 100 minus
     it, and both at least so much coherence (persona vectors)."""
 
+    def asks(self) -> str:
+        return "; ".join(filter(None, (registry.build("judges", spec).config.asks() for spec in self.judges)))
+
 
 class ContrastJudge(Judge):
     """One span a trace, its whole text: `positive` or `negative`, by the side of a pair that it is (``ID/positive``).
@@ -70,7 +73,9 @@ class ContrastJudge(Judge):
         pairs = self._pairs(traces)
         lost = self._lost(traces, pairs)
         reasons = Counter(reason for own in lost.values() for reason in own)
-        self._notes = {"pairs": len(pairs), "kept_pairs": len(pairs) - len(lost), **dict(sorted(reasons.items()))}
+        self._notes = {"pairs": len(pairs), "kept_pairs": len(pairs) - len(lost)}
+        if lost:
+            self._notes["lost_pairs"] = dict(reasons.most_common())
         for judge in self._judges:
             self._notes |= judge.notes()
         if len(lost) == len(pairs):
@@ -127,11 +132,11 @@ class ContrastJudge(Judge):
         for side, scores in sides.items():
             trait, coherence = scores["trait"], scores.get("coherence", 100.0)
             if math.isnan(trait) or math.isnan(coherence):
-                found.append("without_score")
+                found.append("a side without a score")
             if side == POSITIVE and trait < least:
-                found.append("positive_below")
+                found.append("too little of the trait on the positive side")
             if side != POSITIVE and trait >= 100 - least:
-                found.append("negative_above")
+                found.append("too much of it on the negative side")
             if coherence < least:
-                found.append("incoherent")
+                found.append("a side that is not coherent")
         return list(dict.fromkeys(found))

@@ -45,6 +45,8 @@ class ContrastConfig(Config):
     def _of_one_kind(self) -> Self:
         if (self.trait is None) == (self.pairs is None):
             raise ValueError("give trait or pairs, one of the two")
+        if self.trait is not None:
+            find_trait(self.trait)
         if self.pairs is not None and self.questions is None:
             raise ValueError(
                 "pairs are for extraction; name a prompt source in questions for the choose and test prompts"

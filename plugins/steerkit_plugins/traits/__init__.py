@@ -41,11 +41,14 @@ class Trait(Config):
     def _whole(self) -> Self:
         if len(self.positive) != len(self.negative):
             raise ValueError(f"has {len(self.positive)} positive and {len(self.negative)} negative instructions")
-        for name in ("positive", "negative", "questions", "evaluation"):
-            texts = [" ".join(text.split()).casefold() for text in getattr(self, name)]
-            if not all(texts) or len(set(texts)) < len(texts):
+        texts = {
+            name: [" ".join(text.split()).casefold() for text in getattr(self, name)]
+            for name in ("positive", "negative", "questions", "evaluation")
+        }
+        for name, own in texts.items():
+            if not all(own) or len(set(own)) < len(own):
                 raise ValueError(f"{name} has an empty text, or one that stands twice")
-        if both := {*self.questions} & {*self.evaluation}:
+        if both := {*texts["questions"]} & {*texts["evaluation"]}:
             raise ValueError(
                 f"{sorted(both)[0]!r} stands under questions and evaluation: claims need questions of their own"
             )
@@ -61,19 +64,20 @@ class Trait(Config):
 
 
 def find_trait(name: str) -> Path:
-    """The file of a trait. Raises: SteerkitError when it is neither a file nor a shipped one's name."""
+    """The file of a trait. Raises: ValueError when it is neither a file nor a shipped one's name."""
     for path in (Path(name), SHIPPED / f"{name}.yaml"):
         if path.is_file():
             return path
     known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-    raise SteerkitError(f"trait {name!r} is neither a file nor a shipped one ({known})")
+    raise ValueError(f"trait {name!r} is neither a file nor a shipped one ({known})")
 
 
 def load_trait(name: str) -> Trait:
     """A trait by the name of a shipped one, or of a YAML file.
 
     Raises:
-        SteerkitError: there is no such file, or it is not YAML.
+        ValueError: there is no such file.
+        SteerkitError: it is not YAML.
         InputError: everything in it that makes no trait.
     """
     path = find_trait(name)
