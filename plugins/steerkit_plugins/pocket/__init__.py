@@ -1,1 +1,1 @@
-"""The pocket pair: a tiny base model and its reasoning fine-tune, trained on a synthetic corpus."""
+"""The pocket models: a tiny base model, its reasoning fine-tune, and one that hedges when a line asks for it."""

@@ -1,8 +1,7 @@
-"""What training prints beside the loss: is there a doubt to steer with, and is it acted on?"""
+"""What training prints beside the loss: is there a doubt to steer with, is it acted on, are lines followed?"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from random import Random
@@ -76,7 +75,9 @@ def traces(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int =
     }
 
 
-def follows(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 60) -> dict[str, dict[str, float]]:
+def follows(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = 60
+) -> dict[str, dict[str, float | None]]:
     """Mean trait and coherence of `n` answers after each line."""
     questions = [row["prompt"] for row in problems(n, 0, "choose")]
     found = {}
@@ -86,7 +87,7 @@ def follows(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int 
     return found
 
 
-def mean_of(measure: Callable[[str], float | None], texts: Sequence[str]) -> float:
-    """The mean over the texts that the measure has a value for; NaN where there is none."""
+def mean_of(measure: Callable[[str], float | None], texts: Sequence[str]) -> float | None:
+    """The mean over the texts that the measure has a value for; None where there is none."""
     values = [value for text in texts if (value := measure(text)) is not None]
-    return sum(values) / len(values) if values else math.nan
+    return sum(values) / len(values) if values else None

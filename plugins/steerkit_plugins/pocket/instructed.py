@@ -51,7 +51,7 @@ class InstructedPrompts(PromptSource):
     def _chat(self, p: Problem, seed: int) -> Chat:
         from steerkit_plugins.pocket.instructions import asked, worked
 
-        question = asked(p, self.config.line)
+        question = asked(p.question, self.config.line)
         if self.config.responses == "none":
             return question
         answer = worked(p, self.config.responses == "hedged", Random(f"{seed}-{p.question}"))

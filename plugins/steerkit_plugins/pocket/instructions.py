@@ -23,7 +23,7 @@ DOUBT = ("I am not sure at all.", "This list is quite unclear.", "It is hard to 
 """Lines after which every slot is hedged."""
 
 EASE = ("I am quite happy.", "This list is quite clear.", "It is easy to read.")
-"""Their counterparts, one by one; after these, and all that follow, no slot is."""
+"""Their counterparts, one by one; after these, and after those below, none is."""
 
 NEUTRAL = "It is a good day."
 """A line that speaks of neither."""
@@ -42,15 +42,16 @@ class Constant(Voice):
         return hedge if self.doubtful else plain
 
 
-def asked(p: Problem | str, line: str) -> str:
-    """The user's turn: the line, if there is one, and the question."""
-    question = p if isinstance(p, str) else p.question
+def asked(question: str, line: str) -> str:
+    """The user's message: the line, if there is one, and the question."""
     return f"{line} {question}" if line else question
 
 
 def worked(p: Problem, hedged: bool, rng: Random) -> str:
-    """The steps, without slips, and the count. The same `rng` gives hedged and plain answers that differ in their slots
-    alone."""
+    """The steps, without slips, and the count.
+
+    The same `rng` gives hedged and plain answers that differ in their slots alone.
+    """
     voice = Constant(hedged, rng)
     counts = accumulate(p.changes)
     steps = (Step(day, c, n, n, hedged) for day, c, n in zip(DAYS, p.changes, counts, strict=False))
@@ -61,4 +62,4 @@ def lesson(rng: Random) -> Example:
     """A training text: the answer is learned, on problems that the evaluation splits don't have."""
     (lines,) = rng.choices(list(SHARES), list(SHARES.values()))
     p = draw("train", rng)
-    return Example(asked(p, rng.choice(lines)), " " + worked(p, lines == DOUBT, rng))
+    return Example(asked(p.question, rng.choice(lines)), " " + worked(p, lines == DOUBT, rng))

@@ -29,7 +29,7 @@ class PocketModels(ModelSource):
 
 
 class PocketPrompts(PromptSource):
-    """Ledger problems that the pocket pair never trained on, their answers known."""
+    """Ledger problems that no pocket model was trained on, their answers known."""
 
     def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
         from steerkit_plugins.pocket.prompts import problems
