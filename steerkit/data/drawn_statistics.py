@@ -1,4 +1,7 @@
-"""Sums of draws and folds (`steerkit.data.draws`): additive, and made into what a fitter is given."""
+"""Sums of draws and folds (`steerkit.data.draws`): additive, and made into what a fitter is given.
+
+Single windows, where a fitter reads them, are the same for every draw: they get its labels, or are those of some folds.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ class DrawnStatistics:
             squares=None if self.squares is None or main.squares is None else joined(self.squares, main.squares),
             counts=torch.cat([main.counts[:, [everything]], self.counts[rows].unflatten(0, (W, GROUPS))], 1),
             dropped={},
-            raw=None,
+            raw=main.raw and replace(main.raw, draw=name),
         )
 
     def of_folds(self, numbers: Collection[int], main: WindowStatistics) -> WindowStatistics:
@@ -101,7 +104,7 @@ class DrawnStatistics:
             tokens=self.tokens[chosen].sum(0),
             norms=self.norms[chosen].sum(0),
             traces=int(self.traces[chosen].sum()),
-            raw=None,
+            raw=main.raw and replace(main.raw, folds=tuple(chosen)),
         )
 
     def weighted_mean(self, name: str, main: WindowStatistics) -> Tensor:

@@ -63,7 +63,7 @@ class Collector:
         self.with_tokens = 0
         self.whole = True  # False while a group is only partly in the sums
         folder = self.raw_folder
-        self.raw = [RawWriter(folder, window, lm.fingerprint) for window in self.windows] if folder else []
+        self.raw = [RawWriter(folder, window, lm.fingerprint, draws) for window in self.windows] if folder else []
         squares = "squares" in self.moments
         self.drawn = DrawnSums(draws, extractor, layers, lm.width, squares) if draws is not None else None
         if before is not None:
@@ -139,7 +139,7 @@ class Collector:
                 self.dropped[place][label] = self.dropped[place].get(label, 0) + count
             if layout.raw_labels:
                 means = torch.stack([torch.cat(self.singles[place, layer]) for layer in self.layers], 1)
-                self.raw[place].add(means, layout.raw_labels, layout.raw_traces)
+                self.raw[place].add(means, layout.raw_labels, layout.raw_places)
         for index, layer in enumerate(self.layers):
             self.tokens[index] += own[layer][0]
             self.norms[index] += own[layer][1]

@@ -10,7 +10,6 @@ import numpy as np
 from steerkit.data.statistics import ActivationStatistics
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import VectorFitter
-from steerkit.vectors.fit import fit_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,13 +86,15 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def _stacked(fitter: VectorFitter, statistics: ActivationStatistics, folds: Sequence[int]) -> Tensor:
-    """[L, H] of some folds. Raises: SteerkitError where a group has no span in them."""
+    """[L, H] of some folds. Raises: SteerkitError where no span in them has the label, or all have."""
     import torch
 
     drawn = statistics.drawn
     assert drawn is not None
     window = drawn.of_folds(folds, statistics.at(tuple(fitter.config.window)))
-    return torch.stack(list(fit_sums(fitter, window).values()))
+    for group in (fitter.config.label, f"rest:{fitter.config.label}"):
+        window.mean(group)  # raises where a fitter of single windows need not
+    return torch.stack(list(fitter.fit(window).values()))
 
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:
