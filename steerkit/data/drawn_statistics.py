@@ -6,8 +6,9 @@ Single windows, where a fitter reads them, are the same for every draw: they get
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from steerkit.data.windows import WEIGHTINGS, WindowStatistics, groups_of
 from steerkit.errors import SteerkitError, nearest
@@ -115,12 +116,20 @@ class DrawnStatistics:
         return self.sums[row] - self.counts[row] * main.mean("all", "span")
 
     def __add__(self, other: DrawnStatistics) -> DrawnStatistics:
+        found = deepcopy(self)
+        found += other
+        return found
+
+    def __iadd__(self, other: DrawnStatistics) -> Self:
+        """Add in place. Raises: SteerkitError when they are of other draws."""
         same = ("window", "label", "names", "weighted")
         if any(getattr(self, name) != getattr(other, name) for name in same) or self.sums.shape != other.sums.shape:
             raise SteerkitError("sums of different draws can't be added")
-        summed = {name: getattr(self, name) + getattr(other, name) for name in _TENSORS if name != "squares"}
-        both = self.squares is not None and other.squares is not None
-        return replace(self, **summed, squares=self.squares + other.squares if both else None)  # type: ignore[operator]
+        theirs, both = other.tensors(), self.squares is not None and other.squares is not None
+        for name, value in self.tensors().items():
+            if name != "squares" or both:
+                value.add_(theirs[name])
+        return self if both else replace(self, squares=None)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name, for a file."""

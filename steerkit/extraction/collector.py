@@ -52,7 +52,7 @@ class Collector:
         self.windows = [(first, last) for first, last in extractor.windows()]
         self.moments = ("sums", "squares") if "squares" in needs else ("sums",)
         self.raw_folder = raw_folder if "raw" in needs else None
-        self.rooms: dict[Key, Tensor] = {}  # kept from group to group
+        self.rooms: dict[Key, Tensor] = {}  # kept from group to group; made anew after `statistics`
         self.sums: dict[Key, Tensor] = {}  # [2 * G, O * H]
         zeros = torch.zeros(2, len(groups_of(labels)), dtype=torch.float64)
         self.counts = [zeros.clone() for _ in self.windows]
@@ -151,7 +151,8 @@ class Collector:
         self.whole = True
 
     def statistics(self) -> ActivationStatistics:
-        """What was committed so far."""
+        """What was committed so far; what is committed later is added to its draws' sums."""
+        self.rooms.clear()
         windows = {}
         for place, window in enumerate(self.windows):
             windows[window] = WindowStatistics(

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = 200
+RAW_SPLITS = 20  # where each half is fitted to single windows anew
 
 
 def split_half_cosines(
-    fitter: VectorFitter, statistics: ActivationStatistics, *, splits: int = SPLITS, seed: int = 0
+    fitter: VectorFitter, statistics: ActivationStatistics, *, splits: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Cosines of the directions that two halves of the traces give, halves being sets of whole folds.
 
     Args:
         statistics: with folds (`ActivationStatistics.drawn`).
-        splits: ways to halve them, drawn at random.
+        splits: ways to halve them, drawn at random; left out, `SPLITS`, or `RAW_SPLITS` for a fitter of single windows.
 
     Returns:
         [splits, L]; ways in which a half has no span of a group are left out. `reliability` makes it one of all traces.
@@ -34,7 +35,7 @@ def split_half_cosines(
     if drawn is None or drawn.folds < 2:
         return np.zeros((0, len(main.layers)))
     rng = np.random.Generator(np.random.Philox(seed))
-    for _ in range(splits):
+    for _ in range(splits or (RAW_SPLITS if "raw" in fitter.needs else SPLITS)):
         order = np.argsort(rng.random(drawn.folds), kind="stable").tolist()
         halves = order[: drawn.folds // 2], order[drawn.folds // 2 :]
         try:
