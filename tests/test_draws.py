@@ -216,6 +216,50 @@ def test_pieces_add_up_and_come_back_from_disk(many, tmp_path) -> None:
         torch.testing.assert_close(own[layer], other[layer], rtol=1e-9, atol=1e-12)
 
 
+def test_an_interrupted_extraction_goes_on_with_its_draws(many, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From every part that was handed over: what comes later is not added to a part."""
+    lm, (extractor, window), draws = build("llama"), EXTRACTORS["each"], drawn(many, "each")
+    lm.model.double()  # what is left makes other batches
+    options: dict[str, Any] = {"needs": {"means", "squares"}, "batch_tokens": 200, "draws": draws}
+    parts: list[tuple[ActivationStatistics, list[str]]] = []
+    monkeypatch.setattr("steerkit.extraction.extract.PART_SHARE", 1e9)  # hands over after every group
+
+    def keep(so_far: ActivationStatistics, traces: list[str]) -> None:
+        parts.append((so_far, list(traces)))
+
+    whole = extract(lm, many, extractor, LABELS, on_part=keep, **options)
+    assert len(parts) > 2 and whole.drawn is not None
+    for before, done in parts:
+        resumed = extract(lm, many, extractor, LABELS, before=before, skip=done, **options)
+        assert resumed.drawn is not None
+        for name, values in whole.drawn.tensors().items():
+            torch.testing.assert_close(resumed.drawn.tensors()[name], values, rtol=1e-12, atol=1e-9)
+        assert resumed.at(window).count(LABEL, "span") == whole.at(window).count(LABEL, "span")
+
+
+def test_adding_in_place_gives_the_sum_and_changes_one_side_alone(many, tmp_path) -> None:
+    lm, (extractor, _), draws = tiny("llama"), EXTRACTORS["each"], drawn(many, "each")
+    for number, items in enumerate((many[:10], many[10:])):
+        own = draws.only(item.trace.id for item in items)
+        extract(lm, items, extractor, LABELS, draws=own, needs={"means", "squares"}).save(tmp_path / f"{number}")
+    before = [(tmp_path / f"{number}").read_bytes() for number in range(2)]
+    one, other = (ActivationStatistics.load(tmp_path / f"{number}") for number in range(2))
+    (one + other).save(tmp_path / "sum")
+    one.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == before[0]
+    added = one
+    added += other
+    added.save(tmp_path / "again")
+    other.save(tmp_path / "other")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "sum").read_bytes() != before[0]
+    assert [(tmp_path / name).read_bytes() for name in ("0", "1", "other")] == [*before, before[1]]
+    assert other.drawn is not None
+    with pytest.raises(SteerkitError, match="sums of different draws can't be added"):
+        added += replace(other, drawn=replace(other.drawn, names=other.drawn.names[1:]))
+    added.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "sum").read_bytes()
+
+
 def test_what_is_not_there_is_told(many, tmp_path) -> None:
     found = extract(tiny("llama"), many, EXTRACTORS["each"][0], LABELS, draws=drawn(many, "each"))
     assert found.drawn is not None

@@ -1,10 +1,14 @@
-"""Sums of draws and folds (`steerkit.data.draws`): additive, and made into what a fitter is given."""
+"""Sums of draws and folds (`steerkit.data.draws`): additive, and made into what a fitter is given.
+
+Single windows, where a fitter reads them, are the same for every draw: they get its labels, or are those of some folds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from steerkit.data.windows import WEIGHTINGS, WindowStatistics, groups_of
 from steerkit.errors import SteerkitError, nearest
@@ -79,7 +83,7 @@ class DrawnStatistics:
             squares=None if self.squares is None or main.squares is None else joined(self.squares, main.squares),
             counts=torch.cat([main.counts[:, [everything]], self.counts[rows].unflatten(0, (W, GROUPS))], 1),
             dropped={},
-            raw=None,
+            raw=main.raw and replace(main.raw, draw=name),
         )
 
     def of_folds(self, numbers: Collection[int], main: WindowStatistics) -> WindowStatistics:
@@ -101,7 +105,7 @@ class DrawnStatistics:
             tokens=self.tokens[chosen].sum(0),
             norms=self.norms[chosen].sum(0),
             traces=int(self.traces[chosen].sum()),
-            raw=None,
+            raw=main.raw and replace(main.raw, folds=tuple(chosen)),
         )
 
     def weighted_mean(self, name: str, main: WindowStatistics) -> Tensor:
@@ -112,12 +116,20 @@ class DrawnStatistics:
         return self.sums[row] - self.counts[row] * main.mean("all", "span")
 
     def __add__(self, other: DrawnStatistics) -> DrawnStatistics:
+        found = deepcopy(self)
+        found += other
+        return found
+
+    def __iadd__(self, other: DrawnStatistics) -> Self:
+        """Add in place. Raises: SteerkitError when they are of other draws."""
         same = ("window", "label", "names", "weighted")
         if any(getattr(self, name) != getattr(other, name) for name in same) or self.sums.shape != other.sums.shape:
             raise SteerkitError("sums of different draws can't be added")
-        summed = {name: getattr(self, name) + getattr(other, name) for name in _TENSORS if name != "squares"}
-        both = self.squares is not None and other.squares is not None
-        return replace(self, **summed, squares=self.squares + other.squares if both else None)  # type: ignore[operator]
+        theirs, both = other.tensors(), self.squares is not None and other.squares is not None
+        for name, value in self.tensors().items():
+            if name != "squares" or both:
+                value.add_(theirs[name])
+        return self if both else replace(self, squares=None)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name, for a file."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from steerkit.data.drawn_statistics import DrawnStatistics
 from steerkit.data.windows import WEIGHTINGS, RawWindows, WindowStatistics, groups_of
@@ -20,7 +21,8 @@ DRAWN = "drawn"
 
 @dataclass(frozen=True)
 class ActivationStatistics:
-    """All windows' statistics of one model over a set of traces. ``a + b`` merges pieces of whole traces.
+    """All windows' statistics of one model over a set of traces. ``a + b`` merges pieces of whole traces; ``a += b``
+    does so in a's memory.
 
     Attributes:
         windows: range → its statistics.
@@ -51,28 +53,38 @@ class ActivationStatistics:
         return replace(self.windows[wanted], window=window)
 
     def __add__(self, other: ActivationStatistics) -> ActivationStatistics:
+        found = deepcopy(self)
+        found += other
+        return found
+
+    def __iadd__(self, other: ActivationStatistics) -> Self:
+        """Add in place. Raises: SteerkitError when they are of other windows, layers, labels or draws."""
         from dataclasses import replace
 
         if set(self.windows) != set(other.windows):
             raise SteerkitError("statistics of different windows can't be added")
-        merged = {}
         for key, a in self.windows.items():
             b = other.windows[key]
             if a.layers != b.layers or a.labels != b.labels or a.sums.shape != b.sums.shape:
                 raise SteerkitError(f"statistics of window {key} differ in layers, labels or width: not addable")
+        drawn = self.drawn
+        if drawn is not None and other.drawn is not None:
+            drawn += other.drawn
+        merged = {}
+        for key, a in self.windows.items():
+            b = other.windows[key]
             merged[key] = replace(
                 a,
-                sums=a.sums + b.sums,
-                counts=a.counts + b.counts,
-                squares=None if a.squares is None or b.squares is None else a.squares + b.squares,
+                sums=a.sums.add_(b.sums),
+                counts=a.counts.add_(b.counts),
+                squares=None if a.squares is None or b.squares is None else a.squares.add_(b.squares),
                 dropped={k: a.dropped.get(k, 0) + b.dropped.get(k, 0) for k in {**a.dropped, **b.dropped}},
-                tokens=a.tokens + b.tokens,
-                norms=a.norms + b.norms,
+                tokens=a.tokens.add_(b.tokens),
+                norms=a.norms.add_(b.norms),
                 traces=a.traces + b.traces,
                 raw=None if a.raw is None or b.raw is None else RawWindows(a.raw.files + b.raw.files),
             )
-        both = self.drawn is not None and other.drawn is not None
-        return ActivationStatistics(merged, self.meta, self.drawn + other.drawn if both else None)  # type: ignore[operator]
+        return replace(self, windows=merged, drawn=None if other.drawn is None else drawn)
 
     def save(self, path: Path) -> None:
         """One safetensors file, whole or not at all; raw windows stay in their own shards."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from steerkit.errors import SteerkitError, nearest
 from steerkit.store.strict_json import loads
@@ -118,15 +118,25 @@ class WindowStatistics:
 
 @dataclass(frozen=True)
 class RawWindows:
-    """Window means of single spans, streamed to safetensors shards: what sums can't give."""
+    """Window means of single spans, streamed to safetensors shards: what sums can't give.
+
+    Attributes:
+        files: the shards.
+        draw: whose pseudo-labels stand in for the judge's labels (`steerkit.data.draws`); empty: the judge's.
+        folds: whose traces there are; None: all traces.
+    """
 
     files: tuple[Path, ...]
+    draw: str = ""
+    folds: tuple[int, ...] | None = None
 
     def read(self, layer_index: int) -> tuple[Tensor, list[str], list[str]]:
         """[S, H] float32 window means at one layer, each span's label, and each span's trace id.
 
+        The labels of a draw are two: the label that it is of, and ``rest:LABEL``.
+
         Raises:
-            SteerkitError: no span was eligible, so there is none to read; or a file is damaged.
+            SteerkitError: no span was eligible, so there is none to read; or a file is damaged, or has no such draw.
         """
         import torch
         from safetensors import SafetensorError, safe_open
@@ -137,12 +147,29 @@ class RawWindows:
         for path in self.files:
             try:
                 with safe_open(path, "pt") as file:
-                    parts.append(file.get_slice("windows")[:, layer_index])
-                    meta = file.metadata()
-                labels += loads(meta["labels"])
-                traces += loads(meta["traces"])
-                if not len(labels) == len(traces) == sum(map(len, parts)):
+                    means = file.get_slice("windows")[:, layer_index]
+                    own, whose, chosen = self._labels(file), loads(file.metadata()["traces"]), self._chosen(file)
+                if not len(own) == len(whose) == len(means):
                     raise ValueError("not a label and a trace for each window")
             except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
                 raise SteerkitError(f"{path}: not a file of raw windows ({error}); delete it and run again") from error
+            if chosen is not None:
+                means, own, whose = means[chosen], [own[i] for i in chosen], [whose[i] for i in chosen]
+            parts.append(means)
+            labels += own
+            traces += whose
         return torch.cat(parts), labels, traces
+
+    def _labels(self, file: Any) -> list[str]:
+        """Each span's label in a shard."""
+        head = file.metadata()
+        if not self.draw:
+            return [*loads(head["labels"])]
+        label, number = loads(head["label"]), loads(head["draws"]).index(self.draw)
+        return [label if positive else f"rest:{label}" for positive in file.get_slice("drawn")[:, number].tolist()]
+
+    def _chosen(self, file: Any) -> list[int] | None:
+        """Which of a shard's spans are of the folds; None: all are."""
+        if self.folds is None:
+            return None
+        return [i for i, fold in enumerate(file.get_tensor("folds").tolist()) if fold in self.folds]

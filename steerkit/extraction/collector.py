@@ -52,7 +52,7 @@ class Collector:
         self.windows = [(first, last) for first, last in extractor.windows()]
         self.moments = ("sums", "squares") if "squares" in needs else ("sums",)
         self.raw_folder = raw_folder if "raw" in needs else None
-        self.rooms: dict[Key, Tensor] = {}  # kept from group to group
+        self.rooms: dict[Key, Tensor] = {}  # kept from group to group; made anew after `statistics`
         self.sums: dict[Key, Tensor] = {}  # [2 * G, O * H]
         zeros = torch.zeros(2, len(groups_of(labels)), dtype=torch.float64)
         self.counts = [zeros.clone() for _ in self.windows]
@@ -63,7 +63,7 @@ class Collector:
         self.with_tokens = 0
         self.whole = True  # False while a group is only partly in the sums
         folder = self.raw_folder
-        self.raw = [RawWriter(folder, window, lm.fingerprint) for window in self.windows] if folder else []
+        self.raw = [RawWriter(folder, window, lm.fingerprint, draws) for window in self.windows] if folder else []
         squares = "squares" in self.moments
         self.drawn = DrawnSums(draws, extractor, layers, lm.width, squares) if draws is not None else None
         if before is not None:
@@ -139,7 +139,7 @@ class Collector:
                 self.dropped[place][label] = self.dropped[place].get(label, 0) + count
             if layout.raw_labels:
                 means = torch.stack([torch.cat(self.singles[place, layer]) for layer in self.layers], 1)
-                self.raw[place].add(means, layout.raw_labels, layout.raw_traces)
+                self.raw[place].add(means, layout.raw_labels, layout.raw_places)
         for index, layer in enumerate(self.layers):
             self.tokens[index] += own[layer][0]
             self.norms[index] += own[layer][1]
@@ -151,7 +151,8 @@ class Collector:
         self.whole = True
 
     def statistics(self) -> ActivationStatistics:
-        """What was committed so far."""
+        """What was committed so far; what is committed later is added to its draws' sums."""
+        self.rooms.clear()
         windows = {}
         for place, window in enumerate(self.windows):
             windows[window] = WindowStatistics(

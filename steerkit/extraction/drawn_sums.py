@@ -35,6 +35,7 @@ class DrawnSums:
             name: torch.zeros(rows, len(layers), width, dtype=torch.float64)
             for name in (("sums", "squares") if squares else ("sums",))
         }
+        self.rooms: dict[tuple[str, int], Tensor] = {}  # (moment, layer) → means of a group's units
         self.counts = torch.zeros(rows, dtype=torch.float64)
         self.tokens = torch.zeros(draws.folds, len(layers), width, dtype=torch.float64)
         self.norms = torch.zeros(draws.folds, len(layers), dtype=torch.float64)
@@ -43,7 +44,7 @@ class DrawnSums:
     def begin(self, group: Sequence[Sequence[Item]]) -> None:
         """Make ready for a group; what of an earlier one was not committed is forgotten."""
         self.group, self.units = group, [_units(batch, self.extractor, self.draws) for batch in group]
-        self.means: dict[tuple[str, int], list[Tensor]] = {}  # (moment, layer) → [U, H] of each batch
+        self.firsts = np.cumsum([0, *(len(own.of) for own in self.units)])
         self.own: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in self.layers}
         self.places: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -62,14 +63,24 @@ class DrawnSums:
         places = self.places[number, wide.device]
         for moment in self.moments:
             values = wide if moment == "sums" else wide.square()
-            found = torch.nn.functional.embedding_bag(places, values, mode="mean") if len(places) else values[:0]
-            self.means.setdefault((moment, layer), []).append(found)
+            if len(places):
+                found = torch.nn.functional.embedding_bag(places, values, mode="mean")
+                self._room(moment, layer, found)[slice(*self.firsts[number : number + 2])] = found
         if self.draws.folds:
             batch = len(self.group[number])
             weights = own.view(batch, 1, -1)
             tokens = torch.bmm(weights, wide.view(batch, -1, wide.shape[1]))[:, 0]
             norms = torch.bmm(weights, lengths.double().view(batch, -1, 1))[:, 0, 0]
             self.own[layer].append((tokens, norms))
+
+    def _room(self, moment: str, layer: int, like: Tensor) -> Tensor:
+        """[U, H] for the group's means. Kept from group to group: small tensors, made anew each time, would keep the
+        heap from reusing what forwards leave.
+        """
+        needed = int(self.firsts[-1])
+        if (moment, layer) not in self.rooms or len(self.rooms[moment, layer]) < needed:
+            self.rooms[moment, layer] = like.new_empty(needed, like.shape[1])
+        return self.rooms[moment, layer]
 
     def commit(self) -> None:
         """Add the group to the sums."""
@@ -78,11 +89,11 @@ class DrawnSums:
         spread, counts = _spread(self.group, self.units, self.draws)
         weights = torch.from_numpy(spread)
         moved: dict[torch.device, Tensor] = {}
-        for (moment, layer), parts in self.means.items():
-            means = torch.cat(parts)
-            if means.device not in moved:
-                moved[means.device] = weights.to(means.device)
-            self.moments[moment][:, self.layers.index(layer)] += (moved[means.device] @ means).cpu()
+        for (moment, layer), room in self.rooms.items():
+            if room.device not in moved:
+                moved[room.device] = weights.to(room.device)
+            found = moved[room.device] @ room[: self.firsts[-1]]
+            self.moments[moment][:, self.layers.index(layer)] += found.cpu()
         self.counts += torch.from_numpy(counts)
         if not self.draws.folds:
             return
@@ -95,19 +106,18 @@ class DrawnSums:
         self.traces.index_add_(0, folds, torch.tensor([float(item.trace.thinking > 0) for item in items]).double())
 
     def statistics(self) -> DrawnStatistics:
-        """What was committed so far."""
-        squares = self.moments.get("squares")
+        """What was committed so far; what is committed later is added to it."""
         return DrawnStatistics(
             window=self.draws.window,
             label=self.draws.label,
             names=self.draws.names,
             weighted=self.draws.weighted,
-            sums=self.moments["sums"].clone(),
-            squares=None if squares is None else squares.clone(),
-            counts=self.counts.clone(),
-            tokens=self.tokens.clone(),
-            norms=self.norms.clone(),
-            traces=self.traces.clone(),
+            sums=self.moments["sums"],
+            squares=self.moments.get("squares"),
+            counts=self.counts,
+            tokens=self.tokens,
+            norms=self.norms,
+            traces=self.traces,
         )
 
     def go_on_from(self, before: DrawnStatistics) -> None:

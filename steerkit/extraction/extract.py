@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,8 @@ def extract(
         nonlocal spent
         if on_part and collector.traces and collector.whole:
             began = time.monotonic()
-            on_part(collector.statistics(), collector.traces)
+            so_far = collector.statistics()
+            on_part(replace(so_far, drawn=deepcopy(so_far.drawn)), collector.traces)
             spent += time.monotonic() - began
 
     queue = Queue(lm, left, batch_tokens, most=2 * len(groups_of(labels)))  # cells need no more room than the sums

@@ -56,8 +56,8 @@ class SpanCells:
     extra: list[tuple[Tensor, Tensor, slice]]  # rows of [2 * G], [rows, n] float64 weights, n cells
     counts: Tensor  # [2, G]
     dropped: dict[str, int]
-    raw_labels: list[str]
-    raw_traces: list[str]
+    raw_labels: list[str]  # of single spans' windows
+    raw_places: list[tuple[str, int]]  # their traces, and which of these' spans they are
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def cells_of(
     codes = np.array([places[label] for label in spans], np.int64)
     rows = np.repeat(np.arange(len(items)), [len(item.spans) for item in items])
     dropped = np.bincount(codes[~inside], minlength=len(names))
+    numbers = np.concatenate([np.arange(len(item.spans)) for item in items])[inside]
     codes, rows = codes[inside], rows[inside]
     eligible = [own[own[:, 0] >= 0] for own in found if own.size]
     once = extractor.once(window)
@@ -136,7 +137,7 @@ def cells_of(
         counts=torch.from_numpy(np.stack([(entries.sizes > 0).sum(0), entries.sizes.sum(0)]).astype(np.float64)),
         dropped={names[code]: int(count) for code, count in enumerate(dropped) if count},
         raw_labels=[names[code] for code in codes] if keep else [],
-        raw_traces=[items[row].trace.id for row in rows] if keep else [],
+        raw_places=[(items[row].trace.id, int(span)) for row, span in zip(rows, numbers, strict=True)] if keep else [],
     )
 
 

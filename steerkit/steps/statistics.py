@@ -130,11 +130,13 @@ class Statistics(Step):
     def join(
         self, run: Run, results: Iterable[ActivationStatistics], traces: list[Trace], spans: tuple[list[Span], Any]
     ) -> ActivationStatistics:
-        total: ActivationStatistics | None = None
-        for each in results:
-            total = each if total is None else total + each
+        rest = iter(results)
+        total = next(rest, None)
         if total is None:
             raise SteerkitError("there is no trace to extract from")
+        for each in rest:
+            total += each
+            del each  # before the next is read
         lm, main = run.models[self.of], total.at(run.vector(self.of).window)
         counted = {label: main.count(label, "span") for label in main.labels}
         run.log(model=self.of, dropped_windows=main.dropped, counted=counted, batches=lm.batches)

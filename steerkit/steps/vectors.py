@@ -44,10 +44,6 @@ class FittedVectors(Step):
                 run.models.check_name(fit.key.source)
                 if fit.key.pool == "own":
                     wanted.setdefault(fit.key.window, f"{name}.fitter")
-                if fit.key.draw and "raw" in registry.build("fitters", fit.fitter or run.use(Fitting).fitter).needs:
-                    reads = f"wants vectors of shuffled labels ({fit.key.draw}), and the fitter reads single windows"
-                    yield Problem(name, reads, "leave the experiment out, or take a fitter of sums")
-                    break
         for window, where in wanted.items():
             if window not in have:
                 what = f"window {window[0]}..{window[1]} is not extracted (there is {shown})"

@@ -39,21 +39,14 @@ def fits_of(run: Run) -> dict[VectorKey, PluginSpec]:
     return found
 
 
-def can_be_drawn(run: Run) -> bool:
-    """Whether the recipe's fitter can be given draws and folds, which are sums: not one that reads single windows."""
-    return "raw" not in registry.build("fitters", run.peek(Fitting).fitter).needs
-
-
 def draws_of(run: Run, source: str) -> tuple[list[str], int]:
     """Names of the draws that are made of a model's windows, and the number of folds: those that every vector is held
-    against, and those that experiments ask for vectors of. A fitter that reads single windows has neither.
+    against, and those that experiments ask for vectors of.
 
     Raises:
         SteerkitError: a draw of another label or window than the fitter's, or of no kind that there is.
     """
     wanted, main = run.peek(Drawing), run.vector(source)
-    if not can_be_drawn(run):
-        return [], 0
     names = {draw_name(kind, number) for kind in (WITHIN, OVER) for number in range(wanted.draws)}
     for key in fits_of(run):
         if key.draw and key.source == source:

@@ -10,22 +10,22 @@ import numpy as np
 from steerkit.data.statistics import ActivationStatistics
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import VectorFitter
-from steerkit.vectors.fit import fit_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = 200
+RAW_SPLITS = 20  # where each half is fitted to single windows anew
 
 
 def split_half_cosines(
-    fitter: VectorFitter, statistics: ActivationStatistics, *, splits: int = SPLITS, seed: int = 0
+    fitter: VectorFitter, statistics: ActivationStatistics, *, splits: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """Cosines of the directions that two halves of the traces give, halves being sets of whole folds.
 
     Args:
         statistics: with folds (`ActivationStatistics.drawn`).
-        splits: ways to halve them, drawn at random.
+        splits: ways to halve them, drawn at random; left out, `SPLITS`, or `RAW_SPLITS` for a fitter of single windows.
 
     Returns:
         [splits, L]; ways in which a half has no span of a group are left out. `reliability` makes it one of all traces.
@@ -35,7 +35,7 @@ def split_half_cosines(
     if drawn is None or drawn.folds < 2:
         return np.zeros((0, len(main.layers)))
     rng = np.random.Generator(np.random.Philox(seed))
-    for _ in range(splits):
+    for _ in range(splits or (RAW_SPLITS if "raw" in fitter.needs else SPLITS)):
         order = np.argsort(rng.random(drawn.folds), kind="stable").tolist()
         halves = order[: drawn.folds // 2], order[drawn.folds // 2 :]
         try:
@@ -87,13 +87,15 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def _stacked(fitter: VectorFitter, statistics: ActivationStatistics, folds: Sequence[int]) -> Tensor:
-    """[L, H] of some folds. Raises: SteerkitError where a group has no span in them."""
+    """[L, H] of some folds. Raises: SteerkitError where no span in them has the label, or all have."""
     import torch
 
     drawn = statistics.drawn
     assert drawn is not None
     window = drawn.of_folds(folds, statistics.at(tuple(fitter.config.window)))
-    return torch.stack(list(fit_sums(fitter, window).values()))
+    for group in (fitter.config.label, f"rest:{fitter.config.label}"):
+        window.mean(group)  # raises where a fitter of single windows need not
+    return torch.stack(list(fitter.fit(window).values()))
 
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:

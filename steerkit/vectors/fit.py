@@ -48,8 +48,7 @@ def fit_drawn(fitter: VectorFitter, statistics: ActivationStatistics, draw: str,
         draw: its name (`steerkit.data.draws`).
 
     Raises:
-        SteerkitError: the statistics have no such draw, or the fitter reads single windows, which draws have no
-            labels for.
+        SteerkitError: the statistics have no such draw.
     """
     main, sums = statistics.at(tuple(fitter.config.window)), statistics.drawn
     kind, number = kind_of(draw)
@@ -63,7 +62,7 @@ def fit_drawn(fitter: VectorFitter, statistics: ActivationStatistics, draw: str,
         directions = dict(zip(main.layers, sums.weighted_mean(draw, main), strict=True))
         return _vector(fitter, main, directions, told, {**statistics.meta, **info})
     window = sums.labelled(draw, main)
-    return _vector(fitter, window, fit_sums(fitter, window), told, {**statistics.meta, **info})
+    return _vector(fitter, window, fitter.fit(window), told, {**statistics.meta, **info})
 
 
 def _isotropic(draw: str, layer: int, width: int) -> Tensor:
@@ -71,20 +70,6 @@ def _isotropic(draw: str, layer: int, width: int) -> Tensor:
     import torch
 
     return torch.from_numpy(np.random.Generator(np.random.Philox(key_of(draw, layer))).standard_normal(width))
-
-
-def fit_sums(fitter: VectorFitter, window: WindowStatistics) -> Mapping[int, Tensor]:
-    """layer → direction [H] of statistics that have no single windows: those of draws and folds.
-
-    Raises:
-        SteerkitError: the fitter reads single windows.
-    """
-    if "raw" in fitter.needs:
-        raise SteerkitError(
-            f"fitter {fitter.name!r} reads single windows, and draws and folds are sums: set draws and folds to 0, and "
-            "leave controls out"
-        )
-    return fitter.fit(window)
 
 
 def _vector(

@@ -22,7 +22,6 @@ from steerkit.steps.compose import beside, claim, over_strength, table
 from steerkit.steps.results import Results
 from steerkit.steps.spans import fitted_label
 from steerkit.steps.vectors import Vectors
-from steerkit.steps.wanted import can_be_drawn
 from steerkit_plugins.backtracking.choose import AtChosenStrength
 from steerkit_plugins.backtracking.claims import claimed, collapsed_texts, moves
 from steerkit_plugins.backtracking.conditions import (
@@ -83,7 +82,7 @@ class Baselines(AtChosenStrength):
 
     def vectors(self, run: Run) -> Sequence[Fit]:
         labels = [Fit(key=self._label_vector(run, label), fitter=self.config.fitter) for label in self.config.labels]
-        return [*labels, *(Fit(key=self._shuffled(run, kind)) for kind in self.config.shuffled if can_be_drawn(run))]
+        return [*labels, *(Fit(key=self._shuffled(run, kind)) for kind in self.config.shuffled)]
 
     def _shuffled(self, run: Run, kind: str) -> VectorKey:
         return run.vector(BASE, draw=draw_name(kind, 0))
@@ -105,7 +104,7 @@ class Baselines(AtChosenStrength):
             found.append(instead(run, name, strength, steerer=spec, vector=run.vector(BASE) if takes else None))
         for name, label in zip(labels, c.labels, strict=True):
             found.append(instead(run, name, strength, vector=self._label_vector(run, label)))
-        for kind in c.shuffled if can_be_drawn(run) else ():
+        for kind in c.shuffled:
             found.append(instead(run, control_name(kind), strength, vector=self._shuffled(run, kind)))
         return found
 

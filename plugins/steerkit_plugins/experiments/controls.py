@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from steerkit.artifacts import Condition, Pair, VectorKey
 from steerkit.context import Run
-from steerkit.data.draws import ELSEWHERE, ISOTROPIC, OVER, WITHIN, draw_name
+from steerkit.data.draws import ELSEWHERE, OVER, WITHIN, draw_name
 from steerkit.errors import Problem, nearest
 from steerkit.findings import Figure, Findings
 from steerkit.interfaces import Config
@@ -20,7 +20,6 @@ from steerkit.settings import Steering, distinct
 from steerkit.steps.compose import table
 from steerkit.steps.results import Results
 from steerkit.steps.vectors import Vectors
-from steerkit.steps.wanted import can_be_drawn
 from steerkit.vectors.facts import cosine
 from steerkit_plugins.experiments.measured import CLAIMS, NONE, TRUE, Measured, estimated, name_of
 
@@ -69,17 +68,13 @@ class Controls(Experiment):
     def _key(self, run: Run, draw: str = "") -> VectorKey:
         return run.vector(self.config.source or next(iter(run.models)), draw=draw)
 
-    def _kinds(self, run: Run) -> Sequence[Kind]:
-        """Those that the fitter can be given."""
-        return [kind for kind in self.config.kinds if can_be_drawn(run) or kind == ISOTROPIC]
-
-    def _draws(self, run: Run) -> list[tuple[str, int]]:
-        return [(kind, number) for kind in self._kinds(run) for number in range(self.config.draws)]
+    def _draws(self) -> list[tuple[str, int]]:
+        return [(kind, number) for kind in self.config.kinds for number in range(self.config.draws)]
 
     def vectors(self, run: Run) -> Sequence[VectorKey]:
         if self.config.source and self.config.source not in run.models.specs:
             return []  # `check` says where
-        return [self._key(run, draw_name(kind, number)) for kind, number in self._draws(run)]
+        return [self._key(run, draw_name(kind, number)) for kind, number in self._draws()]
 
     def conditions(self, run: Run, vectors: Vectors, choice: Findings | None = None) -> Sequence[Condition]:
         target, layer = self.config.target or run.models.writer, run.peek(Steering).layer
@@ -95,7 +90,7 @@ class Controls(Experiment):
         return [
             run.unsteered(target, {**labels, "strength": 0.0, "control": NONE, "draw": ""}),
             steered(TRUE, "", ""),
-            *(steered(kind, number, draw_name(kind, number)) for kind, number in self._draws(run)),
+            *(steered(kind, number, draw_name(kind, number)) for kind, number in self._draws()),
         ]
 
     def pairs(self, run: Run, conditions: Sequence[Condition]) -> Sequence[Pair]:
@@ -109,7 +104,7 @@ class Controls(Experiment):
         true = vectors[self._key(run)].direction(layer)
         drawn = {
             kind: [vectors[self._key(run, draw_name(kind, n))].direction(layer) for n in range(self.config.draws)]
-            for kind in self._kinds(run)
+            for kind in self.config.kinds
         }
         cosines: dict[str, list[float]] = {kind: [cosine(true, each) for each in own] for kind, own in drawn.items()}
         lengths: dict[str, list[float]] = {
@@ -130,7 +125,7 @@ class Controls(Experiment):
             claims=tuple(claims),
             figures=(self._figure(results, found, layer, strength),) if found else (),
             tables=(
-                *(measured.table(cosines, lengths, self._kinds(run)) for measured in found.values()),
+                *(measured.table(cosines, lengths, self.config.kinds) for measured in found.values()),
                 table(
                     results,
                     {"added": lambda c: name_of(str(c.labels["control"])), "draw": lambda c: str(c.labels["draw"])},
@@ -138,7 +133,7 @@ class Controls(Experiment):
                     title="Every draw",
                 ),
             ),
-            cautions=tuple(self._cautions(run, lost)),
+            cautions=tuple(self._cautions(lost)),
             notes=(
                 f"Each control is a direction by the same fitter, for {label}, of the same length, on the same tokens "
                 "and with the same sampling noise; intervals are paired by prompt and cover draws and prompts.",
@@ -163,12 +158,7 @@ class Controls(Experiment):
             value={claim.text: claim.verdict for claim in claims},
         )
 
-    def _cautions(self, run: Run, lost: int) -> Iterator[str]:
-        if self._kinds(run) != [*self.config.kinds]:
-            yield (
-                "No shuffled labels: the fitter reads single windows, and draws are sums; controls have isotropic "
-                "directions alone, if any."
-            )
+    def _cautions(self, lost: int) -> Iterator[str]:
         if self.config.draws < FEW:
             yield (
                 f"Few draws: each control rests on {self.config.draws} draws. With fewer than {FEW}, an interval over "
