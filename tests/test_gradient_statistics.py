@@ -615,3 +615,13 @@ def test_a_site_without_a_gradient() -> None:
         SteerkitError, match="llama: no gradient came to block 0, block 1, block 2, block 3: its module"
     ):
         gradients(lm, some_rows(1), token_loss=lambda logits, targets: torch.zeros(len(targets), requires_grad=True))
+
+
+def test_the_code_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs/gradients.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in text.split("```python\n")[1:]:
+        exec(block.split("```")[0], names)
+    assert GradientStatistics.load(tmp_path / "gradients.safetensors").loss == names["found"].loss > 0
+    assert names["pps"].loss != names["none"].loss
