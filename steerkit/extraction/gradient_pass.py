@@ -87,7 +87,8 @@ def differentiate(
         losses = token_loss(logits[:, :-1][predicted.to(logits.device)], targets)
         del logits
         loss = (losses * batch.weights.repeat_interleave(predicted.sum(1)).to(losses)).sum()
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
     caught.check()
     return Pass(batch, float(loss.detach()), caught.gradients)
 
