@@ -25,7 +25,7 @@ from steerkit.data.gradient_sums import GradientSums
 from steerkit.data.site import Site
 from steerkit.errors import InputError, SteerkitError
 from steerkit.extraction.gradient_pass import cross_entropy
-from steerkit.extraction.gradient_rows import GradientRow
+from steerkit.extraction.gradient_rows import GradientRow, PaddedRows, padded
 from steerkit.extraction.gradients import gradients
 from steerkit.interventions.edits import EditSet
 from steerkit.interventions.steering import Edit, Steering, Tokens
@@ -353,6 +353,17 @@ def test_the_model_is_left_as_it_was(training: str, fails: bool) -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
 
 
+def test_an_adapter_that_is_off_and_needed() -> None:
+    """PEFT lets an adapter's parameters be trained again when it is turned on."""
+    lm = wrap_with_lora()
+    expected = gradients(lm, some_rows())
+    lm.model.base_model.disable_adapter_layers()
+    flags = [parameter.requires_grad for parameter in lm.model.parameters()]
+    assert_same(gradients(lm, some_rows()), expected)
+    assert [parameter.requires_grad for parameter in lm.model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in lm.model.parameters())
+
+
 def test_with_an_adapter_and_without_it() -> None:
     lm, plain = wrap_with_lora(), build("llama")
     base = LanguageModel("base", lm.model, lm.tokenizer)
@@ -392,6 +403,8 @@ def test_half_precision() -> None:
     for site in exact.sites:
         assert found.mean_gradient(site).dtype == torch.float64
         assert torch.cosine_similarity(found.mean_gradient(site), exact.mean_gradient(site), dim=0) > 0.99
+        moment = found.at(site).moment
+        assert moment is not None and float(moment.trace()) == pytest.approx(float(found.at(site).square), rel=1e-5)
 
 
 # --- two settings -----------------------------------------------------------------------------------------------------
@@ -425,6 +438,25 @@ def test_differences_token_by_token(name: str) -> None:
     with pytest.raises(SteerkitError, match="tokens: all: there are no gradients of prompt tokens here"):
         found.mean_gradient(site, "all")
     assert_same(gradients(lm, prompted, against=plain, directions=directions(lm), batch_tokens=1), found)
+
+
+def test_models_that_cannot_be_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one length share a pass; a counterpart of another length has its own."""
+    batches: list[list[int]] = []
+
+    def spy(rows: Sequence[GradientRow], reduction: Reduction) -> PaddedRows:
+        batches.append([len(row.ids) for row in rows])
+        return padded(rows, reduction)
+
+    monkeypatch.setattr("steerkit.extraction.gradient_pass.padded", spy)
+    rows = [
+        GradientRow([*[7] * (30 - len(row.ids)), *row.ids], 30 - len(row.response), (), row.id) for row in some_rows()
+    ]
+    gradients(breed("mamba"), [*rows, *some_rows(3)])
+    assert len(rows) in map(len, batches) and all(len(set(lengths)) == 1 for lengths in batches)
+    batches.clear()
+    gradients(breed("mamba"), rows, against=some_rows())
+    assert sorted(map(len, batches)) == [1] * 2 * len(rows)
 
 
 def test_shifts_of_mean_gradients() -> None:
