@@ -4,8 +4,9 @@
 
 Peak resident memory above what the process had with the model loaded: of an extraction (all layers × 46 offsets × 6
 labels), by steerkit and by a single pass that saves every block's output; of a steered sweep and an unsteered
-`model.generate` in batches of the same size. And of extractions from so many traces and from sixteen times as many, by
-a model of fewer blocks: memory should not grow.
+`model.generate` in batches of the same size; of gradients of all layers and a training step's forward and backward
+pass. And of extractions from so many traces and from sixteen times as many, by a model of fewer blocks, and of
+gradients: memory should not grow.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def work(name: str, size: str, layers: int, traces: int) -> Callable[[], object]
             extractor = registry.get("extractors", "offset-window")(windows=[(px.FIRST, px.LAST)])
             return lambda: extract(lm, items, extractor, LABELS)
         return lambda: px.sums_by_saving(px.by_nnsight(lm), items, BATCH)
+    if name.startswith("gradients"):
+        from gradients import plain_passes, reading, rows_of
+
+        rows = rows_of(lm, traces, TRACES[size][1])
+        return reading(lm, rows) if name == "gradients: steerkit" else plain_passes(lm, rows, parameters=True)
 
     def sweep() -> None:
         with ending(lm, None) as endless:
@@ -102,10 +108,15 @@ def run(size: str = "full") -> list[Result]:
         results.append(compared("peak memory, extraction: steerkit / nnsight", ours, theirs, 1.0))
     ours, theirs = (added(f"sweep: {name}", size, layers, traces) for name in ("steerkit", "model.generate"))
     results.append(compared("peak memory, sweep: steerkit / model.generate", ours, theirs, 1.0))
+    rows = traces // 4
+    ours, theirs = (added(f"gradients: {name}", size, layers, rows) for name in ("steerkit", "training"))
+    results.append(compared("peak memory, gradients of all layers / forward and backward pass", ours, theirs, 1.0))
     blocks = min(layers, FEW_BLOCKS)
-    many, few = (added("extraction: steerkit", size, blocks, n) for n in (MORE * traces, traces))
-    name = f"peak memory, extraction: {MORE * traces:,} traces / {traces}"
-    return [*results, compared(name, many, few, 1.15, f", {blocks} blocks")]
+    for name, count in (("extraction", traces), ("gradients", rows)):
+        many, few = (added(f"{name}: steerkit", size, blocks, n) for n in (MORE * count, count))
+        title = f"peak memory, {name}: {MORE * count:,} traces / {count}"
+        results.append(compared(title, many, few, 1.15, f", {blocks} blocks"))
+    return results
 
 
 def main() -> None:

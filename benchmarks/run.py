@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import costs
 import determinism
+import gradients
 import memory
 import peers
 from options import parser_of
@@ -26,11 +27,12 @@ from steerkit.bench.table import text_table
 def main() -> int:
     parser = parser_of(__doc__, rounds=7)
     parser.add_argument("--no-peers", action="store_true", help="leave out what compares with other libraries")
-    parser.add_argument("--only", choices=("costs", "determinism", "peers", "memory"))
+    parser.add_argument("--only", choices=("costs", "determinism", "gradients", "peers", "memory"))
     args = parser.parse_args()
     parts: dict[str, Callable[[], list[Result]]] = {
         "costs": lambda: costs.run(args.rounds, args.size, args.threads),
         "determinism": lambda: determinism.run(args.size),
+        "gradients": lambda: gradients.run(args.rounds, args.size, args.threads),
         "peers": lambda: peers.run(args.rounds, args.size, threads=args.threads, out=args.out),
         "memory": lambda: memory.run(args.size),
     }

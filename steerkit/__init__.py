@@ -32,6 +32,8 @@ _HOMES = {
     "steerkit.errors": ["InputError", "SteerkitError"],
     "steerkit.extraction.extract": ["extract"],
     "steerkit.vectors.contrast": ["contrast_vector"],
+    "steerkit.extraction.gradient_rows": ["GradientRow"],
+    "steerkit.extraction.gradients": ["gradients"],
     "steerkit.vectors.fit": ["fit"],
     "steerkit.generation.stream": ["GenerationRow", "generate"],
     "steerkit.interfaces": [
@@ -52,6 +54,7 @@ _HOMES = {
     "steerkit.parts": ["Executor", "Experiment", "Step"],
     "steerkit.recipe.load": ["load_arguments", "load_recipe"],
     "steerkit.registry": ["get", "register"],
+    "steerkit.data.gradient_statistics": ["GradientStatistics"],
     "steerkit.data.statistics": ["ActivationStatistics"],
     "steerkit.data.windows": ["WindowStatistics"],
     "steerkit.data.trace": ["Item", "Prompt", "Span", "Trace", "read_rows", "write_rows"],
@@ -79,6 +82,7 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.callbacks import SteeringCallback as SteeringCallback
     from steerkit.context import Run as Run
     from steerkit.data.chats import Message as Message
+    from steerkit.data.gradient_statistics import GradientStatistics as GradientStatistics
     from steerkit.data.site import Site as Site
     from steerkit.data.statistics import ActivationStatistics as ActivationStatistics
     from steerkit.data.trace import Item as Item
@@ -91,6 +95,8 @@ if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.errors import InputError as InputError
     from steerkit.errors import SteerkitError as SteerkitError
     from steerkit.extraction.extract import extract as extract
+    from steerkit.extraction.gradient_rows import GradientRow as GradientRow
+    from steerkit.extraction.gradients import gradients as gradients
     from steerkit.findings import Bars as Bars
     from steerkit.findings import Claim as Claim
     from steerkit.findings import Figure as Figure

@@ -138,7 +138,7 @@ class GradientStatistics:
             responses=(self.responses + other.responses) % 2**63,
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """One safetensors file, whole or not at all."""
         from steerkit.store.files import save_tensors
 
@@ -149,10 +149,10 @@ class GradientStatistics:
             for name, value in own.tensors().items()
         }
         head = {name: getattr(self, name) for name in _HEAD} | {"sites": [asdict(site) for site in self.sums]}
-        save_tensors(path, tensors, {"gradients": json.dumps(head)})
+        save_tensors(Path(path), tensors, {"gradients": json.dumps(head)})
 
     @classmethod
-    def load(cls, path: Path) -> GradientStatistics:
+    def load(cls, path: Path | str) -> GradientStatistics:
         """Read what `save` wrote.
 
         Raises:

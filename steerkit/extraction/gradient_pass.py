@@ -87,7 +87,8 @@ def differentiate(
         losses = token_loss(logits[:, :-1][predicted.to(logits.device)], targets)
         del logits
         loss = (losses * batch.weights.repeat_interleave(predicted.sum(1)).to(losses)).sum()
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
     caught.check()
     return Pass(batch, float(loss.detach()), caught.gradients)
 
@@ -139,26 +140,28 @@ class _Caught:
                 "depend on it; leave the site out"
             )
 
-    def _output(self, place: Place) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            self._watch(place, output)
-
-        return hook
+    def _output(self, place: Place) -> Callable[..., Any]:
+        return lambda module, args, output: self._watched(place, output)
 
     def _input(self, place: Place) -> Callable[..., Any]:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             given, name = input_of(module, args, kwargs)
-            own = with_hidden(given, hidden_of(given).clone())  # what else reads the tensor has its own gradient
-            self._watch(place, own)
+            own = self._watched(place, given)
             return ((own, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: own})
 
         return hook
 
-    def _watch(self, place: Place, value: Any) -> None:
-        """Where a reentrant checkpoint runs a module without gradients, it runs it again with them."""
+    def _watched(self, place: Place, value: Any) -> Any:
+        """The same values as a node of their own: what else reads the tensor has its gradient, and edits change theirs.
+
+        Where a reentrant checkpoint runs a module without gradients, it runs it again with them.
+        """
         tensor = hidden_of(value)
-        if tensor.requires_grad:
-            tensor.register_hook(lambda grad: self._keep(place, grad))
+        if not tensor.requires_grad:
+            return value
+        own = tensor.view_as(tensor)
+        own.register_hook(lambda grad: self._keep(place, grad))
+        return with_hidden(value, own)
 
     def _keep(self, place: Place, grad: Tensor) -> None:
         if place.site in self.gradients:

@@ -52,7 +52,8 @@ def gradients(
 
     Args:
         against: the same responses in another setting (no edits, another prompt), row by row. What is summed are then
-            the differences g(row) - g(its counterpart), response token by response token.
+            the differences g(row) - g(its counterpart), response token by response token; where a prompt is longer,
+            its response's positions are others, too.
         sites: all block outputs by default.
         reduction: the loss is the mean over all response tokens (`token`) or over rows of each row's mean (`row`).
         directions: name → site → [D], for the mean over tokens of cos(-g, v), which sums can't tell afterwards.
