@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "steerkit.artifacts": ["Condition", "Fit", "Generation", "Pair", "PluginSpec", "Score", "VectorKey"],
+    "steerkit.artifacts": ["Condition", "Fit", "Pair", "PluginSpec", "VectorKey"],
+    "steerkit.data.generated": ["Generation", "Score"],
     "steerkit.context": ["Run"],
     "steerkit.findings": [
         "Bars",
@@ -74,14 +75,14 @@ __all__ = ["__version__", *sorted(_WHERE)]
 if TYPE_CHECKING:  # `as` makes them public to type checkers
     from steerkit.artifacts import Condition as Condition
     from steerkit.artifacts import Fit as Fit
-    from steerkit.artifacts import Generation as Generation
     from steerkit.artifacts import Pair as Pair
     from steerkit.artifacts import PluginSpec as PluginSpec
-    from steerkit.artifacts import Score as Score
     from steerkit.artifacts import VectorKey as VectorKey
     from steerkit.callbacks import SteeringCallback as SteeringCallback
     from steerkit.context import Run as Run
     from steerkit.data.chats import Message as Message
+    from steerkit.data.generated import Generation as Generation
+    from steerkit.data.generated import Score as Score
     from steerkit.data.gradient_statistics import GradientStatistics as GradientStatistics
     from steerkit.data.site import Site as Site
     from steerkit.data.statistics import ActivationStatistics as ActivationStatistics

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from steerkit import registry
-from steerkit.artifacts import Condition, Label, Placed, PluginSpec, VectorKey
+from steerkit.artifacts import Condition, Placed, PluginSpec, VectorKey
 from steerkit.callbacks import Events
 from steerkit.data.chat_format import ChatFormat
+from steerkit.data.generated import Label
 from steerkit.data.site import Site
 from steerkit.data.trace import Prompt
 from steerkit.errors import InputError, Problem, SteerkitError, nearest

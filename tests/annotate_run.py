@@ -14,7 +14,7 @@ from steerkit.annotate.server import Server
 from steerkit.annotate.session import Session
 from steerkit.annotate.store import Store
 from steerkit.annotate.tasks import shuffled, trace_tasks
-from steerkit.artifacts import Generation
+from steerkit.data.generated import Generation
 from steerkit.data.trace import Prompt, Span, Trace, write_rows
 from steerkit.judging.taxonomy import load_taxonomy
 from steerkit.store.files import write_jsonl

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from steerkit import load_recipe
-from steerkit.artifacts import Condition, Generation, Score
+from steerkit.artifacts import Condition
 from steerkit.context import Run
+from steerkit.data.generated import Generation, Score
 from steerkit.data.trace import Prompt
 from steerkit.findings import Claim, Findings
 from steerkit.judging.metrics import OTHERS, RunMetric

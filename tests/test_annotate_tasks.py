@@ -14,7 +14,7 @@ from annotate_run import GENERATIONS, TRACES, sentences, write_run
 from steerkit.annotate.judged_generations import JUDGED, generation_tasks
 from steerkit.annotate.session import shown
 from steerkit.annotate.tasks import sample, shuffled, trace_tasks
-from steerkit.artifacts import Generation
+from steerkit.data.generated import Generation
 from steerkit.data.trace import Span, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError
 from steerkit.interfaces import Judge, Metric

@@ -16,9 +16,9 @@ from templates import tokenizer_with
 
 from steerkit import load_recipe
 from steerkit.annotate.run_texts import run_texts
-from steerkit.artifacts import Generation
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.chats import messages_of, to_json
+from steerkit.data.generated import Generation
 from steerkit.data.importing import read_spans, read_traces
 from steerkit.data.tokens import decode, encode_trace, plain_trace
 from steerkit.data.trace import Prompt, Trace, read_rows, write_rows

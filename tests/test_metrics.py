@@ -17,7 +17,8 @@ from llm_server import KEY, sections_of, serving
 from pocket import SIZES
 from scipy import optimize, stats
 
-from steerkit.artifacts import Condition, Generation, Score
+from steerkit.artifacts import Condition
+from steerkit.data.generated import Generation, Score
 from steerkit.data.tokens import split_answer
 from steerkit.data.trace import Prompt, Span, Trace, read_rows, write_rows
 from steerkit.errors import InputError, SteerkitError

@@ -14,7 +14,8 @@ import torch
 from pocket import SMALL
 
 from steerkit import SteeringVector, load_model, load_models, load_recipe, registry
-from steerkit.artifacts import Generation, PluginSpec
+from steerkit.artifacts import PluginSpec
+from steerkit.data.generated import Generation
 from steerkit.data.trace import Prompt, read_rows
 from steerkit.errors import InputError, SteerkitError
 from steerkit.models.models import Models

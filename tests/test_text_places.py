@@ -14,8 +14,9 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vocabularies import ALL, gpt2, llama2, llama3, random_texts, tiktoken, unigram_bytes, word_level, word_piece
 
-from steerkit.artifacts import Condition, Generation
+from steerkit.artifacts import Condition
 from steerkit.context import Run, Settings
+from steerkit.data.generated import Generation
 from steerkit.data.importing import read_spans
 from steerkit.data.placing import place_in_text, token_texts
 from steerkit.data.tokens import encode_trace, make_trace

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from steerkit.annotate.tasks import Text
-from steerkit.artifacts import Generation
 from steerkit.data.chats import as_text
+from steerkit.data.generated import Generation
 from steerkit.data.tokens import split_answer
 from steerkit.data.trace import Prompt, read_jsonl, read_rows
 from steerkit.errors import InputError, Problem, SteerkitError

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from steerkit.artifacts import Condition, Score
+from steerkit.artifacts import Condition
+from steerkit.data.generated import Score
 from steerkit.errors import SteerkitError, nearest
 from steerkit.judging.metrics import ACCURACY, RunMetric
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from steerkit.artifacts import Condition, Generation, Pair
+from steerkit.artifacts import Condition, Pair
 from steerkit.context import Run
+from steerkit.data.generated import Generation
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import check_layer
 from steerkit.parts import Experiment

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from steerkit import registry
-from steerkit.artifacts import Generation, Score
 from steerkit.context import Run
+from steerkit.data.generated import Generation, Score
 from steerkit.errors import SteerkitError
 from steerkit.findings import Findings
 from steerkit.judging.scored import Scored

@@ -8,9 +8,10 @@ from itertools import product
 from typing import Any
 
 from steerkit import registry
-from steerkit.artifacts import Condition, Generation, Placed
+from steerkit.artifacts import Condition, Placed
 from steerkit.context import Run
 from steerkit.data.chats import instructed
+from steerkit.data.generated import Generation
 from steerkit.data.placing import decode_in_place
 from steerkit.data.trace import Prompt
 from steerkit.errors import Problem

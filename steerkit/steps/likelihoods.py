@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steerkit.artifacts import Generation
 from steerkit.context import Run
 from steerkit.data.chats import instructed
+from steerkit.data.generated import Generation
 from steerkit.data.trace import Prompt
 from steerkit.generation.likelihood import ScoredText, log_likelihoods
 from steerkit.models.models import Models

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from steerkit.artifacts import Condition, Generation, Pair
+from steerkit.artifacts import Condition, Pair
+from steerkit.data.generated import Generation
 from steerkit.findings import Findings
 from steerkit.judging.metrics import JUDGED, RunMetric
 from steerkit.judging.scored import Scored, mean_of, perplexity

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from steerkit import registry
-from steerkit.artifacts import Generation, Score
 from steerkit.context import Run
+from steerkit.data.generated import Generation, Score
 from steerkit.data.tokens import decode, split_answer
 from steerkit.data.trace import Prompt
 from steerkit.data.words import split_words

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from steerkit.artifacts import Condition, Label, PluginSpec, VectorKey
+from steerkit.artifacts import Condition, PluginSpec, VectorKey
 from steerkit.context import Run
+from steerkit.data.generated import Label
 from steerkit.errors import Problem, nearest
 from steerkit.settings import Fitting, Steering
 

@@ -8,9 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from steerkit import registry
-from steerkit.artifacts import Condition, Generation
+from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.data.chats import messages_of
+from steerkit.data.generated import Generation
 from steerkit.data.tokens import split_answer
 from steerkit.data.trace import Prompt, first_token
 from steerkit.findings import Figure, Findings, Marked, Piece, Texts
