@@ -115,6 +115,7 @@ def _wrapped(adapter: str, lm: LanguageModel, config: Any) -> Any:
 
     with explained(adapter), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # `_check_tensors` refuses them
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # PEFT's own use
         try:
             return PeftModel.from_pretrained(lm.model, adapter, **_places(lm.model))
         except KeyError as error:

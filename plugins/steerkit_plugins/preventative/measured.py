@@ -119,7 +119,7 @@ class Measured:
             return tuple(None if np.isnan(value) else scale * value for value in values)
 
         return Bars(
-            title=words.heading(self.metric),
+            title=self.metric.title,
             ylabel=words.cut(words.unit(self.metric)),
             names=tuple(names.values()),
             values=column([each.mean for each in found]),
