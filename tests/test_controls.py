@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from steerkit_plugins.experiments.controls import Controls
 from steerkit_plugins.experiments.measured import Measured
 from steerkit_plugins.experiments.shares import share_of
 
@@ -117,6 +118,21 @@ def test_verdicts(within: tuple[float, float], over: tuple[float, float], expect
         "The trace matters",
     ]
     assert all(claim.detail.endswith("of the vector's effect") for claim in claims)
+
+
+def test_controls_of_fewer_prompts_are_named() -> None:
+    """A prompt counts where it has a value under every draw: five have none under some draw, two of them under two."""
+    rng = np.random.default_rng(6)
+    found = measured(
+        none=values(rng, 0.1, 1), true=values(rng, 3.0, 1), within=values(rng, 2.0, K), over=values(rng, 1, K)
+    )
+    assert list(found.fewer()) == []
+    found.values["within"][[3, 3, 7, 7, 50, 60, 199], [0, 1, 4, 19, 2, 2, 5]] = np.nan
+    assert list(found.fewer()) == ["labels shuffled within each trace on 195 of 200"]
+    [caution, *_] = Controls()._cautions({"rate": found}, 0)
+    assert caution.startswith("Prompts left out of rate, without a value under some draw (as empty texts are): labels ")
+    assert "shuffled within each trace on 195 of 200 prompts. A difference" in caution
+    assert found.difference("within", "over").n == 195
 
 
 def test_a_claim_that_nothing_is_compared_for_is_not_made() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -203,8 +204,12 @@ class Middle(steerkit.VectorFitter):
     needs = frozenset({"means", "raw"})
 
     def fit(self, statistics):
-        raw = statistics.raw
-        return {layer: raw.read(i)[0].double().median(0).values for i, layer in enumerate(statistics.layers)}
+        found = {}
+        for index, layer in enumerate(statistics.layers):
+            windows, labels, _ = statistics.raw.read(index)
+            own = windows[[label == self.config.label for label in labels]]
+            found[layer] = own.double().median(0).values - windows.double().median(0).values
+        return found
 """
 
 
@@ -217,7 +222,7 @@ def test_single_windows_outlive_a_kill_while_they_are_put_in_place(
 
     def go(folder: Path, experiments: str = "[lens]") -> Path:
         fitter = "fitter={name: middle, label: backtracking, window: [-13, -8]}"
-        settings = [fitter, f"experiments={experiments}"]
+        settings = [fitter, f"experiments={experiments}", "draws=3", "folds=4"]
         recipe = load_recipe(str(tmp_path / "mine.yaml"), [*LITTLE, *settings, f"output_dir={folder}"])
         return SteeringTrainer.from_recipe(recipe).run()
 
@@ -242,8 +247,32 @@ def test_single_windows_outlive_a_kill_while_they_are_put_in_place(
         one, other = (SteeringVector.load(folder / file) for folder in (whole, cut))
         assert all(torch.equal(one.direction(layer), other.direction(layer)) for layer in one.layers)
         assert list((cut / f"stats/{name}").iterdir())
-    rows = (whole / "directions.csv").read_text().splitlines()
-    assert rows[0] == "source,label,layer,top_share"  # draws and folds are sums, of no use to such a fitter
-    assert len(rows) == 1 + 2 * 4
-    found = json.loads((go(tmp_path / "controls", "[controls]") / "findings/controls.json").read_text())["findings"]
-    assert found["cautions"][0].startswith("No shuffled labels: the fitter reads single windows")
+    assert (whole / "directions.csv").read_bytes() == (cut / "directions.csv").read_bytes()
+
+
+def test_a_fitter_of_single_windows_has_controls_and_facts(tmp_path: Path) -> None:
+    (tmp_path / "middle.py").write_text(RAW.replace('"middle"', '"halfway"'))
+    (tmp_path / "mine.yaml").write_text("extends: backtracking\nname: mine\nplugins: [./middle.py]\n")
+    settings = [
+        "fitter={name: halfway, label: backtracking, window: [-13, -8]}",
+        "prompts.extract=48",
+        "experiments=[controls]",
+        "controls={draws: 2, kinds: [within, elsewhere, over, covariance, isotropic]}",
+        "draws=3",
+        "folds=4",
+        f"output_dir={tmp_path / 'run'}",
+    ]
+    run = SteeringTrainer.from_recipe(load_recipe(str(tmp_path / "mine.yaml"), [*LITTLE, *settings])).run()
+    with (run / "directions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 4
+    for row in rows:
+        assert -1 < float(row["reliability_least"]) < float(row["reliability_most"]) < 1
+        assert -1 < float(row["cos_within_least"]) < float(row["cos_within_most"]) < 1
+        assert 0 < float(row["auroc"]) < 1
+    with (run / "controls.csv").open(newline="") as file:
+        cosines = {(row["control"], row["draw"]): float(row["cosine"]) for row in csv.DictReader(file)}
+    assert len(cosines) == 5 * 2 and all(abs(value) < 1 for value in cosines.values())
+    assert cosines["within", "0"] > cosines["isotropic", "0"]
+    found = json.loads((run / "findings/controls.json").read_text())["findings"]
+    assert found["cautions"][0].startswith("Few draws") and len(found["claims"]) > 3

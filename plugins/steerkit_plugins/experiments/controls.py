@@ -133,7 +133,7 @@ class Controls(Experiment):
                     title="Every draw",
                 ),
             ),
-            cautions=tuple(self._cautions(lost)),
+            cautions=tuple(self._cautions(found, lost)),
             notes=(
                 f"Each control is a direction by the same fitter, for {label}, of the same length, on the same tokens "
                 "and with the same sampling noise; intervals are paired by prompt and cover draws and prompts.",
@@ -158,12 +158,18 @@ class Controls(Experiment):
             value={claim.text: claim.verdict for claim in claims},
         )
 
-    def _cautions(self, lost: int) -> Iterator[str]:
+    def _cautions(self, found: Mapping[str, Measured], lost: int) -> Iterator[str]:
         if self.config.draws < FEW:
             yield (
                 f"Few draws: each control rests on {self.config.draws} draws. With fewer than {FEW}, an interval over "
                 "draws is wide, and can miss the true value more often than its level says (docs/statistics.md)."
             )
+        for measured in found.values():
+            if fewer := ", ".join(measured.fewer()):
+                yield (
+                    f"Prompts left out of {words.named(measured.metric)}, without a value under some draw (as empty "
+                    f"texts are): {fewer} prompts. A difference rests on those that have all values of both."
+                )
         if lost:
             yield f"Broken draws: {lost} conditions with texts that broke off are left out of the controls."
 

@@ -50,6 +50,13 @@ class Measured:
         """Of a control over prompts and draws."""
         return contrast_interval([(1.0, self.values[name])], confidence=self.confidence, bounds=self.metric.limits)
 
+    def fewer(self) -> Iterator[str]:
+        """What rests on fewer prompts than there are: those that have a value under all of its draws."""
+        for name, own in self.values.items():
+            n = self.mean(name).n
+            if n < len(own):
+                yield f"{name_of(name)} on {n} of {len(own)}"
+
     def difference(self, one: str, other: str) -> Estimate:
         """One control minus another."""
         groups = [(1.0, self.values[one]), (-1.0, self.values[other])]
