@@ -137,9 +137,7 @@ class ContrastJudge(Judge):
         for judge in self._judges:
             for row, own in zip(rows, ask.score(judge, texts), strict=True):
                 row.update(own)
-        return [
-            {option: row.get(name, math.nan) for option, name in self.config.metrics(names).items()} for row in rows
-        ]
+        return [{option: row.get(name, math.nan) for option, name in names.items()} for row in rows]
 
     def _reasons(self, sides: Mapping[str, Mapping[str, float]]) -> list[str]:
         """Why a pair is not kept, each reason once; nothing for one that is."""
