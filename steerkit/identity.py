@@ -9,7 +9,7 @@ from steerkit.artifacts import PluginSpec, specs_in
 from steerkit.code.notebook_code import notebook_code
 from steerkit.interfaces import Config, Plugin
 from steerkit.store.files import file_digest, input_digest
-from steerkit.store.identity import Identity, plain
+from steerkit.store.identity import Identity, plain, put
 
 
 def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
@@ -29,10 +29,7 @@ def plugin_identity(kind: str, plugin: Plugin, title: str = "") -> Identity:
     versions = dict(code.versions)
     for path, inner, spec in specs_in(plugin.config):
         named = spec_identity(inner, spec)
-        place: Any = options
-        for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = named.settings
+        put(options, path, named.settings)
         versions |= {file or named.name: version for file, version in named.code.items()}
         files |= named.files
     settings = {"kind": kind, "name": plugin.name, **options}
@@ -76,11 +73,8 @@ def config_inputs(config: Config, key: str = "") -> dict[str, Any]:
         if name not in config.how:
             found[name] = plain(getattr(config, name))
     for path, kind, spec in specs_in(config):
-        place: Any = found
-        for part in path[:-1]:
-            place = place[part]
         title = ".".join([*([key] if key else []), *map(str, path)])
-        place[path[-1]] = spec_identity(kind, spec, f"{title} {spec.name}")
+        put(found, path, spec_identity(kind, spec, f"{title} {spec.name}"))
     for name, paths in config.reads().items():
         files = {path.as_posix(): f"sha256:{file_digest(path)}" for path in paths if path.is_file()}
         if files:  # the contents count, whatever the files are called

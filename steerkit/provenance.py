@@ -19,7 +19,7 @@ from steerkit.parts import RunPart, Step
 from steerkit.recipe.document import dump
 from steerkit.settings import Generating
 from steerkit.store.files import atomic, digest
-from steerkit.store.identity import plain
+from steerkit.store.identity import plain, put
 
 PACKAGES = ("steerkit-hf", "torch", "transformers", "accelerate", "peft", "datasets", "evaluate", "numpy", "scipy")
 NOT_PART = frozenset(
@@ -50,10 +50,7 @@ def values_of(config: Config) -> dict[str, Any]:
     """JSON of a config, defaults filled in, those of the plugins that it names too."""
     found = {name: plain(getattr(config, name)) for name in type(config).model_fields}
     for path, kind, spec in specs_in(config):
-        place: Any = found
-        for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = spec_settings(kind, spec)
+        put(found, path, spec_settings(kind, spec))
     return found
 
 

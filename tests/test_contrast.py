@@ -257,8 +257,10 @@ def test_what_cannot_be_labelled_is_said() -> None:
         ask.annotate_traces(judge(judges=["length-of-text"]), both("a", "x", "x" * 70))
     with pytest.raises(SteerkitError, match="2 prompts are no pair of ID/positive and ID/negative, the first 'a'"):
         ask.annotate_traces(judge(), [trace("a/positive", "x"), trace("b", "y")])
-    with pytest.raises(SteerkitError, match=r"span_judge.coherence: its judges have no metric 'sense'"):
-        ask.annotate_traces(judge(judges=["length-of-text"], coherence="sense"), TRACES)
+    with pytest.raises(ValueError, match="coherence: its judges have no metric 'sense'"):
+        judge(judges=["length-of-text"], coherence="sense")
+    with pytest.raises(ValueError, match=r"trait: metric 'keyword' goes from \(0\.0, 1\.0\), not from 0 to 100"):
+        judge(judges=["keyword"], coherence=None)
     with pytest.raises(SteerkitError, match="labels traces by their prompts, no texts"):
         ask.annotate(judge(), ["text"])
 
@@ -272,20 +274,21 @@ def test_a_judge_that_labels_no_texts_has_no_shares_of_sentences() -> None:
 
 
 def test_a_judges_identity_takes_in_the_judges_that_it_names() -> None:
-    def identity(judge: Any) -> Any:
-        return spec_identity("judges", PluginSpec.model_validate({"name": "contrast", "judges": [judge]}))
+    def identity(**options: Any) -> Any:
+        spec = {"name": "contrast", "judges": [{"name": "llm-score", **options}]}
+        return spec_identity("judges", PluginSpec.model_validate(spec))
 
-    default, written = identity("keyword"), identity({"name": "keyword", "keywords": ["wait", "hmm"]})
+    default, written = identity(), identity(rubrics={"coherence": "coherence"})
     assert default.key() == written.key()
-    assert default.key() != identity({"name": "keyword", "keywords": ["wait"]}).key()
-    assert any("judges.keyword" in name for name in default.versions())
-    assert identity({"name": "llm", "base_url": "http://other"}).key() != identity("llm").key()
+    assert default.key() != identity(rubrics={"coherence": "How sound is {text}?"}).key()
+    assert any("llm_score.judge" in name for name in default.versions())
+    assert any("coherence.yaml" in name for name in default.versions())
 
 
 def test_what_its_judges_ask_is_said() -> None:
-    asked = judge(judges=[{"name": "llm", "base_url": "http://other.example/v1"}]).config.asks()
+    asked = judge(judges=[{"name": "llm-score", "base_url": "http://other.example/v1"}]).config.asks()
     assert "other.example" in asked
-    assert judge(judges=["keyword"]).config.asks() == ""
+    assert judge(judges=["length-of-text"]).config.asks() == ""
 
 
 @pytest.mark.parametrize("name", ["PLAIN", "R1", "QWEN", "LED", "PAST_THOUGHTS"])

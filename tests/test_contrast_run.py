@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,3 +257,15 @@ def test_strengths_whose_texts_broke_off_are_never_chosen() -> None:
     assert strength == 1 and how.endswith("texts broke off (values that are not finite) at 2")
     with pytest.raises(SteerkitError, match="no strength can be chosen: texts broke off"):
         best_strength(results(means, frozenset({1.0, 2.0})), METRIC, limits(50))
+
+
+def test_the_recipes_on_the_page_are_valid(folder: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/contrast.md").read_text(encoding="utf-8")
+    extending, given = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (folder / "questions.jsonl").write_text('{"prompt": "What?"}\n', encoding="utf-8")
+    local = ["models.model=pocket:reasoning", "layer=1"]
+    with contextlib.chdir(folder):
+        for name, text in (("mine", extending), ("pairs", given)):
+            (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+            recipe = load_recipe(str(folder / f"{name}.yaml"), local)
+            assert recipe.name == name

@@ -273,3 +273,9 @@ def test_a_pair_without_both_sides_is_left_out_of_a_paired_fit(tmp_path: Path) -
     np.testing.assert_allclose(fitted(items[:-1], "one"), fitted(items[:-2], "two"), rtol=1e-5, atol=1e-6)
     with pytest.raises(SteerkitError, match=r"no pair has both .* \(of 4 pairs\); use fitter dom"):
         fitted(items[::2], "none")
+
+
+def test_the_example_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs/contrast.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    assert "SteeringVector('positive' by dom" in capsys.readouterr().out

@@ -6,7 +6,7 @@ step made, so that a later run can say which one did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,13 @@ def within(value: Any) -> Iterator[Identity]:
 def made_of(identities: Iterable[Identity]) -> dict[str, dict[str, str]]:
     """What `changes` needs to know of identities later: title → versions."""
     return {each.title: each.versions() for each in identities}
+
+
+def put(into: Any, path: Sequence[str | int], value: Any) -> None:
+    """Replace what stands at a path of keys and indices in nested JSON."""
+    for part in path[:-1]:
+        into = into[part]
+    into[path[-1]] = value
 
 
 def plain(value: Any) -> Any:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from steerkit import registry
 from steerkit.artifacts import Kind, PluginSpec
@@ -30,6 +30,26 @@ class ContrastConfig(Config):
     threshold: float = Field(default=50.0, ge=0, le=100)
     """A pair is kept where the positive side has at least so much of the trait, the negative one less than 100 minus
     it, and both at least so much coherence (persona vectors)."""
+
+    @model_validator(mode="after")
+    def _scored(self) -> Self:
+        if not self.judges:
+            return self
+        try:
+            metrics = {m.name: m for spec in self.judges for m in ask.metrics_of(registry.build("judges", spec))}
+        except SteerkitError:
+            return self  # said at the judge's own place
+        for option, name in self.metrics(list(metrics)).items():
+            if name not in metrics:
+                raise ValueError(f"{option}: its judges have no metric {name!r}; {nearest(name, list(metrics))}")
+            if metrics[name].bounds != (0, 100):
+                raise ValueError(f"{option}: metric {name!r} goes from {metrics[name].bounds}, not from 0 to 100")
+        return self
+
+    def metrics(self, names: Sequence[str]) -> dict[str, str]:
+        """What is asked of a pair → the metric that it is, of the judges' `names`."""
+        coherence = {} if self.coherence is None else {"coherence": self.coherence}
+        return {"trait": self.trait or names[0], **coherence}
 
     def asks(self) -> str:
         return "; ".join(filter(None, (registry.build("judges", spec).config.asks() for spec in self.judges)))
@@ -112,18 +132,12 @@ class ContrastJudge(Judge):
 
     def _scores(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """The judges' numbers of each text, under the names `trait` and `coherence`; NaN where there is none."""
-        names = [metric.name for judge in self._judges for metric in ask.metrics_of(judge)]
-        wanted = {"trait": self.config.trait or names[0]}
-        if self.config.coherence is not None:
-            wanted["coherence"] = self.config.coherence
-        for option, name in wanted.items():
-            if name not in names:
-                raise SteerkitError(f"span_judge.{option}: its judges have no metric {name!r}; {nearest(name, names)}")
+        names = self.config.metrics([metric.name for judge in self._judges for metric in ask.metrics_of(judge)])
         rows: list[dict[str, float]] = [{} for _ in texts]
         for judge in self._judges:
             for row, own in zip(rows, ask.score(judge, texts), strict=True):
                 row.update(own)
-        return [{option: row.get(name, math.nan) for option, name in wanted.items()} for row in rows]
+        return [{option: row.get(name, math.nan) for option, name in names.items()} for row in rows]
 
     def _reasons(self, sides: Mapping[str, Mapping[str, float]]) -> list[str]:
         """Why a pair is not kept, each reason once; nothing for one that is."""
