@@ -17,6 +17,7 @@ import costs
 import determinism
 import memory
 import peers
+import training
 from options import parser_of
 
 from steerkit.bench.measure import Result, write
@@ -26,11 +27,12 @@ from steerkit.bench.table import text_table
 def main() -> int:
     parser = parser_of(__doc__, rounds=7)
     parser.add_argument("--no-peers", action="store_true", help="leave out what compares with other libraries")
-    parser.add_argument("--only", choices=("costs", "determinism", "peers", "memory"))
+    parser.add_argument("--only", choices=("costs", "determinism", "training", "peers", "memory"))
     args = parser.parse_args()
     parts: dict[str, Callable[[], list[Result]]] = {
         "costs": lambda: costs.run(args.rounds, args.size, args.threads),
         "determinism": lambda: determinism.run(args.size),
+        "training": lambda: training.run(args.rounds, args.size, args.threads),
         "peers": lambda: peers.run(args.rounds, args.size, threads=args.threads, out=args.out),
         "memory": lambda: memory.run(args.size),
     }
