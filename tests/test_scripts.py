@@ -47,6 +47,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
         "--out",
         "out",
     ),
+    "benchmarks/training.py": ONCE,
     "plugins/steerkit_plugins/pocket/train.py": (
         "--steps",
         "2",
@@ -139,13 +140,13 @@ def test_every_script_of_the_makefile_is_known() -> None:
     assert len(named) > 5 and set(named) <= {*RUN_HERE, *RUN_ELSEWHERE}
 
 
-@pytest.mark.parametrize("name", ["costs", "determinism", "executors", "gradients", "peers", "run"])
+@pytest.mark.parametrize("name", ["costs", "determinism", "executors", "gradients", "peers", "run", "training"])
 def test_a_benchmark_measures_something(name: str, script: Script, tmp_path: Path) -> None:
     printed = script(f"benchmarks/{name}.py", *RUN_HERE[f"benchmarks/{name}.py"])
     found = read(tmp_path / "out.json")
     assert (
         len(found)
-        == {"costs": 9, "determinism": 2, "executors": 2, "gradients": 3, "run": 2}.get(name, len(found))
+        == {"costs": 9, "determinism": 2, "executors": 2, "gradients": 3, "run": 2, "training": 3}.get(name, len(found))
         >= 2
     )
     assert all(result.name in printed for result in found)

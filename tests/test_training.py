@@ -21,6 +21,7 @@ from steerkit.errors import SteerkitError
 from steerkit.interfaces import EditContext, Intervention
 from steerkit.interventions.edits import Edit
 from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import load_model
 from steerkit.training.batches import as_dataset, collator
 from steerkit.training.contract import Batch, Loss
 from steerkit.training.masks import encode_rows
@@ -316,3 +317,20 @@ def test_dropout_is_off_and_comes_back(name: str, tmp_path: Path) -> None:
     assert same(*found)
     rates = [module.p for module in lm.model.modules() if isinstance(module, nn.Dropout)]
     assert set(rates) <= {0.5}
+
+
+def test_the_page_on_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its code runs as it stands, and what it saves is the trained model."""
+    page = (Path(__file__).parent.parent / "docs/training.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    before, after = names["trained"].held_out
+    assert after < before and names["trained"].steered > 0 and str(before) in capsys.readouterr().out
+    base = load_model("pocket:reasoning", device="cpu")
+    assert same(weights(names["lm"]), weights(base))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft's, on loading
+        load_model("pocket:reasoning", adapter="adapter", device="cpu")

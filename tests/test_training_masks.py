@@ -194,7 +194,11 @@ def test_all_bad_rows_are_named() -> None:
 def test_templates_whose_masks_cant_be_verified() -> None:
     cut = "rows to train on: 1 problem\n  row 'a': the chat template writes "
     for template, message in (
-        (templates.R1, "the prompt otherwise when a response follows: it ends the prompt with .*<think>"),
+        (
+            "{{ messages | length }}" + templates.PLAIN,
+            "the prompt otherwise when a response follows: it ends .* has '2<",
+        ),
+        ("{{ messages | length }}" + templates.R1, "the prompt otherwise when a response follows"),
         (templates.PAST_THOUGHTS, "'.*</think>.*' where the response is 'Three.', so its mask can't be verified"),
         (families.CHATML.replace("m.content", "m.content | upper"), "'THREE"),
         (families.ZEPHYR.replace("eos_token", "'.'"), "'.*' behind the response, no token that ends the turn"),
@@ -206,6 +210,33 @@ def test_templates_whose_masks_cant_be_verified() -> None:
     tokenizer.eos_token = None
     with pytest.raises(InputError, match="neither a chat template nor an end token"):
         encode_rows([ROW], ChatFormat(tokenizer, "no"))
+
+
+FORGETFUL = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|assistant|>' + m.content.split('</think>')[-1] + '<|end|>' }}"
+    "{% else %}{{ '<|' + m.role + '|>' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|><think>\n' }}{% endif %}"
+)
+"""R1's: past turns lose their thoughts, so that no rendering has a response that thinks."""
+
+
+@pytest.mark.parametrize(
+    ("response", "learned"),
+    [
+        ("Three.", "Three.<|end|>"),
+        ("So.\n</think>\n\nThree.", "So.\n</think>\n\nThree.<|end|>"),
+        ("<think>\nSo.\n</think>\n\nThree.", "So.\n</think>\n\nThree.<|end|>"),
+        ("<think> So.</think> Three.", "So.</think> Three.<|end|>"),
+    ],
+)
+@pytest.mark.parametrize("template", [FORGETFUL, templates.R1.replace("<|end|>", "<|end|>\n")])
+def test_a_thought_that_the_prompt_opens_is_part_of_the_prompt(template: str, response: str, learned: str) -> None:
+    tokenizer = tokenizer_with(template)
+    [found] = encode_rows([TrainingRow("a", "How many?", response)], ChatFormat(tokenizer))
+    assert tokenizer.decode(found.ids[: found.prompt_length]).endswith("<|assistant|><think>\n")
+    assert list(found.ids[: found.prompt_length]) == ChatFormat(tokenizer).ids("How many?")
+    assert tokenizer.decode([label for label in found.labels if label != IGNORED]) == learned
 
 
 def test_thinking_turned_off_can_be_verified() -> None:

@@ -141,7 +141,7 @@ class ChatTemplate:
 
     def places(self, opening: str) -> list[int]:
         """Where something whole begins in what opens the model's turn: the turn, what follows its header, each tag."""
-        return [0, min(self._header, len(opening)), *tags_in(opening, self._tokens)]
+        return [0, min(self.header, len(opening)), *tags_in(opening, self._tokens)]
 
     @cached_property
     def _tokens(self) -> list[str]:
@@ -149,7 +149,7 @@ class ChatTemplate:
         return list(self._tokenizer.get_added_vocab())
 
     @cached_property
-    def _header(self) -> int:
+    def header(self) -> int:
         """Characters of what opens the model's turn that its past turns begin with, too; the rest is ``<think>``."""
         asked = [Message("user", USER)]
         try:

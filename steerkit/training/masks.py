@@ -7,7 +7,6 @@ be the first one and more. What can't be verified is an error.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,7 @@ from steerkit.data.chats import Message, messages_of
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.training.rows import TrainingRow
 
-THOUGHT = re.compile(r"\s*<[^<>\s]+>\s*")
-"""What opens a thought at the end of a prompt."""
-
+UNSURE = "so its mask can't be verified"
 IGNORED = -100
 """Label of a token that is not learned, as transformers and torch have it."""
 
@@ -114,8 +111,6 @@ def _encode(row: TrainingRow, chats: ChatFormat, max_tokens: int | None, trailin
 
 def _told(row: TrainingRow, chats: ChatFormat, prompt: list[int], trailing: bool) -> list[int]:
     """Ids of prompt and response by the chat template, until the end of the model's turn."""
-    template = chats.template
-    assert template is not None
     before, opening = chats.parts(row.chat)
     for where, text in _own_texts(row):
         if opening.strip() and opening.strip() in text:
@@ -123,11 +118,7 @@ def _told(row: TrainingRow, chats: ChatFormat, prompt: list[int], trailing: bool
                 f"has {opening.strip()!r} in its {where}, which the template opens the model's turn with"
             )
     start = before + opening
-    messages = template.fitted(messages_of(row.chat))
-    whole = template.render([*messages, Message("assistant", row.response)], opened=False)
-    if thought := _opened_thought(start, template.render([*messages, Message("assistant", ANSWER)], opened=False)):
-        whole = start + row.response + thought
-    end = len(start) + _end_of_response(row.response, start, whole)
+    whole, end = _conversation(row, chats, before, opening)
     ids, places = _joined(chats, prompt, start, whole)
     special = set(special_texts(chats.tokenizer).values())
     closing = (i for i in range(len(prompt), len(ids)) if places[i][0] >= end and ids[i] in special)
@@ -140,49 +131,61 @@ def _told(row: TrainingRow, chats: ChatFormat, prompt: list[int], trailing: bool
     return ids if trailing else ids[: last + 1]
 
 
-def _opened_thought(start: str, answered: str) -> str:
-    """What a template that opens a thought (``<think>``) behind the prompt writes behind a response; else nothing.
-
-    It writes answers into a conversation without their thoughts. At test a text goes on in the thought, so that is
-    what is learned: a response has the end of its thought in itself.
-
-    Args:
-        answered: the conversation, with `ANSWER` for the response.
-    """
-    before, _, behind = answered.partition(ANSWER)
-    opened = start.removeprefix(before)
-    return behind if THOUGHT.fullmatch(opened) and start != opened else ""
-
-
 def _own_texts(row: TrainingRow) -> Iterator[tuple[str, str]]:
     yield "system text", row.system
     for message in messages_of(row.prompt):
         yield f"{message.role} text", message.content
 
 
-def _end_of_response(response: str, start: str, whole: str) -> int:
-    """Characters of `whole` behind `start` until the response's end.
+def _conversation(row: TrainingRow, chats: ChatFormat, before: str, opening: str) -> tuple[str, int]:
+    """The text that begins with the prompt as it is at test and goes on with the response, and where that ends.
 
-    White space between the two is the template's (``[/INST] Yes``); at the response's ends, templates may drop it.
+    Past turns of templates that open a thought (`<think>`) have none. What closes a turn is then read from a short
+    answer's, and the response stands behind the opened thought, as the model would write it.
 
     Raises:
-        SteerkitError: `whole` is not `start`, white space, and the response.
+        SteerkitError: the template writes something else.
     """
-    unsure = "so its mask can't be verified"
-    if not whole.startswith(start):
+    start, template = before + opening, chats.template
+    assert template is not None
+    messages = template.fitted(messages_of(row.chat))
+    response = _without_opening(row.response, chats.repeated(row.chat, row.response))
+    whole = template.render([*messages, Message("assistant", row.response)], opened=False)
+    if whole.startswith(start):
+        return whole, len(start) + _end_of(response, whole[len(start) :])
+    turn = before + opening[: template.header]
+    answered = template.render([*messages, Message("assistant", ANSWER)], opened=False)
+    if len(turn) == len(start) or not answered.startswith(turn):
         raise SteerkitError(
             "the chat template writes the prompt otherwise when a response follows: it ends the prompt with "
-            f"{start[-30:]!r}, and the conversation has {_where_they_part(start, whole)!r} there, {unsure}; use "
-            "another template"
+            f"{start[-30:]!r}, and the conversation has {_where_they_part(start, whole)!r} there, {UNSURE}"
         )
-    rest = whole[len(start) :]
-    if rest.startswith(response):
+    rest = answered[len(turn) :]
+    closing = rest[_end_of(ANSWER, rest) :]
+    return start + response + closing, len(start + response)
+
+
+def _without_opening(response: str, repeated: str) -> str:
+    """A response without what the prompt ends with already (`<think>`)."""
+    if response.startswith(repeated):
+        return response.removeprefix(repeated)
+    return response.lstrip().removeprefix(repeated.strip()).lstrip()
+
+
+def _end_of(response: str, text: str) -> int:
+    """Where a response ends in the text that a template writes behind the prompt.
+
+    White space before it is the template's (``[/INST] Yes``); at the response's ends, templates may drop it.
+
+    Raises:
+        SteerkitError: the text does not begin with the response.
+    """
+    if text.startswith(response):
         return len(response)
-    stripped = response.strip()
-    lead = len(rest) - len(rest.lstrip())
-    if not rest[lead:].startswith(stripped):
+    lead, stripped = len(text) - len(text.lstrip()), response.strip()
+    if not text[lead:].startswith(stripped):
         raise SteerkitError(
-            f"the chat template writes {rest[:40]!r} where the response is {response[:40]!r}, {unsure}; give the "
+            f"the chat template writes {text[:40]!r} where the response is {response[:40]!r}, {UNSURE}; give the "
             "response as the template writes it, or turn thinking off (chat_template_kwargs)"
         )
     return lead + len(stripped)
