@@ -32,7 +32,11 @@ def test_the_core_imports_no_plugin(path: Path) -> None:
     assert not {name for name in imported(path) if name.split(".")[0] == "steerkit_plugins"}
 
 
-DEFAULTS = {"settings.py": {"residual-add"}, "vectors/steer.py": {"residual-add"}}
+DEFAULTS = {
+    "settings.py": {"residual-add"},
+    "vectors/steer.py": {"residual-add"},
+    "vectors/contrast.py": {"positions", "dom"},
+}
 """How a vector is used where nobody says it; engines (`hf`) and executors (`local`) have such names, too."""
 CODE = [path for path in sorted(CORE.rglob("*.py")) if path.parent.name != "cli"]
 
