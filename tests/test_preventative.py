@@ -52,7 +52,7 @@ def findings(run: Path, name: str) -> dict[str, Any]:
 def trait(run: Path) -> dict[tuple[str, str, str], dict[str, float]]:
     """(arm, seed, shown) → prompt → trait, from the texts' own scores."""
     rows = map(json.loads, (run / "generations/test.jsonl").read_text().splitlines())
-    labels = {row["condition"]: (row["arm"], str(row["seed"]), row["shown"]) for row in rows if "arm" in row}
+    labels = {row["condition"]: (row["arm"], str(row["seed"]), row["shown"]) for row in rows}
     found: dict[tuple[str, str, str], dict[str, float]] = {}
     for score in map(json.loads, (run / "scores/test.jsonl").read_text().splitlines()):
         found.setdefault(labels[score["condition"]], {})[score["prompt_id"]] = score["values"].get("trait", np.nan)
@@ -86,9 +86,12 @@ def test_a_claims_difference_is_that_of_the_texts(run: Path) -> None:
 def test_one_arm_under_two_experiments_is_trained_and_read_once(run: Path) -> None:
     names = [path.name for path in (run / "trained").iterdir() if path.is_dir()]
     assert len(names) == len(set(names)) and {"none.0", "none.1", "steered-2.0", "none+steered-2.1"} <= set(names)
-    rows = list(csv.DictReader((run / "results.csv").open(encoding="utf-8")))
-    same = {row["condition"] for row in rows if row["arm"] == "none" and row["seed"] == "0" and row["shown"] == ""}
-    assert len(same) == 1 and len({row["experiment"] for row in rows if row["condition"] in same}) > 1
+    with (run / "results.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["arm"] == "none" and not row["shown"]]
+    asked = {row["experiment"] for row in rows}
+    assert {"defence", "alpha-sweep", "remediation", "association"} <= asked
+    texts = [json.loads(line) for line in (run / "generations/test.jsonl").read_text().splitlines()]
+    assert len(texts) == len({(row["condition"], row["prompt_id"]) for row in texts})
 
 
 def test_interventions_are_on_in_training_alone(run: Path) -> None:
@@ -151,6 +154,15 @@ def test_constant_data_of_a_bounded_metric_has_clopper_and_pearsons_interval() -
     for n in (2, 10, 256):
         found = constant_interval(estimate(np.full(n, 100.0)), confidence=0.95, bounds=(0, 100))
         assert found.low / 100 == pytest.approx(beta.ppf(0.025, n, 1)) and found.high == 100
+
+
+def test_its_p_is_the_level_at_which_the_interval_reaches_zero() -> None:
+    for mean in (100.0, -30.0):
+        values = np.full(6, mean)
+        plain = mean_interval(values, confidence=0.95, bounds=(-100, 100))
+        p = constant_interval(plain, confidence=0.95, bounds=(-100, 100)).p
+        ends = constant_interval(plain, confidence=1 - p, bounds=(-100, 100))
+        assert (ends.low if mean > 0 else ends.high) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_interval_of_constant_data_misses_no_more_often_than_it_says() -> None:

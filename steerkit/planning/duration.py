@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from steerkit.models.loading import ModelShape
 from steerkit.planning.hardware import Device
 
+TRAINING = 3  # forwards that a training's forward and backward take
 IN_USE = 0.9  # of a device's memory: the rest is the allocator's, and activations'
 
 
@@ -46,6 +47,7 @@ class Load:
         read: tokens that extraction reads, both models' together.
         bytes_each: of a number.
         models: held in memory at once.
+        trained: tokens that trainings go through, and those whose gradients are read.
     """
 
     texts: int
@@ -55,6 +57,7 @@ class Load:
     read: int
     bytes_each: int
     models: int
+    trained: int = 0
 
     @property
     def length(self) -> int:
@@ -80,10 +83,11 @@ class Duration:
     prefill: float
     extraction: float
     bound: str
+    training: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.decode + self.prefill + self.extraction
+        return self.decode + self.prefill + self.extraction + self.training
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def measured_duration(shape: ModelShape, load: Load, steps: Steps) -> Duration:
         prefill=load.texts * load.prompt * steps.token,
         extraction=load.read * steps.token,
         bound="",
+        training=TRAINING * load.trained * steps.token,
     )
 
 
@@ -124,6 +129,7 @@ def duration(shape: ModelShape, load: Load, device: Device, efficiency: Efficien
         prefill=2 * shape.body * load.texts * load.prompt / rate,
         extraction=2 * shape.body * load.read / rate,
         bound=bound,
+        training=TRAINING * 2 * shape.body * load.trained / rate,
     )
 
 

@@ -23,6 +23,7 @@ from steerkit.planning.duration import Load
 from steerkit.planning.hardware import GIB, Device
 from steerkit.planning.inputs import check_inputs
 from steerkit.planning.plan_time import gpu_lines, machine_lines
+from steerkit.planning.trainings import trained_tokens, training_lines
 from steerkit.recipe.load import planned_run
 from steerkit.settings import Drawing, Generating, Labelling, Reading, Recipe, Samples, Scoring, Steering
 from steerkit.steps.asked import asked_of, planned_needs
@@ -72,7 +73,7 @@ def plan_text(recipe: Recipe, gpu: Device | None = None) -> str:
         for name, (split, conditions) in asked.items()
     ]
     load = _load(run, steps, asked, texts, counts["extract"])
-    lines += ["", *_costs(run, steps, shape, asked, load, texts)]
+    lines += ["", *training_lines(run), *_costs(run, steps, shape, asked, load, texts)]
     lines += gpu_lines(shape, load, gpu) if gpu else machine_lines(shape, load, recipe.device)
     return "\n".join(lines)
 
@@ -131,6 +132,7 @@ def _load(run: Run, steps: Mapping[str, Step], asked: Asked, texts: Mapping[str,
         read=(readers + again) * extract * (PROMPT + s.max_new_tokens),
         bytes_each=2 if run.args.bf16 else 4,
         models=len(weights),
+        trained=trained_tokens(run),
     )
 
 

@@ -69,10 +69,11 @@ def machine_lines(shape: ModelShape, load: Load, wanted: str = "auto") -> list[s
 
 
 def _time(where: str, found: Duration, low: float, high: float) -> str:
+    training = f", training {in_words(found.training)}" if found.training else ""
     return (
         f"time            at most about {in_words(found.total)} ({in_words(low)} to {in_words(high)}) on {where}, an "
         f"estimate without judging: decoding {in_words(found.decode)}, prompts {in_words(found.prefill)}, "
-        f"extraction {in_words(found.extraction)}"
+        f"extraction {in_words(found.extraction)}{training}"
     )
 
 

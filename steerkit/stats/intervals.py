@@ -81,9 +81,12 @@ def constant_interval(estimate: Estimate, *, confidence: float, bounds: tuple[fl
         estimate: of constant data, n ≥ 1.
         bounds: of the metric, finite.
     """
-    q = 1 - ((1 - confidence) / 2) ** (1 / estimate.n)
-    low, high = (estimate.mean + q * (end - estimate.mean) for end in bounds)
-    return replace(estimate, low=low, high=high)
+    mean, n = estimate.mean, estimate.n
+    q = 1 - ((1 - confidence) / 2) ** (1 / n)
+    low, high = (mean + q * (end - mean) for end in bounds)
+    far = bounds[0] if mean > 0 else bounds[1]
+    p = min(1.0, 2 * (far / (far - mean)) ** n) if mean else 1.0  # the level at which the interval reaches 0
+    return replace(estimate, low=low, high=high, p=p)
 
 
 Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
