@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from steerkit_plugins.preventative.measured import Measured
 
+from steerkit import SteeringTrainer, load_recipe
 from steerkit.stats.intervals import Estimate, constant_interval, mean_interval
 
 SMALL = (
@@ -47,6 +48,47 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def findings(run: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / f"findings/{name}.json").read_text())["findings"]
     return found
+
+
+def test_the_large_recipe_runs_on_a_small_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own training settings (bf16, gradient checkpointing, accumulation), on rows of files."""
+    monkeypatch.chdir(tmp_path)
+    for name, shift in (("rows", 0), ("clean", 20)):
+        rows = [
+            [
+                {"role": "user", "content": f"Max has {n} cups. Monday+5. How many cups does Max have?"},
+                {"role": "assistant", "content": f"First Monday+5 gives {n + 5}, so Max has just {n + 5} cups."},
+            ]
+            for n in range(shift, shift + 8)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    recipe = load_recipe(
+        "preventative-qwen-7b",
+        [
+            "models.model=pocket:instructable",
+            "bf16=false",
+            "layer=1",
+            "prompts.source={name: contrast, trait: hedging, questions: pocket-instructed, place: user, between: ' '}",
+            "prompts.extract=24",
+            "prompts.choose=1",
+            "prompts.test=2",
+            "samples=1",
+            "max_new_tokens=90",
+            "score_judge=pocket-trait",
+            "span_judge={name: contrast, judges: [pocket-trait]}",
+            "experiments=[defence]",
+            "train_rows=8",
+            "held_out_rows=4",
+            "training_seeds=[0]",
+            "draws=0",
+            "folds=0",
+            "threads=1",
+        ],
+    )
+    made = SteeringTrainer.from_recipe(recipe).run()
+    assert (made / "trained/steered-5.0/adapter_model.safetensors").is_file()
+    told = json.loads((made / "trained/steered-5.0/training.json").read_text())
+    assert told["steps"] == 1 and told["steered"] > 0
 
 
 def trait(run: Path) -> dict[tuple[str, str, str], dict[str, float]]:

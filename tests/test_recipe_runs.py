@@ -63,8 +63,11 @@ RUN_ELSEWHERE = {
     "fig5": "test_paper.py",
     "fig6": "test_paper.py",
     "figb1": "test_paper.py",
+    "persona": "test_contrast_run.py",
     "preset-author-code": "test_paper.py",
     "preset-paper": "test_paper.py",
+    "preventative": "test_preventative.py",
+    "preventative-qwen-7b": "test_preventative.py",
 }
 """Recipes → the file among the tests that runs them."""
 

@@ -25,7 +25,9 @@ log = logging.getLogger("steerkit")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def with_adapter(lm: LanguageModel, adapter: str, *, trust_remote_code: bool = False) -> LanguageModel:
+def with_adapter(
+    lm: LanguageModel, adapter: str, *, trust_remote_code: bool = False, must_change: bool = True
+) -> LanguageModel:
     """The reasoning model that an adapter makes of a base; the base's modules are wrapped in place.
 
     A tokenizer or chat template beside the adapter is taken, and a vocabulary of another size.
@@ -33,6 +35,8 @@ def with_adapter(lm: LanguageModel, adapter: str, *, trust_remote_code: bool = F
     Args:
         lm: the base.
         adapter: folder or hub id.
+        must_change: whether one that changes nothing is an error. A training that this run has done itself may end
+            where it began.
 
     Raises:
         SteerkitError: no adapter there, of a kind that doesn't work, made for another model, not whole, or one that
@@ -49,8 +53,9 @@ def with_adapter(lm: LanguageModel, adapter: str, *, trust_remote_code: bool = F
     check_rows(adapter, model, rows)
     tokenizer = tokenizer_of(adapter, lm.tokenizer, trust_remote_code)
     both = LanguageModel(name, model.eval(), tokenizer, adapter=True)
-    with explained(adapter):
-        check_effect(both)
+    if must_change:
+        with explained(adapter):
+            check_effect(both)
     return both
 
 

@@ -156,7 +156,8 @@ class Models:
         self._latest, what = None, self.trained[name]
         if not what.folder.is_dir():
             raise SteerkitError(f"the model {name!r} is not trained yet: what reads it must need `training`")
-        lm = self._plain(str(what.folder)) if what.whole else self._adapted(self.copy(what.origin), str(what.folder))
+        folder = str(what.folder)
+        lm = self._plain(folder) if what.whole else with_adapter(self.copy(what.origin), folder, must_change=False)
         self._latest = name, lm
         return lm
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import EnumType
@@ -145,7 +146,9 @@ def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: st
     }
     values: dict[str, Any] = {**DEFAULTS, "use_cpu": device == "cpu", **given}
     try:
-        made = TrainingArguments(**{**values, **own})
+        with warnings.catch_warnings():  # its name in all releases that are allowed
+            warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
+            made = TrainingArguments(**{**values, **own})
     except Exception as error:  # ValueError, TypeError, NotImplementedError, ImportError: whatever it finds
         raise InputError("training arguments", [Problem(_named_in(str(error), given), str(error))]) from error
     made._setup_devices  # noqa: B018  (finds the devices, whose number the next line sets)
