@@ -30,6 +30,24 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def own_accelerator_state() -> Iterator[None]:
+    """Inside, accelerate may find its devices anew, as a Trainer makes it do; afterwards its state is as before.
+
+    The state is the process's: one that a training on the CPU leaves would keep models that are loaded later there.
+    """
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    kinds = (PartialState, AcceleratorState, GradientState)
+    before = [dict(kind._shared_state) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, state in zip(kinds, before, strict=True):
+            kind._shared_state.clear()
+            kind._shared_state.update(state)
+
+
+@contextmanager
 def without_dropout(model: Any) -> Iterator[None]:
     """Inside, all rates of dropout in a model's modules and configurations are 0; modules put on it later keep theirs.
 
