@@ -18,7 +18,7 @@ def own_randomness(seed: int) -> Iterator[None]:
     import torch
 
     python, numbers = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)
