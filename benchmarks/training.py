@@ -69,7 +69,7 @@ def step_of(kind: str, lm: LanguageModel, size: str, folder: Path) -> Step:
     from steerkit.training.trainer import InterventionTrainer
 
     rows = rows_of(lm, size)
-    arguments = make_arguments({"learning_rate": 1e-5}, folder, 0, lm.device.type)
+    arguments = make_arguments({"learning_rate": 1e-5}, folder, 0, lm.device)
     batch = collator(lm.tokenizer)(as_dataset(rows))
     made: Any
     if kind == "plain":

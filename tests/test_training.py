@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from steerkit_plugins.objectives.response import Response
 from test_gradients import Neutralise
 from tiny import build
@@ -145,6 +146,26 @@ def test_recomputed_blocks_have_their_edits_again(reentrant: bool, tmp_path: Pat
     assert hooks(lm) == []
 
 
+def test_gradients_changed_at_a_block_reach_what_is_before_it_alone(tmp_path: Path) -> None:
+    plain, _ = step_gradients(build("llama"), tmp_path / "a", ())
+    found, _ = step_gradients(build("llama"), tmp_path / "b", (Edit(Neutralise(), 1, 1.0, unit()),))
+    changed = {name for name, value in plain.items() if not torch.equal(found[name], value)}
+    behind = ("layers.2.", "layers.3.", "model.norm", "lm_head")
+    assert changed == {name for name in plain if not any(part in name for part in behind)} and changed
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recomputed_blocks_under_an_adapter(reentrant: bool, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"adapter": lora(), "edits": (*push(), Edit(Neutralise(), 2, 1.0, unit()))}
+    plain = weights(run(build("llama"), tmp_path / "a", **options).lm)
+    checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)  # its name before 5.2x
+        found = weights(run(build("llama"), tmp_path / "b", arguments=checkpointing, **options).lm)
+    for name, value in plain.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_two_micro_batches_of_two_are_a_batch_of_four(tmp_path: Path) -> None:
     """Rows of 2 to 6 response tokens: a mean of means would weigh them otherwise."""
     edits = [push(norm=float(n), tokens="generated") for n in range(8)]
@@ -201,6 +222,7 @@ def test_the_same_rows_in_the_same_order_in_every_arm(tmp_path: Path) -> None:
 def test_what_is_given_back(tmp_path: Path) -> None:
     """Log, counts, held-out loss by hand, progress, and a model in eval mode without hooks."""
     lm = build("llama")
+    AcceleratorState._reset_state(reset_partial_state=True)
     told: list[tuple[int, int]] = []
     encoded = encode_rows(rows(3), chats(lm))
 
@@ -228,6 +250,7 @@ def test_what_is_given_back(tmp_path: Path) -> None:
     assert trained.trainable == trained.parameters == lm.model.num_parameters()
     assert not any(module.training for module in lm.model.modules()) and hooks(lm) == []
     assert all(p.grad is None for p in lm.model.parameters())
+    assert not PartialState._shared_state  # accelerate's: models that are loaded later look for their own device
 
 
 class Odd(Response):

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import build
 from training import run
 
-from steerkit.errors import InputError
+from steerkit.errors import InputError, SteerkitError
 from steerkit.training.arguments import DEFAULTS, HOW, OWNED, check_arguments, make_arguments
+
+CPU = torch.device("cpu")
 
 
 def test_all_problems_at_once() -> None:
@@ -56,13 +59,15 @@ def test_all_problems_at_once() -> None:
 def test_what_transformers_refuses_is_named(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     check_arguments(given)
     with pytest.raises(InputError, match=message):
-        make_arguments(given, tmp_path, 0, "cpu")
+        make_arguments(given, tmp_path, 0, CPU)
 
 
 def test_ours_and_the_users(tmp_path: Path) -> None:
-    made = make_arguments({"adam_beta2": 0.95, "optim": "sgd"}, tmp_path, 7, "cpu")
+    made = make_arguments({"adam_beta2": 0.95, "optim": "sgd"}, tmp_path, 7, CPU)
     assert (made.adam_beta2, made.optim, made.seed, made.data_seed, made.device.type) == (0.95, "sgd", 7, 7, "cpu")
-    assert make_arguments({}, tmp_path, 7, "cpu").optim == "adamw_torch"
+    assert make_arguments({}, tmp_path, 7, CPU).optim == "adamw_torch"
+    with pytest.raises(SteerkitError, match="the model is on cuda:1, and this process trains on cpu; load it there"):
+        make_arguments({"use_cpu": True}, tmp_path, 0, torch.device("cuda", 1))
     known = {field.name for field in fields(made)}
     assert {*DEFAULTS, *HOW} <= known and not {*DEFAULTS, *HOW} & {*OWNED}
     since = {

@@ -10,9 +10,10 @@ from enum import EnumType
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from steerkit.errors import InputError, Problem, nearest
+from steerkit.errors import InputError, Problem, SteerkitError, nearest
 
 if TYPE_CHECKING:
+    import torch
     from transformers import TrainingArguments
 
 DEFAULTS: dict[str, Any] = {
@@ -123,14 +124,15 @@ def _choices(kind: Any) -> list[str]:
     return [str(own.value) for each in get_args(kind) if isinstance(each, EnumType) for own in each]  # type: ignore[var-annotated]
 
 
-def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: str) -> TrainingArguments:
+def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: torch.device) -> TrainingArguments:
     """The user's arguments with ours.
 
     Args:
-        device: where the model is; `cpu` keeps a training off a GPU that is there.
+        device: where the model is; a training stays on the CPU with it, also where there is a GPU.
 
     Raises:
         InputError: transformers doesn't take them together.
+        SteerkitError: the model is on another device than this process's.
     """
     from transformers import TrainingArguments
 
@@ -144,7 +146,7 @@ def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: st
         "logging_nan_inf_filter": False,
         "save_total_limit": None,  # steerkit deletes old checkpoints itself, once the new one is whole
     }
-    values: dict[str, Any] = {**DEFAULTS, "use_cpu": device == "cpu", **given}
+    values: dict[str, Any] = {**DEFAULTS, "use_cpu": device.type == "cpu", **given}
     try:
         with warnings.catch_warnings():  # its name in all releases that are allowed
             warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
@@ -153,6 +155,8 @@ def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: st
         raise InputError("training arguments", [Problem(_named_in(str(error), given), str(error))]) from error
     made._setup_devices  # noqa: B018  (finds the devices, whose number the next line sets)
     made._n_gpu = min(made.n_gpu, 1)  # more would be DataParallel, whose copies of a model have no hooks
+    if made.device.type != device.type or device.index not in (None, made.device.index):
+        raise SteerkitError(f"the model is on {device}, and this process trains on {made.device}; load it there")
     return made
 
 

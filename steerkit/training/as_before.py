@@ -18,7 +18,7 @@ def own_randomness(seed: int) -> Iterator[None]:
     import torch
 
     python, numbers = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)
@@ -27,6 +27,24 @@ def own_randomness(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numbers)
+
+
+@contextmanager
+def own_accelerator_state() -> Iterator[None]:
+    """Inside, accelerate may find its devices anew, as a Trainer makes it do; afterwards its state is as before.
+
+    The state is the process's: one that a training on the CPU leaves would keep models that are loaded later there.
+    """
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    kinds = (PartialState, AcceleratorState, GradientState)
+    before = [dict(kind._shared_state) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, state in zip(kinds, before, strict=True):
+            kind._shared_state.clear()
+            kind._shared_state.update(state)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from steerkit.errors import SteerkitError
 from steerkit.interventions.edits import Edit, Edits, EditSet, sets_of
 from steerkit.interventions.steering import Steering
+from steerkit.store.files import digest
 
 if TYPE_CHECKING:
     from steerkit.models.language_model import LanguageModel
@@ -47,9 +48,9 @@ class TrainingEdits:
             yield steering
 
     def settings(self) -> Any:
-        """JSON of them, with digests of what is long."""
+        """JSON of them, with digests of what is long: directions, and the edits of rows that have their own."""
         found = [[_told(edit) for edit in own if edit.norm] for own in self._sets]
-        return found[0] if self._shared else found
+        return found[0] if self._shared else digest(found)
 
 
 def positions_changed(steering: Steering | None) -> int:
@@ -62,14 +63,13 @@ def positions_changed(steering: Steering | None) -> int:
 
 def _told(edit: Edit) -> dict[str, Any]:
     vector = edit.direction
-    digest = "" if vector is None else hashlib.sha256(vector.detach().cpu().double().numpy().tobytes()).hexdigest()[:16]
-    kind = type(edit.intervention)
+    values = b"" if vector is None else vector.detach().cpu().double().numpy().tobytes()
     return {
-        "intervention": edit.intervention.name or f"{kind.__module__}.{kind.__qualname__}",
+        "intervention": type(edit.intervention).__name__,
         "options": edit.intervention.config.model_dump(mode="json"),
         "site": str(edit.site),
         "norm": edit.norm,
-        "direction": digest,
+        "direction": hashlib.sha256(values).hexdigest()[:16] if values else "",
         "tokens": edit.tokens,
         "key": edit.key,
     }

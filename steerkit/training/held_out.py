@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from steerkit.models.language_model import LanguageModel
 
 
-def mean_loss(lm: LanguageModel, rows: Sequence[Encoded], objective: Objective, batch_size: int) -> float:
-    """Loss per learned token, in eval mode and without gradients; the model's mode is as before afterwards."""
+def mean_loss(lm: LanguageModel, rows: Sequence[Encoded], objective: Objective, batch_size: int) -> float | None:
+    """Loss per learned token, in eval mode and without gradients; None where there are no rows."""
     import torch
 
+    if not rows:
+        return None
+
     collate, dataset = collator(lm.tokenizer), as_dataset(rows)
-    tokens, training = sum(row.learned for row in rows), lm.model.training
-    found = 0.0
+    tokens, found = sum(row.learned for row in rows), 0.0
     lm.model.eval()
     with torch.no_grad():
         for begin in range(0, len(dataset), batch_size):
             tensors = {k: v.to(lm.device) for k, v in collate(dataset[begin : begin + batch_size]).items()}
             found += float(objective.loss(lm, batch_of(tensors, tokens)).total)
-    lm.model.train(training)
     return found

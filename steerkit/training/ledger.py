@@ -18,14 +18,14 @@ class LoggedStep:
         step: optimizer steps done.
         loss: per learned token.
         parts: of the loss, by the objective's names.
-        grad_norm: L2 norm of the last step's gradient, before it was clipped.
+        grad_norm: L2 norm of the last step's gradient, before it was clipped; None where nothing is clipped.
         learning_rate: of the last step.
     """
 
     step: int
     loss: float
     parts: Mapping[str, float] = field(default_factory=dict)
-    grad_norm: float
+    grad_norm: float | None
     learning_rate: float
 
 
@@ -45,7 +45,7 @@ class Ledger:
             self._sums[name] = self._sums.get(name, 0.0) + value
         return all(map(math.isfinite, values.values()))
 
-    def close(self, step: int, grad_norm: float, learning_rate: float) -> LoggedStep:
+    def close(self, step: int, grad_norm: float | None, learning_rate: float) -> LoggedStep:
         """Write a row after so many steps, of what was added since the last one."""
         means = {name: value / max(1, step - self._since) for name, value in self._sums.items()}
         loss = means.pop("", math.nan)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from steerkit.interfaces import Plugin
 from steerkit.interventions.edits import Edits
 from steerkit.models.limits import check_ids, check_lengths
 from steerkit.store.files import digest, file_digest
-from steerkit.training.arguments import HOW, check_arguments, make_arguments
-from steerkit.training.as_before import as_before, own_randomness, without_dropout
+from steerkit.store.identity import plain
+from steerkit.training.arguments import DEFAULTS, HOW, check_arguments, make_arguments
+from steerkit.training.as_before import as_before, own_accelerator_state, own_randomness, without_dropout
 from steerkit.training.checkpoints import Checkpoints
 from steerkit.training.contract import Adapter, Objective
 from steerkit.training.edits import TrainingEdits
@@ -111,54 +111,53 @@ def train(
     encoded = _encoded(lm, rows, chats, max_tokens, trailing)
     apart = _encoded(lm, held_out, chats, max_tokens, trailing) if held_out else []
     _check_trainable(lm)
-    made = make_arguments(given, folder, seed, lm.device.type)
-    if made.device.type != lm.device.type or lm.device.index not in (None, made.device.index):
-        raise SteerkitError(f"{lm.name}: is on {lm.device}, and this process trains on {made.device}; load it there")
-    training = TrainingEdits(lm, edits, len(encoded))
-    settings = {
-        "model": lm.fingerprint,
-        "rows": digest([(row.ids, row.labels) for row in encoded]),
-        "adapter": _told(adapter),
-        "objective": _told(objective),
-        "edits": training.settings(),
-        "arguments": {name: value for name, value in given.items() if name not in HOW},
-        "seed": seed,
-        "start": None if start is None else _digests(start),
-        "processes": made.world_size,
-    }
-    checkpoints = Checkpoints(folder, json.loads(json.dumps(settings, default=str)), given.get("save_total_limit") or 2)
-    last = checkpoints.last()
+    training, fingerprint = TrainingEdits(lm, edits, len(encoded)), lm.fingerprint
     with ExitStack() as stack:
-        stack.enter_context(as_before(lm))
-        stack.enter_context(without_dropout(lm.model))
-        stack.enter_context(own_randomness(seed))
+        for context in (own_accelerator_state(), as_before(lm), without_dropout(lm.model), own_randomness(seed)):
+            stack.enter_context(context)
+        made = make_arguments(given, folder, seed, lm.device)
+        settings = {
+            "model": fingerprint,
+            "rows": digest([(row.ids, row.labels) for row in encoded]),
+            "adapter": _told(adapter),
+            "objective": _told(objective),
+            "edits": training.settings(),
+            "arguments": {name: value for name, value in given.items() if name not in HOW},
+            "seed": seed,
+            "start": None if start is None else _digests(start),
+            "processes": made.world_size,
+        }
+        checkpoints = Checkpoints(
+            folder, plain(settings), given.get("save_total_limit") or DEFAULTS["save_total_limit"]
+        )
+        last = checkpoints.last()
         trained = adapter.attach(lm, seed=seed, start=start)
         undo = stack.enter_context(ExitStack())
         undo.callback(adapter.detach, trained)
-        parameters = [(p.numel(), p.requires_grad) for p in trained.model.parameters()]
-        before = mean_loss(trained, apart, objective, made.train_batch_size) if apart else 0.0
+        before = mean_loss(trained, apart, objective, made.train_batch_size)
         trainer = _trainer(trained, encoded, objective, training, made, checkpoints, progress)
-        stack.callback(trainer.release)
+        undo.callback(trainer.release)
         trainer.go_on(last)
         trainer.release()
-        after = mean_loss(trained, apart, objective, made.train_batch_size) if apart else 0.0
+        after = mean_loss(trained, apart, objective, made.train_batch_size)
         undo.pop_all()
     trained.model.eval()
+    weights = list(trained.model.parameters())
     return Trained(
         lm=trained,
         adapter=adapter,
         log=tuple(trainer.ledger.rows),
         steps=trainer.state.global_step,
         steered=trainer.ledger.steered,
-        trainable=sum(count for count, learns in parameters if learns),
-        parameters=sum(count for count, _ in parameters),
+        trainable=sum(weight.numel() for weight in weights if weight.requires_grad),
+        parameters=sum(weight.numel() for weight in weights),
         cut=sum(row.cut for row in encoded),
-        held_out=(before, after) if apart else None,
+        held_out=None if before is None or after is None else (before, after),
     )
 
 
 def _trainer(*parts: Any) -> Any:
-    from steerkit.training.trainer import InterventionTrainer
+    from steerkit.training.trainer import InterventionTrainer  # imports transformers
 
     return InterventionTrainer(*parts)
 
@@ -183,8 +182,8 @@ def _check_trainable(lm: LanguageModel) -> None:
 
 
 def _told(plugin: Plugin) -> Any:
-    kind = type(plugin)
-    return [plugin.name or f"{kind.__module__}.{kind.__qualname__}", plugin.config.model_dump(mode="json")]
+    """A plugin's class and options. Its registered name is there only where the registry has built it."""
+    return [type(plugin).__name__, plugin.config.model_dump(mode="json")]
 
 
 def _digests(folder: Path) -> dict[str, str]:

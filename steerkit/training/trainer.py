@@ -116,8 +116,9 @@ class InterventionTrainer(Trainer):
         if "loss" not in logs:
             return
         self.ledger.gather(self.accelerator)
-        row = self.ledger.close(self.state.global_step, logs.get("grad_norm", math.nan), logs["learning_rate"])
-        if math.isinf(row.grad_norm) and self.accelerator.scaler is None:
+        size = logs.get("grad_norm")
+        self.ledger.close(self.state.global_step, size, logs["learning_rate"])
+        if size is not None and not math.isfinite(size) and self.accelerator.scaler is None:
             self._stop("the gradient is not finite")
 
     def _stop(self, what: str) -> None:
