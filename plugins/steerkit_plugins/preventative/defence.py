@@ -8,8 +8,11 @@ from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.findings import Claim, Findings
 from steerkit.report import words
+from steerkit.settings import Steering
 from steerkit.steps.results import Results
+from steerkit.steps.vectors import Vectors
 from steerkit.training.arms import Arm
+from steerkit.vectors.facts import cosine
 from steerkit_plugins.preventative.arms import (
     INOCULATION,
     NEUTRAL,
@@ -22,7 +25,7 @@ from steerkit_plugins.preventative.arms import (
 )
 from steerkit_plugins.preventative.compared import TrainedExperiment, changed
 from steerkit_plugins.preventative.measured import ARM, UNTRAINED, Measured, by_metric, missing, table_of
-from steerkit_plugins.preventative.texts import Trained, conditions_of, losses, untrained
+from steerkit_plugins.preventative.texts import Trained, conditions_of, group, losses, untrained
 
 ABLATE = "ablate-direction"
 IN_WORDS = {
@@ -42,6 +45,9 @@ class Defence(TrainedExperiment):
 
     Config = DefenceConfig
 
+    def needs(self, run: Run) -> Sequence[str]:
+        return ("training", "vectors")
+
     def arms(self, run: Run) -> Sequence[Arm]:
         c, of = self.config, ArmsOf(run, self.config)
         told = {INOCULATION: c.instruction, NEUTRAL: c.neutral}
@@ -53,14 +59,14 @@ class Defence(TrainedExperiment):
             *([of.changed(ABLATE)] if c.ablate else []),
         ]
 
-    def conditions(self, run: Run, trained: Trained | None) -> Sequence[Condition]:
+    def conditions(self, run: Run, trained: Trained | None, vectors: Vectors | None) -> Sequence[Condition]:
         arms = self.arms(run)
         return [untrained(arms), *conditions_of(run, arms)]
 
     def chosen(self, condition: Condition, findings: Findings, *needs: object) -> bool:
         return bool(condition.labels[ARM] == steered_name(self.config.strength))
 
-    def findings(self, run: Run, results: Results, trained: Trained) -> Findings:
+    def findings(self, run: Run, results: Results, trained: Trained, vectors: Vectors) -> Findings:
         found = by_metric(results)
         main = found[results.score.name]
         names = self._names(main)
@@ -76,9 +82,20 @@ class Defence(TrainedExperiment):
             figures=(self.figure(run, results, found, names, caption),),
             tables=(table_of(found, names, columns),),
             cautions=self.cautions(run),
-            notes=self.remarks(),
+            notes=self.remarks(*self._drawn(run, vectors)),
             value={claim.text: claim.verdict for claim in claims},
         )
+
+    def _drawn(self, run: Run, vectors: Vectors) -> Iterator[str]:
+        """How much of the vector the control vectors have."""
+        layer, found = run.peek(Steering).layer, []
+        for arm in self.arms(run):
+            if group(arm.name) in CONTROLS:
+                (placed,) = arm.interventions
+                one, other = (vectors[key].direction(layer) for key in (placed.vector, placed.norm_of) if key)
+                found.append(f"{IN_WORDS[group(arm.name)]} {words.number(cosine(one, other), 2)}")
+        if found:
+            yield f"Cosines of the control vectors with the vector: {', '.join(found)}."
 
     def _names(self, main: Measured) -> dict[str, str]:
         """Arm → what it is called, those with values."""
