@@ -190,6 +190,21 @@ def test_a_weighted_sum_is_that_of_the_windows(many) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", EXTRACTORS)
+def test_traces_without_spans_add_nothing_to_draws(many, how: str) -> None:
+    """A judge may label none of a batch's traces, as when a contrast keeps few pairs."""
+    extractor, _ = EXTRACTORS[how]
+    bare = [Item(replace(item.trace, id=f"bare{item.trace.id}"), (), item.ids) for item in many[:6]]
+    lm, draws = build("llama"), drawn(many + bare, how)
+    lm.model.double()
+    both = extract(lm, many + bare, extractor, LABELS, draws=draws, batch_tokens=32)
+    alone = extract(lm, many, extractor, LABELS, draws=draws.only(item.trace.id for item in many), batch_tokens=32)
+    one, other = both.drawn, alone.drawn
+    assert one is not None and other is not None
+    assert torch.equal(one.counts, other.counts)
+    torch.testing.assert_close(one.sums, other.sums, rtol=1e-9, atol=1e-9)
+
+
 def test_draws_change_nothing_else(many, tmp_path) -> None:
     lm, (extractor, _) = tiny("llama"), EXTRACTORS["each"]
     for name, draws in (("without", None), ("with", drawn(many, "each"))):

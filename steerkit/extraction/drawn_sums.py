@@ -209,9 +209,14 @@ def _spread(group: Sequence[Sequence[Item]], units: Sequence[_Units], draws: Dra
     if draws.folds:
         folds[fold[of], :, :, np.arange(len(of))] = both[-1].transpose(2, 0, 1)
         np.add.at(counted, fold, counts[-1].transpose(2, 0, 1))
-    rows = [both[:-1, :, 1:].reshape(-1, len(of)), folds.reshape(-1, len(of)), weights]
+    rows = [_flat(both[:-1, :, 1:]), _flat(folds), weights]
     totals = [counts[:-1, :, 1:].sum(-1).reshape(-1), counted.reshape(-1), weights.sum(1)]
     return np.concatenate(rows), np.concatenate(totals)
+
+
+def _flat(weights: np.ndarray) -> np.ndarray:
+    """[A, B, C, U] → [A · B · C, U], also where no trace of a group has a window and U is 0."""
+    return weights.reshape(int(np.prod(weights.shape[:-1])), weights.shape[-1])
 
 
 def spans_of(items: Sequence[Item], extractor: Extractor, label: str, window: tuple[int, int]) -> list[TraceSpans]:

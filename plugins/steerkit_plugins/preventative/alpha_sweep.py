@@ -16,7 +16,7 @@ from steerkit.steps.compose import panel
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import NONE, ArmsOf, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment, heading
+from steerkit_plugins.preventative.compared import TrainedExperiment, heading, told
 from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, table_of
 from steerkit_plugins.preventative.texts import FIRST, Trained, conditions_of, losses, untrained
 
@@ -46,10 +46,8 @@ class AlphaSweep(TrainedExperiment):
         main = found[results.score.name]
         arms = {0.0: NONE} | {s: steered_name(s) for s in sorted(self.config.strengths)}
         names = {UNTRAINED: "not trained"} | {arm: f"vector × {words.short(s)}" for s, arm in arms.items()}
-        own = self.own(run, trained)
-        begun = {s: [t.log for t in own.values() if t.arm == arm] for s, arm in arms.items()}
+        begun = {s: [t.log for t in trained.values() if t.arm == arm] for s, arm in arms.items()}
         lines = [self._panel(measured, arms) for measured in found.values()]
-        text = ", ".join(f"× {words.short(s)} {words.value(main.mean(a).mean, main.metric)}" for s, a in arms.items())
         pairs = {
             f"{main.metric.title}, vector × {words.short(s)} in training minus none": (arm, NONE)
             for s, arm in arms.items()
@@ -58,7 +56,7 @@ class AlphaSweep(TrainedExperiment):
         return Findings(
             title="Strength in training",
             question="How strong must the vector be in training?",
-            finding=f"{main.metric.title} ({words.unit(main.metric)}) after training with the vector {text}.",
+            finding=told(main, names),
             claims=tuple(main.beside(pairs)),
             figures=(
                 Figure(
@@ -70,7 +68,7 @@ class AlphaSweep(TrainedExperiment):
                     panels=(*lines, _loss({s: [_first(log) for log in logs if log] for s, logs in begun.items()})),
                 ),
             ),
-            tables=(table_of(found, names, losses(own, list(names))),),
+            tables=(table_of(found, names, losses(trained, self.arms(run), names)),),
             cautions=self.cautions(run),
             notes=self.remarks(),
         )

@@ -13,7 +13,7 @@ from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, TrainedConfig, instruction, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed
+from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
 from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, shown_with, table_of
 from steerkit_plugins.preventative.texts import Trained, conditions_of, untrained
 
@@ -52,12 +52,16 @@ class Association(TrainedExperiment):
         main = found[results.score.name]
         names = self._names(main)
         claims = list(self._claims(main))
-        told = [f"{name} {words.value(main.mean(arm).mean, main.metric)}" for arm, name in names.items()]
+        near = {
+            shown_with(arm, text)
+            for arm in (steered_name(self.config.strength), INOCULATION)
+            for text in self.config.near
+        }
         caption = "Defended models, with nothing at test, and with what is named behind the bar."
         return Findings(
             title="Shown again",
             question="Does the trait come back when what was there in training is shown again at test?",
-            finding=f"{main.metric.title} ({words.unit(main.metric)}): {'; '.join(told)}.",
+            finding=told(main, {arm: name for arm, name in names.items() if arm not in near}),
             claims=tuple(claims),
             figures=(self.figure(run, results, found, names, caption),),
             tables=(table_of(found, names, {}),),

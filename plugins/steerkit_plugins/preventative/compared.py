@@ -11,11 +11,13 @@ from steerkit.errors import Problem
 from steerkit.findings import Figure
 from steerkit.interfaces import Config
 from steerkit.parts import Experiment
+from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.settings import Training
+from steerkit_plugins.experiments.measured import capital
 from steerkit_plugins.preventative.arms import NONE, unknown_models
 from steerkit_plugins.preventative.measured import Measured
-from steerkit_plugins.preventative.texts import Trained, against
+from steerkit_plugins.preventative.texts import against
 
 FEW = 10  # training seeds below which an interval over them is a rough one
 
@@ -35,11 +37,6 @@ class TrainedExperiment(Experiment):
 
     def pairs(self, run: Run, conditions: Sequence[Condition]) -> Sequence[Pair]:
         return against(conditions, self.reference)
-
-    def own(self, run: Run, trained: Trained) -> Trained:
-        """What the trainings of this experiment's arms say of themselves."""
-        names = {arm.name for arm in self.arms(run)}
-        return {name: told for name, told in trained.items() if told.arm in names}
 
     def figure(
         self, run: Run, results: Results, found: Mapping[str, Measured], names: Mapping[str, str], caption: str
@@ -79,8 +76,19 @@ class TrainedExperiment(Experiment):
 def heading(run: Run, results: Results) -> str:
     """What a figure rests on."""
     n = max((int(row["n_prompts"]) for row in results.rows), default=0)
+    return f"n = {n} prompts, {over_seeds(run)}, {results.level} intervals"
+
+
+def over_seeds(run: Run) -> str:
+    """How many training seeds there are."""
     seeds = len(run.use(Training).training_seeds)
-    return f"n = {n} prompts, {seeds} training seed{'s' * (seeds > 1)}, {results.level} intervals"
+    return f"{seeds} training seed{'s' * (seeds > 1)}"
+
+
+def told(main: Measured, names: Mapping[str, str]) -> str:
+    """The main metric of each arm, in a sentence."""
+    shown = [f"{name} {words.value(main.mean(arm).mean, main.metric)}" for arm, name in names.items()]
+    return f"{capital(main.metric.title)} ({words.unit(main.metric)}): {', '.join(shown)}."
 
 
 def changed(main: Measured, one: str, other: str) -> float:

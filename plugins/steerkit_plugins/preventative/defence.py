@@ -23,7 +23,7 @@ from steerkit_plugins.preventative.arms import (
     DefenceConfig,
     steered_name,
 )
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed
+from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
 from steerkit_plugins.preventative.measured import ARM, UNTRAINED, Measured, by_metric, missing, table_of
 from steerkit_plugins.preventative.texts import Trained, conditions_of, group, losses, untrained
 
@@ -50,11 +50,11 @@ class Defence(TrainedExperiment):
 
     def arms(self, run: Run) -> Sequence[Arm]:
         c, of = self.config, ArmsOf(run, self.config)
-        told = {INOCULATION: c.instruction, NEUTRAL: c.neutral}
+        asked = {INOCULATION: c.instruction, NEUTRAL: c.neutral}
         return [
             of.none(),
             of.steered(c.strength),
-            *(of.told(name, text) for name, text in told.items() if text),
+            *(of.told(name, text) for name, text in asked.items() if text),
             *(of.control(kind, number, c.strength) for kind in (RANDOM, SHUFFLED) for number in range(c.draws)),
             *([of.changed(ABLATE)] if c.ablate else []),
         ]
@@ -72,12 +72,12 @@ class Defence(TrainedExperiment):
         names = self._names(main)
         claims = list(self._claims(main))
         lost = [missing(results, [c for c in results.conditions if c.labels[ARM] == arm], main.metric) for arm in names]
-        columns = {"texts without a value": lost, **losses(self.own(run, trained), list(names))}
+        columns = {"texts without a value": lost, **losses(trained, self.arms(run), names)}
         caption = "Models trained on the trait's answers, by what was done to them in training. At test nothing is."
         return Findings(
             title="Defence",
             question="Trained on the trait's answers: what keeps the trait out?",
-            finding=_sentence(main, names),
+            finding=told(main, names),
             claims=tuple(claims),
             figures=(self.figure(run, results, found, names, caption),),
             tables=(table_of(found, names, columns),),
@@ -119,9 +119,3 @@ class Defence(TrainedExperiment):
         if main.has(INOCULATION, NEUTRAL):
             text = f"Asking for the trait in training keeps {name} lower than a neutral instruction does"
             yield main.claim(text, INOCULATION, NEUTRAL, least)
-
-
-def _sentence(main: Measured, names: dict[str, str]) -> str:
-    """The main metric of each arm, in a sentence."""
-    told = [f"{name} {words.value(main.mean(arm).mean, main.metric)}" for arm, name in names.items()]
-    return f"{main.metric.title} ({words.unit(main.metric)}) after training: {', '.join(told)}."

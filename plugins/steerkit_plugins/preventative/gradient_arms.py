@@ -14,7 +14,7 @@ from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import NONE, ArmsOf, TrainedConfig
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed
+from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
 from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, table_of
 from steerkit_plugins.preventative.texts import Trained, conditions_of, losses, untrained
 
@@ -49,15 +49,14 @@ class GradientArms(TrainedExperiment):
         wanted |= {f"{PREFIX}{rule}": what for rule, what in RULES.items()}
         names = {arm: name for arm, name in wanted.items() if main.has(arm)}
         claims = list(self._claims(main))
-        told = [f"{name} {words.value(main.mean(arm).mean, main.metric)}" for arm, name in names.items()]
         caption = "Models trained with the part of the gradient that lies along the vector as it is, or changed."
         return Findings(
             title="Gradients changed",
             question="Does training bring the trait where gradients along the vector are changed?",
-            finding=f"{main.metric.title} ({words.unit(main.metric)}): {', '.join(told)}.",
+            finding=told(main, names),
             claims=tuple(claims),
             figures=(self.figure(run, results, found, names, caption),),
-            tables=(table_of(found, names, losses(self.own(run, trained), list(names))),),
+            tables=(table_of(found, names, losses(trained, self.arms(run), names)),),
             cautions=self.cautions(run),
             notes=self.remarks(
                 "The rules change the gradients of what is computed up to the block; later blocks train "

@@ -13,7 +13,7 @@ from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed
+from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
 from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, table_of
 from steerkit_plugins.preventative.texts import Trained, conditions_of, losses, untrained
 
@@ -56,14 +56,13 @@ class Remediation(TrainedExperiment):
             "Models with the trait trained in, trained further on the same rows, by what was done to them then. At "
             "test nothing is."
         )
-        told = [f"{name} {words.value(main.mean(arm).mean, main.metric)}" for arm, name in names.items()]
         return Findings(
             title="Remediation",
             question="The trait was trained in before: does a defence in further training take it out?",
-            finding=f"{main.metric.title} ({words.unit(main.metric)}): {', '.join(told)}.",
+            finding=told(main, names),
             claims=tuple(claims),
             figures=(self.figure(run, results, found, names, caption),),
-            tables=(table_of(found, names, losses(self.own(run, trained), list(names))),),
+            tables=(table_of(found, names, losses(trained, self.arms(run), names)),),
             cautions=self.cautions(run),
             notes=self.remarks(),
             value={claim.text: claim.verdict for claim in claims},

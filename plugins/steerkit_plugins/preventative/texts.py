@@ -63,20 +63,24 @@ def against(conditions: Sequence[Condition], other: str) -> list[Pair]:
     ]
 
 
-def losses(trained: Trained, names: Iterable[str]) -> dict[str, list[str]]:
-    """Heading → a cell an arm, means over its models: the loss that it was trained with at first, and on held-out
-    rows after."""
-    by_arm: dict[str, list[TrainedModel]] = {}
-    for told in trained.values():
-        by_arm.setdefault(group(told.arm), []).append(told)
+def losses(trained: Trained, arms: Iterable[Arm], names: Iterable[str]) -> dict[str, list[str]]:
+    """Heading → a cell a name, means over its models: the loss that it was trained with at first, and on held-out rows
+    after."""
+    by_name: dict[str, list[TrainedModel]] = {}
+    begins: list[float] = []
+    for arm in arms:
+        own = [told for told in trained.values() if told.arm == arm.name]
+        by_name.setdefault(group(arm.name), []).extend(own)
+        begins += [told.held_out[0] for told in own if told.held_out and not arm.after]
     first: list[str] = []
     after: list[str] = []
     for name in names:
-        own = by_arm.get(name, [])
-        begun = [mean(row["loss"] for row in told.log[:FIRST]) for told in own if told.log]
-        ended = [told.held_out[1] for told in own if told.held_out]
-        first.append(words.number(mean(begun), 3) if begun else words.NOTHING)
-        after.append(words.number(mean(ended), 3) if ended else words.NOTHING)
-    if name_less := [told.held_out[0] for told in trained.values() if told.held_out and UNTRAINED in names]:
-        after[list(names).index(UNTRAINED)] = words.number(mean(name_less), 3)
+        own = by_name.get(name, [])
+        ends = [told.held_out[1] for told in own if told.held_out]
+        first.append(_mean([mean(row["loss"] for row in told.log[:FIRST]) for told in own if told.log]))
+        after.append(_mean(begins if name == UNTRAINED else ends))
     return {f"training loss, first {FIRST} steps": first, "loss on held-out rows, after": after}
+
+
+def _mean(values: Sequence[float]) -> str:
+    return words.number(mean(values), 3) if values else words.NOTHING

@@ -19,7 +19,7 @@ from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment
+from steerkit_plugins.preventative.compared import TrainedExperiment, over_seeds
 from steerkit_plugins.preventative.measured import UNTRAINED
 from steerkit_plugins.preventative.projections import PROJECTION
 
@@ -104,7 +104,7 @@ class TraitProjection(TrainedExperiment):
                     title="Projection on the vector",
                     caption="The same held-out responses, read by each model: mean over response tokens of ⟨h, v̂⟩ at "
                     f"block {layer}.",
-                    heading=f"n = {len(values[UNTRAINED])} responses, {len(run.use(Training).training_seeds)} seeds",
+                    heading=f"n = {len(values[UNTRAINED])} responses, {over_seeds(run)}",
                     panels=(
                         Bars(
                             title="Projection",
