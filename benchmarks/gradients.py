@@ -31,9 +31,9 @@ from steerkit.models.language_model import LanguageModel
 ROWS = {"full": (8, 300), "quick": (8, 300), "smallest": (3, 40)}  # and their mean length
 
 
-def rows_of(lm: LanguageModel, count: int, mean_length: int) -> list[GradientRow]:
-    """Rows of random ids, a tenth of them prompt."""
-    items = random_traces(lm.config.vocab_size, count, mean_length)
+def rows_of(lm: LanguageModel, count: int, mean_length: int, *, equal: bool = False) -> list[GradientRow]:
+    """Rows of random ids, a tenth of them prompt; all of one length where that is asked for."""
+    items = random_traces(lm.config.vocab_size, count, mean_length, equal=equal)
     return [GradientRow(item.ids, len(item.trace.prompt_ids), id=item.trace.id) for item in items]
 
 

@@ -59,7 +59,7 @@ def work(name: str, size: str, layers: int, traces: int) -> Callable[[], object]
     if name.startswith("gradients"):
         from gradients import plain_passes, reading, rows_of
 
-        rows = rows_of(lm, traces, TRACES[size][1])
+        rows = rows_of(lm, traces, TRACES[size][1], equal=True)  # so that few rows fill a batch, too
         return reading(lm, rows) if name == "gradients: steerkit" else plain_passes(lm, rows, parameters=True)
 
     def sweep() -> None:

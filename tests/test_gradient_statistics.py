@@ -14,7 +14,7 @@ from oracles import blocks_of
 from steerkit_plugins.steerers.residual_add import ResidualAdd
 from test_gradients import CHECKPOINTS, checkpointed
 from test_interventions import unit
-from tiny import ARCHITECTURES, UNUSED, build, tiny, wrap_with_lora
+from tiny import ARCHITECTURES, UNUSED, VOCABULARY, build, tiny, wrap_with_lora
 from torch import Tensor
 from zoo import breed
 
@@ -24,9 +24,9 @@ from steerkit.data.gradient_statistics import GradientStatistics, Reduction, Tok
 from steerkit.data.gradient_sums import GradientSums
 from steerkit.data.site import Site
 from steerkit.errors import InputError, SteerkitError
-from steerkit.extraction.gradient_pass import cross_entropy
 from steerkit.extraction.gradient_rows import GradientRow, PaddedRows, padded
 from steerkit.extraction.gradients import gradients
+from steerkit.extraction.token_losses import cross_entropy
 from steerkit.interventions.edits import EditSet
 from steerkit.interventions.steering import Edit, Steering, Tokens
 from steerkit.models.language_model import LanguageModel
@@ -378,20 +378,20 @@ def test_with_an_adapter_and_without_it() -> None:
 def test_memory_that_runs_out_makes_smaller_batches() -> None:
     """A pass that fails on its way back leaves nothing in the sums."""
     lm = build("llama")
+    expected = gradients(lm, some_rows(), directions=directions(lm))
     passes: list[int] = []
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        passes.append(len(targets))
-        if len(targets) > 30:
-            logits.register_hook(fail)
-        return cross_entropy(logits, targets)
+    def watch(module: Any, args: Any, output: Tensor) -> None:
+        passes.append(output.shape[0] * output.shape[1])
+        if passes[-1] > 60:
+            output.register_hook(fail)
 
     def fail(grad: Tensor) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    found = gradients(lm, some_rows(), directions=directions(lm), token_loss=loss)
-    assert passes[0] > 30 >= passes[-1]
-    assert_same(found, gradients(lm, some_rows(), directions=directions(lm)))
+    blocks_of(lm.model)[1].register_forward_hook(watch)
+    assert_same(gradients(lm, some_rows(), directions=directions(lm)), expected)
+    assert passes[0] > 60 >= passes[-1]
 
 
 def test_half_precision() -> None:
@@ -640,13 +640,26 @@ def test_a_module_that_two_blocks_share() -> None:
     assert gradients(lm, some_rows(2)).sites == tuple(Site(layer) for layer in range(4))
 
 
-def test_a_site_without_a_gradient() -> None:
-    """The last block's keys for a loss that doesn't depend on them."""
-    lm = tiny("llama")
-    with pytest.raises(
-        SteerkitError, match="llama: no gradient came to block 0, block 1, block 2, block 3: its module"
-    ):
-        gradients(lm, some_rows(1), token_loss=lambda logits, targets: torch.zeros(len(targets), requires_grad=True))
+def test_a_loss_of_ones_own() -> None:
+    lm, rows = tiny("llama"), some_rows()
+    half = gradients(lm, rows, token_loss=lambda logits, targets: cross_entropy(logits, targets) / 2)
+    torch.testing.assert_close(half.mean_gradient(Site(1)) * 2, gradients(lm, rows).mean_gradient(Site(1)))
+    with pytest.raises(SteerkitError, match="token_loss: its losses don't depend on the logits"):
+        gradients(lm, rows, token_loss=lambda logits, targets: 0.0 * targets)
+
+
+def test_logits_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, rows = tiny("llama"), some_rows()
+    whole = gradients(lm, rows, reduction="row")
+    monkeypatch.setattr("steerkit.extraction.token_losses.ROOM", 3 * VOCABULARY)
+    seen: list[int] = []
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        seen.append(len(targets))
+        return cross_entropy(logits, targets)
+
+    assert_same(gradients(lm, rows, reduction="row", token_loss=loss), whole)
+    assert max(seen) == 3 and sum(seen) == whole.tokens
 
 
 def test_the_code_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from steerkit.data.gradient_statistics import Reduction
 from steerkit.data.site import Site
 from steerkit.errors import SteerkitError
 from steerkit.extraction.gradient_rows import GradientRow, PaddedRows, padded
+from steerkit.extraction.token_losses import TokenLoss, backward, cross_entropy
 from steerkit.interventions.steering import Steering
 from steerkit.interventions.uncompiled import hooks_run
 from steerkit.models.adapter_layout import adapter_state
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from steerkit.models.language_model import LanguageModel
-
-TokenLoss = Callable[["Tensor", "Tensor"], "Tensor"]
-"""Logits [N, V] and the tokens that came [N] → each one's loss [N]."""
 
 Taken = Literal["after edits", "before edits"]
 """Gradients by what the edits at a site have made, or by what they are given (after their `backward`)."""
@@ -46,14 +44,6 @@ class Pass:
     rows: PaddedRows
     loss: float
     gradients: dict[Site, Tensor]
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """[N, V] logits and [N] token ids → [N] nats, in float32 at least."""
-    import torch
-
-    wide = logits.float() if logits.itemsize < 4 else logits
-    return torch.nn.functional.cross_entropy(wide, targets, reduction="none")
 
 
 def differentiate(
@@ -80,17 +70,10 @@ def differentiate(
     with torch.enable_grad(), _begins_at_embeddings(lm), hooks_run(lm, inside=inside), ExitStack() as stack:
         for context in contexts:  # hooks of one module run in the order in which they were put on
             stack.enter_context(context)
-        ids = batch.ids.to(lm.device)
-        logits = lm.model(input_ids=ids, use_cache=False).logits
-        predicted = batch.response[:, 1:]
-        targets = ids[:, 1:][predicted.to(ids.device)].to(logits.device)
-        losses = token_loss(logits[:, :-1][predicted.to(logits.device)], targets)
-        del logits
-        loss = (losses * batch.weights.repeat_interleave(predicted.sum(1)).to(losses)).sum()
-        if loss.requires_grad:
-            loss.backward()
+        logits = lm.model(input_ids=batch.ids.to(lm.device), use_cache=False).logits
+        loss = backward(logits, batch, token_loss)
     caught.check()
-    return Pass(batch, float(loss.detach()), caught.gradients)
+    return Pass(batch, loss, caught.gradients)
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from steerkit.data.site import Site
 from steerkit.errors import InputError, Problem
 from steerkit.extraction.batching import Queue
 from steerkit.extraction.extract import made_by
-from steerkit.extraction.gradient_pass import Pass, Taken, TokenLoss, cross_entropy, differentiate
+from steerkit.extraction.gradient_pass import Pass, Taken, differentiate
 from steerkit.extraction.gradient_rows import GradientRow, Pair, check_counterparts, check_rows
 from steerkit.extraction.gradient_tokens import batch_gradients
 from steerkit.extraction.gradient_totals import Directions, GradientTotals
+from steerkit.extraction.token_losses import TokenLoss, cross_entropy
 from steerkit.models.sites import resolve
 from steerkit.stats.noise import key_of
 
