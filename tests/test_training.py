@@ -188,7 +188,7 @@ def test_edits_reach_their_rows_and_tokens_and_no_padding(tmp_path: Path) -> Non
             return x + 1.0
 
     watch, encoded = Watch(), encode_rows(rows(), chats(build("llama")))
-    kinds = ["all", "prompt", "generated", "all", "prompt", "generated", "all"]
+    kinds = ["all", "prompt", "generated", "all", "prompt", "all", "all"]
     edits = [(Edit(watch, 1, n + 1.0, None, kind),) for n, kind in enumerate(kinds)]  # type: ignore[arg-type]
     trained = run(build("llama"), tmp_path / "a", edits=[*edits, None], held_out=rows(2))
     assert sorted({norm for norm, _ in seen}) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0] and len(seen) == 2 * 7

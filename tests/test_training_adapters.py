@@ -39,7 +39,7 @@ def trained_names(lm: LanguageModel) -> set[str]:
     return {name for name, weight in lm.model.named_parameters() if weight.requires_grad}
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "qwen3_moe"])
 @pytest.mark.parametrize("adapter", [lora(), lora(modules_to_save=("lm_head",)), Full()], ids=["lora", "head", "full"])
 def test_a_model_is_as_before_when_it_is_taken_off(name: str, adapter: Any, tmp_path: Path) -> None:
     lm = breed(name)

@@ -159,6 +159,7 @@ def _quiet() -> Iterator[None]:
     """Without PEFT's remarks on what it does right by itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # GPT-2's Conv1D
+        warnings.filterwarnings("ignore", r"The following \w+_pattern keys did not match")  # experts in one tensor
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
 
