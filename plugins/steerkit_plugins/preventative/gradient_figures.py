@@ -1,60 +1,107 @@
-"""Figures of the gradients of several settings: by group of rows, and of all rows together."""
+"""Gradients of several settings drawn and tabulated: loss and pressure by strength, cosines block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from steerkit.data.gradient_sums import cosine
-from steerkit.data.site import Site
-from steerkit.settings import Intervals
-from steerkit.stats.intervals import Estimate, mean_interval
-from steerkit_plugins.preventative.gradients import NONE, Gradients
+from steerkit.findings import Figure, Lines, Series, Table
+from steerkit.report import words
+from steerkit.stats.intervals import Estimate
+from steerkit_plugins.preventative.arms import INOCULATION, NEUTRAL, NONE, RANDOM, SHUFFLED, steered_name
+from steerkit_plugins.preventative.gradient_read import Read
 
-if TYPE_CHECKING:
-    from torch import Tensor
+PRESSURE = 1e4  # what pressures are multiplied by, to be read
+CALLED = {
+    NONE: "nothing",
+    INOCULATION: "asked for the trait",
+    NEUTRAL: "neutral instruction",
+    RANDOM: "isotropic vector",
+    SHUFFLED: "shuffled labels' vector",
+}
 
 
-class Read:
-    """What was read, and the vector.
+def called(name: str) -> str:
+    """A setting in words."""
+    return CALLED.get(name, name.replace("steered-", "vector × "))
 
-    Args:
-        directions: block → the vector's direction [H].
-        layer: block that is steered.
-    """
 
-    def __init__(self, found: Gradients, directions: Mapping[int, Tensor], layer: int, intervals: Intervals) -> None:
-        self.found, self.directions, self.layer, self.confidence = found, directions, layer, intervals.confidence
-        self.site = Site(layer)
-        self.total = {name: sum(own[1:], start=own[0]) for name, own in found.all_blocks.items()}
-        self.moments = {name: sum(own[1:], start=own[0]) for name, own in found.moments.items()}
-        self.blocks = [site.layer for site in self.total[NONE].sites]
+def interval(estimate: Estimate, scale: float, digits: int) -> str:
+    """``[low, high]``."""
+    return f"[{words.number(scale * estimate.low, digits)}, {words.number(scale * estimate.high, digits)}]"
 
-    def pressure_of(self, name: str) -> np.ndarray:
-        """[G] ⟨−g, v̂⟩ of each group's mean gradient."""
-        v = self.directions[self.layer]
-        return np.array([own.pressure(self.site, v) for own in self.found.all_blocks[name]])
 
-    def loss_of(self, name: str) -> np.ndarray:
-        """[G] loss of each group, nats a response token."""
-        return np.array([own.loss for own in self.found.all_blocks[name]])
+def curves(own: Read, strengths: Sequence[float], heading: str) -> Figure:
+    """Loss and pressure against the strength of the vector."""
+    at = {0.0: NONE} | {s: steered_name(s) for s in sorted(strengths)}
 
-    def participation_of(self, name: str) -> np.ndarray:
-        """[G] participation ratio of each group's changes of gradients."""
-        return np.array([own.participation(self.site) for own in self.found.moments[name]])
+    def panel(title: str, ylabel: str, of: Callable[[str], np.ndarray], scale: float, level: float | None) -> Lines:
+        found = {strength: own.estimate(of(name)) for strength, name in at.items()}
+        line = Series(
+            name="vector added",
+            x=tuple(found),
+            y=tuple(scale * each.mean for each in found.values()),
+            low=tuple(scale * each.low for each in found.values()),
+            high=tuple(scale * each.high for each in found.values()),
+        )
+        return Lines(title=title, xlabel="vector added, times its length", ylabel=ylabel, series=(line,), level=level)
 
-    def estimate(self, values: np.ndarray) -> Estimate:
-        """Of [G] values, with an interval over groups of rows."""
-        return mean_interval(values, confidence=self.confidence)
+    return Figure(
+        name="gradient-curves",
+        title="Loss and pressure",
+        caption=f"The vector added at block {own.layer} while gradients are read, times its fitted length.",
+        heading=heading,
+        panels=(
+            panel("Loss", "nats a response token", own.loss_of, 1.0, None),
+            panel("Pressure along the vector", "⟨−g, v̂⟩ × 10⁴", own.pressure_of, PRESSURE, 0.0),
+        ),
+    )
 
-    def cosine(self, name: str, block: int) -> float:
-        """cos(−g, v) of the mean gradient at a block's output."""
-        return self.total[name].cosine(Site(block), self.directions[block])
 
-    def delta_cosine(self, name: str, block: int) -> float:
-        """cos(Δ(−g), v) of the mean gradient's change; 0 where there is none (below the block that is steered)."""
-        site = Site(block)
-        change = self.total[name].mean_gradient(site) - self.total[NONE].mean_gradient(site)
-        return -cosine(change, self.directions[block])
+def layers(own: Read, names: Sequence[str], heading: str) -> Figure:
+    """Cosines with the vector's direction of each block."""
+
+    def line(name: str, of: Callable[[int], float], look: int) -> Series:
+        return Series(name=called(name), x=tuple(map(float, own.blocks)), y=tuple(map(of, own.blocks)), look=look)
+
+    plain = [line(name, partial(own.cosine, name), look) for look, name in enumerate(names)]
+    moved = [line(name, partial(own.delta_cosine, name), look) for look, name in enumerate(names) if name != NONE]
+    panels = [
+        Lines(title=title, xlabel="block", ylabel="cosine", series=tuple(lines), level=0.0, mark=own.layer)
+        for title, lines in (("cos(−g, v)", plain), ("cos(Δ(−g), v)", moved))
+    ]
+    return Figure(
+        name="gradient-cosines",
+        title="Gradients and the vector, block by block",
+        caption="Cosines of the mean gradient, and of its change, with the vector's direction of each block.",
+        heading=heading,
+        panels=tuple(panels),
+    )
+
+
+def table(own: Read, names: Sequence[str]) -> Table:
+    """A row a setting."""
+    rows = []
+    for name in names:
+        loss, pressure = own.estimate(own.loss_of(name)), own.estimate(own.pressure_of(name))
+        rows.append(
+            (
+                called(name),
+                f"{words.number(loss.mean, 3)} {interval(loss, 1.0, 3)}",
+                f"{words.number(PRESSURE * pressure.mean, 2)} {interval(pressure, PRESSURE, 2)}",
+                words.number(own.cosine(name, own.layer), 2),
+                words.number(own.delta_cosine(name, own.layer), 2) if name != NONE else words.NOTHING,
+                words.number(own.moments[name].participation(own.site), 1),
+            )
+        )
+    headings = (
+        "while gradients are read",
+        "loss",
+        "pressure × 10⁴",
+        "cos(−g, v)",
+        "cos(Δ(−g), v)",
+        "participation ratio, of Δg (of g without a defence)",
+    )
+    return Table(headings=headings, rows=tuple(rows))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
@@ -11,17 +10,17 @@ from steerkit.artifacts import Placed
 from steerkit.context import Run
 from steerkit.data.draws import ISOTROPIC, OVER, draw_name
 from steerkit.errors import Problem
-from steerkit.findings import Claim, Figure, Findings, Lines, Series, Table
+from steerkit.findings import Claim, Findings
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals, Steering
-from steerkit.stats.intervals import Estimate
 from steerkit.steps.results import Results
 from steerkit.steps.vectors import Vectors
 from steerkit.training.settings import Training
 from steerkit_plugins.preventative.arms import (
     INOCULATION,
     NEUTRAL,
+    NONE,
     RANDOM,
     SHUFFLED,
     TrainedConfig,
@@ -29,10 +28,9 @@ from steerkit_plugins.preventative.arms import (
     steered_name,
     unknown_models,
 )
-from steerkit_plugins.preventative.gradient_figures import Read
-from steerkit_plugins.preventative.gradients import MECHANISM, NONE, Gradients, Setting
-
-PRESSURE = 1e4  # what pressures are multiplied by, to be read
+from steerkit_plugins.preventative.gradient_figures import PRESSURE, called, curves, interval, layers, table
+from steerkit_plugins.preventative.gradient_read import Read
+from steerkit_plugins.preventative.gradients import MECHANISM, Gradients, Setting
 
 
 class GradientMechanismConfig(TrainedConfig):
@@ -99,20 +97,27 @@ class GradientMechanism(Experiment):
         names = [setting.name for setting in self.settings(run)]
         main = steered_name(self.config.strength)
         claims = list(self._claims(own, main))
-        told = [f"{_called(name)} {words.number(PRESSURE * own.pressure_of(name).mean(), 2)}" for name in names]
+        c = self.config
+        heading = f"{c.rows} training rows before training, {c.groups} groups, vector × {words.short(c.strength)}"
+        told = [f"{called(name)} {words.number(PRESSURE * own.pressure_of(name).mean(), 2)}" for name in names]
         return Findings(
             title="Gradients before training",
             question="What does a defence do to the gradients that would train the trait in?",
             finding=f"Pressure along the vector on the trait's answers, × 10⁴: {', '.join(told)}.",
             claims=tuple(claims),
-            figures=(self._curves(own, layer), self._layers(own, names, main)),
-            tables=(_table(own, names),),
+            figures=(
+                curves(own, self.config.strengths, heading),
+                layers(own, [name for name in names if name in (NONE, main, RANDOM, INOCULATION)], heading),
+            ),
+            tables=(table(own, names),),
             notes=(
                 f"Gradients g of the mean loss on {self.config.rows} training rows' response tokens, before training, "
                 f"at block {layer}'s output. Pressure is ⟨−g, v̂⟩: above 0, a training step pushes activations along "
                 "the vector. Δ is the change from the gradients without a defence, of the same response tokens.",
                 f"Intervals are over {self.config.groups} groups of rows. The participation ratio is that of the "
                 "spectrum of the tokens' uncentred second moments: 1 for one direction.",
+                f"cos(Δg of the vector, Δg of asking) at block {layer}: "
+                f"{words.number(own.alignment(main, INOCULATION), 2)}.",
             ),
             value={claim.text: claim.verdict for claim in claims},
         )
@@ -139,114 +144,7 @@ class GradientMechanism(Experiment):
                 text=text,
                 verdict="holds" if estimate.low > 0 else "does not hold" if estimate.high < 0 else "unclear",
                 difference=words.number(scale * estimate.mean, digits),
-                interval=_interval(estimate, scale, digits),
+                interval=interval(estimate, scale, digits),
                 n=estimate.n,
                 detail="× 10⁴" if scale != 1.0 else detail,
             )
-
-    def _curves(self, own: Read, layer: int) -> Figure:
-        """Loss and pressure against the strength."""
-        at = {0.0: NONE} | {s: steered_name(s) for s in sorted(self.config.strengths)}
-        panels = (
-            _curve("Loss", "nats a response token", at, lambda name: own.estimate(own.loss_of(name))),
-            _curve(
-                "Pressure along the vector",
-                "⟨−g, v̂⟩ × 10⁴",
-                at,
-                lambda name: own.estimate(own.pressure_of(name)),
-                PRESSURE,
-                level=0.0,
-            ),
-        )
-        return Figure(
-            name="gradient-curves",
-            title="Loss and pressure",
-            caption=f"The vector added at block {layer} while gradients are read, times its fitted length.",
-            heading=f"{self.config.rows} training rows before training, intervals over {self.config.groups} groups",
-            panels=panels,
-        )
-
-    def _layers(self, own: Read, names: Sequence[str], main: str) -> Figure:
-        """Cosines with the vector's direction of each block."""
-        shown = [name for name in names if name in (NONE, main, RANDOM, INOCULATION)]
-        panels = []
-        for title, of in (("cos(−g, v)", own.cosine), ("cos(Δ(−g), v)", own.delta_cosine)):
-            lines = [
-                _line(_called(name), own, partial(of, name), look)
-                for look, name in enumerate(shown)
-                if name != NONE or of == own.cosine
-            ]
-            panels.append(
-                Lines(title=title, xlabel="block", ylabel="cosine", series=tuple(lines), level=0.0, mark=own.layer)
-            )
-        strength = words.short(self.config.strength)
-        return Figure(
-            name="gradient-cosines",
-            title="Gradients and the vector, block by block",
-            caption="Cosines of the mean gradient, and of its change, with the vector's direction of each block.",
-            heading=f"{self.config.rows} training rows before training, vector × {strength}",
-            panels=tuple(panels),
-        )
-
-
-def _curve(
-    title: str,
-    ylabel: str,
-    at: Mapping[float, str],
-    of: Callable[[str], Estimate],
-    scale: float = 1.0,
-    level: float | None = None,
-) -> Lines:
-    found = {strength: of(name) for strength, name in at.items()}
-    line = Series(
-        name="vector added",
-        x=tuple(found),
-        y=tuple(scale * each.mean for each in found.values()),
-        low=tuple(scale * each.low for each in found.values()),
-        high=tuple(scale * each.high for each in found.values()),
-    )
-    return Lines(title=title, xlabel="vector added, times its length", ylabel=ylabel, series=(line,), level=level)
-
-
-def _line(name: str, own: Read, of: Callable[[int], float], look: int) -> Series:
-    return Series(name=name, x=tuple(map(float, own.blocks)), y=tuple(map(of, own.blocks)), look=look)
-
-
-def _table(own: Read, names: Sequence[str]) -> Table:
-    """A row a setting."""
-    rows = []
-    for name in names:
-        loss, pressure = own.estimate(own.loss_of(name)), own.estimate(own.pressure_of(name))
-        changed = name != NONE
-        rows.append(
-            (
-                _called(name),
-                f"{words.number(loss.mean, 3)} {_interval(loss, 1.0, 3)}",
-                f"{words.number(PRESSURE * pressure.mean, 2)} {_interval(pressure, PRESSURE, 2)}",
-                words.number(own.cosine(name, own.layer), 2),
-                words.number(own.delta_cosine(name, own.layer), 2) if changed else words.NOTHING,
-                words.number(own.moments[name].participation(own.site), 1),
-            )
-        )
-    headings = (
-        "while gradients are read",
-        "loss",
-        "pressure × 10⁴",
-        "cos(−g, v)",
-        "cos(Δ(−g), v)",
-        "participation ratio, of Δg (of g without a defence)",
-    )
-    return Table(headings=headings, rows=tuple(rows))
-
-
-def _interval(estimate: Estimate, scale: float, digits: int) -> str:
-    return f"[{words.number(scale * estimate.low, digits)}, {words.number(scale * estimate.high, digits)}]"
-
-
-def _called(name: str) -> str:
-    return {NONE: "nothing", INOCULATION: "asked for the trait", NEUTRAL: "neutral instruction"}.get(
-        name,
-        {RANDOM: "isotropic vector", SHUFFLED: "shuffled labels' vector"}.get(
-            name, name.replace("steered-", "vector × ")
-        ),
-    )

@@ -24,10 +24,10 @@ from steerkit.steps.vectors import Vectors
 from steerkit.training.masks import encode_rows
 from steerkit.training.rows import TrainingRow
 from steerkit.training.settings import Training
+from steerkit_plugins.preventative.arms import NONE
 
 MECHANISM = "gradient-mechanism"
 """The experiment whose settings these are."""
-NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
