@@ -13,8 +13,8 @@ from accelerate.state import AcceleratorState, PartialState
 from steerkit_plugins.objectives.response import Response
 from test_gradients import Neutralise
 from tiny import build
+from tiny_training import ADD, ARGUMENTS, Full, chats, hooks, lora, push, rows, run, same, unit, weights
 from torch import Tensor, nn
-from training import ADD, ARGUMENTS, Full, chats, hooks, lora, push, rows, run, same, unit, weights
 from zoo import breed
 
 from steerkit.data.site import Site

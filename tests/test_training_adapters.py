@@ -9,8 +9,8 @@ import pytest
 import torch
 from steerkit_plugins.adapters.lora import Lora
 from tiny import build, word_tokenizer, wrap_with_lora
+from tiny_training import Full, hooks, lora, push, run, same, weights
 from torch import Tensor
-from training import Full, hooks, lora, push, run, same, weights
 from zoo import breed
 
 from steerkit.errors import InputError, SteerkitError

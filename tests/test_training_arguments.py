@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import build
-from training import run
+from tiny_training import run, same, weights
 
 from steerkit.errors import InputError, SteerkitError
 from steerkit.training.arguments import DEFAULTS, HOW, OWNED, check_arguments, make_arguments
@@ -77,6 +77,23 @@ def test_ours_and_the_users(tmp_path: Path) -> None:
         "parallelism_config",
     }
     assert {*OWNED} - since <= known
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"save_strategy": "best"}, "training arguments: 1 problem\n  save_strategy: .*metric_for_best_model"),
+        ({"optim": "lomo"}, "training arguments: 1 problem\n  (optim|together): .*lomo"),
+        ({"max_steps": 0}, "max_steps: is 0; give at least 1, or leave it out"),
+        ({"num_train_epochs": 0.0}, "num_train_epochs: is 0.0, and must be at least 1e-06"),
+    ],
+)
+def test_what_its_trainer_refuses_is_named(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    lm = build("llama")
+    before = weights(lm)
+    with pytest.raises(InputError, match=message):
+        run(lm, tmp_path, arguments=given)
+    assert same(weights(lm), before)
 
 
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

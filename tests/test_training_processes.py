@@ -13,8 +13,8 @@ import pytest
 import torch
 import two_processes
 from safetensors.torch import load_file
+from tiny_training import same
 from torch import Tensor
-from training import same
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from steerkit_plugins.objectives.response import Response
 from tiny import build
+from tiny_training import Full, lora, push, rows, run, same, weights
 from torch import Tensor
-from training import Full, lora, push, rows, run, same, weights
 
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import LanguageModel
@@ -36,7 +36,7 @@ OPTIONS: dict[str, Any] = {
 """Six optimizer steps of two micro-batches in three epochs, a checkpoint after each, a row of the log after four."""
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["training", "peft", "transformers"])
+CONTEXT.set_forkserver_preload(["tiny_training", "peft", "transformers"])
 
 
 def trained(folder: Path, objective: Any = None) -> Trained:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tiny import build
-from training import Full, lora, push, run, weights
+from tiny_training import Full, lora, push, run, weights
 
 from steerkit.store.files import write_json
 

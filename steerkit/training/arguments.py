@@ -40,6 +40,7 @@ OWNED = {
     "remove_unused_columns": "steerkit makes the batches",
     "label_names": "steerkit makes the batches",
     "use_cache": "training reads whole texts",
+    "average_tokens_across_devices": "learned tokens are counted over all processes",
     "logging_nan_inf_filter": "a loss that is not finite ends the training",
     "resume_from_checkpoint": "the last whole checkpoint in folder is gone on from",
     "label_smoothing_factor": "the loss is the objective's",
@@ -82,7 +83,7 @@ _LEAST = {
     "learning_rate": 0,
     "weight_decay": 0,
     "max_grad_norm": 0,
-    "num_train_epochs": 0,
+    "num_train_epochs": 1e-6,
     "save_total_limit": 1,
 }
 
@@ -115,8 +116,10 @@ def _problems(given: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(name, f"{value!r} can't be meant", nearest(value, choices))
             elif isinstance(value, float) and not math.isfinite(value):
                 yield Problem(name, f"is {value}, no finite number")
+            elif name == "max_steps" and value < 1 and value != -1:
+                yield Problem(name, f"is {value}; give at least 1, or leave it out, so that num_train_epochs counts")
             elif name in _LEAST and value is not None and value < _LEAST[name]:
-                yield Problem(name, f"is {value}, and must be at least {_LEAST[name]}")
+                yield Problem(name, f"is {value}, and must be at least {_LEAST[name]:g}")
 
 
 def _choices(kind: Any) -> list[str]:
@@ -144,6 +147,7 @@ def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: to
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
+        "average_tokens_across_devices": True,
         "save_total_limit": None,  # steerkit deletes old checkpoints itself, once the new one is whole
     }
     values: dict[str, Any] = {**DEFAULTS, "use_cpu": device.type == "cpu", **given}
@@ -152,7 +156,7 @@ def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: to
             warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
             made = TrainingArguments(**{**values, **own})
     except Exception as error:  # ValueError, TypeError, NotImplementedError, ImportError: whatever it finds
-        raise InputError("training arguments", [Problem(_named_in(str(error), given), str(error))]) from error
+        raise refused(error, given) from error
     made._setup_devices  # noqa: B018  (finds the devices, whose number the next line sets)
     made._n_gpu = min(made.n_gpu, 1)  # more would be DataParallel, whose copies of a model have no hooks
     if made.device.type != device.type or device.index not in (None, made.device.index):
@@ -160,5 +164,8 @@ def make_arguments(given: Mapping[str, Any], folder: Path, seed: int, device: to
     return made
 
 
-def _named_in(message: str, given: Mapping[str, Any]) -> str:
-    return next((name for name in given if name in message or str(given[name]) in message), "together")
+def refused(error: Exception, given: Mapping[str, Any]) -> InputError:
+    """What transformers finds wrong, with the argument that it speaks of."""
+    text = str(error)
+    name = next((name for name, value in given.items() if name in text or str(value) in text), "together")
+    return InputError("training arguments", [Problem(name, text)])

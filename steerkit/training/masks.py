@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerkit.data.chat_format import ChatFormat
-from steerkit.data.chat_template import ANSWER
-from steerkit.data.chats import Message, messages_of
+from steerkit.data.chat_template import ChatTemplate
+from steerkit.data.chats import messages_of
 from steerkit.errors import InputError, Problem, SteerkitError
 from steerkit.training.rows import TrainingRow
+from steerkit.training.turns import conversation, without_opening
 
-UNSURE = "so its mask can't be verified"
 IGNORED = -100
 """Label of a token that is not learned, as transformers and torch have it."""
 
@@ -99,7 +99,7 @@ def _turns_in(row: TrainingRow, special: dict[str, int]) -> Iterator[str]:
 
 def _encode(row: TrainingRow, chats: ChatFormat, max_tokens: int | None, trailing: bool) -> Encoded:
     prompt = chats.ids(row.chat)
-    ids = _told(row, chats, prompt, trailing) if chats.template else _plain(row, chats, prompt)
+    ids = _told(row, chats, chats.template, prompt, trailing) if chats.template else _plain(row, chats, prompt)
     if max_tokens is not None and max_tokens <= len(prompt):
         raise SteerkitError(
             f"has a prompt of {len(prompt):,} tokens, so that max_tokens={max_tokens:,} leave nothing to learn"
@@ -109,7 +109,7 @@ def _encode(row: TrainingRow, chats: ChatFormat, max_tokens: int | None, trailin
     return Encoded(row.id, tuple(ids[:max_tokens]), tuple(labels[:max_tokens]), len(prompt), cut)
 
 
-def _told(row: TrainingRow, chats: ChatFormat, prompt: list[int], trailing: bool) -> list[int]:
+def _told(row: TrainingRow, chats: ChatFormat, template: ChatTemplate, prompt: list[int], trailing: bool) -> list[int]:
     """Ids of prompt and response by the chat template, until the end of the model's turn."""
     before, opening = chats.parts(row.chat)
     for where, text in _own_texts(row):
@@ -118,7 +118,9 @@ def _told(row: TrainingRow, chats: ChatFormat, prompt: list[int], trailing: bool
                 f"has {opening.strip()!r} in its {where}, which the template opens the model's turn with"
             )
     start = before + opening
-    whole, end = _conversation(row, chats, before, opening)
+    messages = template.fitted(messages_of(row.chat))
+    response = without_opening(row.response, chats.repeated(row.chat, row.response))
+    whole, end = conversation(template, messages, row.response, response, before, opening)
     ids, places = _joined(chats, prompt, start, whole)
     special = set(special_texts(chats.tokenizer).values())
     closing = (i for i in range(len(prompt), len(ids)) if places[i][0] >= end and ids[i] in special)
@@ -135,65 +137,6 @@ def _own_texts(row: TrainingRow) -> Iterator[tuple[str, str]]:
     yield "system text", row.system
     for message in messages_of(row.prompt):
         yield f"{message.role} text", message.content
-
-
-def _conversation(row: TrainingRow, chats: ChatFormat, before: str, opening: str) -> tuple[str, int]:
-    """The text that begins with the prompt as it is at test and goes on with the response, and where that ends.
-
-    Past turns of templates that open a thought (`<think>`) have none. What closes a turn is then read from a short
-    answer's, and the response stands behind the opened thought, as the model would write it.
-
-    Raises:
-        SteerkitError: the template writes something else.
-    """
-    start, template = before + opening, chats.template
-    assert template is not None
-    messages = template.fitted(messages_of(row.chat))
-    response = _without_opening(row.response, chats.repeated(row.chat, row.response))
-    whole = template.render([*messages, Message("assistant", row.response)], opened=False)
-    if whole.startswith(start):
-        return whole, len(start) + _end_of(response, whole[len(start) :])
-    turn = before + opening[: template.header]
-    answered = template.render([*messages, Message("assistant", ANSWER)], opened=False)
-    if len(turn) == len(start) or not answered.startswith(turn):
-        raise SteerkitError(
-            "the chat template writes the prompt otherwise when a response follows: it ends the prompt with "
-            f"{start[-30:]!r}, and the conversation has {_where_they_part(start, whole)!r} there, {UNSURE}"
-        )
-    rest = answered[len(turn) :]
-    closing = rest[_end_of(ANSWER, rest) :]
-    return start + response + closing, len(start + response)
-
-
-def _without_opening(response: str, repeated: str) -> str:
-    """A response without what the prompt ends with already (`<think>`)."""
-    if response.startswith(repeated):
-        return response.removeprefix(repeated)
-    return response.lstrip().removeprefix(repeated.strip()).lstrip()
-
-
-def _end_of(response: str, text: str) -> int:
-    """Where a response ends in the text that a template writes behind the prompt.
-
-    White space before it is the template's (``[/INST] Yes``); at the response's ends, templates may drop it.
-
-    Raises:
-        SteerkitError: the text does not begin with the response.
-    """
-    if text.startswith(response):
-        return len(response)
-    lead, stripped = len(text) - len(text.lstrip()), response.strip()
-    if not text[lead:].startswith(stripped):
-        raise SteerkitError(
-            f"the chat template writes {text[:40]!r} where the response is {response[:40]!r}, {UNSURE}; give the "
-            "response as the template writes it, or turn thinking off (chat_template_kwargs)"
-        )
-    return lead + len(stripped)
-
-
-def _where_they_part(start: str, whole: str) -> str:
-    place = next((i for i, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), min(len(start), len(whole)))
-    return whole[max(0, place - 10) : place + 30]
 
 
 def _joined(chats: ChatFormat, prompt: list[int], start: str, whole: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -15,7 +15,7 @@ from steerkit.interventions.edits import Edits
 from steerkit.models.limits import check_ids, check_lengths
 from steerkit.store.files import digest, file_digest
 from steerkit.store.identity import plain
-from steerkit.training.arguments import DEFAULTS, HOW, check_arguments, make_arguments
+from steerkit.training.arguments import DEFAULTS, HOW, check_arguments, make_arguments, refused
 from steerkit.training.as_before import as_before, own_accelerator_state, own_randomness, without_dropout
 from steerkit.training.checkpoints import Checkpoints
 from steerkit.training.contract import Adapter, Objective
@@ -135,7 +135,10 @@ def train(
         undo = stack.enter_context(ExitStack())
         undo.callback(adapter.detach, trained)
         before = mean_loss(trained, apart, objective, made.train_batch_size)
-        trainer = _trainer(trained, encoded, objective, training, made, checkpoints, progress)
+        try:
+            trainer = _trainer(trained, encoded, objective, training, made, checkpoints, progress)
+        except (ValueError, ImportError) as error:
+            raise refused(error, given) from error
         undo.callback(trainer.release)
         trainer.go_on(last)
         trainer.release()

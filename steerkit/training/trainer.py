@@ -74,6 +74,7 @@ class InterventionTrainer(Trainer):
             callbacks=[Reporter(progress)],
         )
         self.remove_callback(PrinterCallback)
+        self.create_optimizer()  # now, so that one that isn't installed is told before anything is done
         self.model_accepts_loss_kwargs = True  # learned tokens of the accumulated batch are counted, for `Batch.tokens`
 
     def go_on(self, last: Checkpoint | None) -> None:
