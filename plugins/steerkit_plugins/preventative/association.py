@@ -42,6 +42,8 @@ class Association(TrainedExperiment):
         c, (none, steered, asked) = self.config, self.arms(run)
         added = {"interventions": steered.interventions}
         found = [untrained([none]), *conditions_of(run, [none, steered, asked])]
+        found += [untrained([none], shown=VECTOR, **added)]
+        found += [untrained([none], shown=c.instruction, **instruction(c.place, c.instruction))]
         found += conditions_of(run, [steered, asked], shown=VECTOR, **added)
         for text in (c.instruction, *c.near):
             found += conditions_of(run, [steered, asked], shown=text, **instruction(c.place, text))
@@ -72,7 +74,12 @@ class Association(TrainedExperiment):
 
     def _names(self, main: Measured) -> dict[str, str]:
         c, steered = self.config, steered_name(self.config.strength)
-        wanted = {UNTRAINED: "not trained", NONE: "no defence"}
+        wanted = {
+            UNTRAINED: "not trained",
+            shown_with(UNTRAINED, VECTOR): "not trained, vector shown",
+            shown_with(UNTRAINED, c.instruction): f"not trained, told: {c.instruction}",
+            NONE: "no defence",
+        }
         for arm, name in ((steered, f"vector × {words.short(c.strength)}"), (INOCULATION, "asked for the trait")):
             wanted[arm] = name
             wanted[shown_with(arm, VECTOR)] = f"{name}, vector shown"

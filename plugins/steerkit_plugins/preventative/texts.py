@@ -20,9 +20,9 @@ FIRST = 3  # steps whose loss is that of the beginning
 Trained = Mapping[str, TrainedModel]
 
 
-def untrained(arms: Iterable[Arm]) -> Condition:
-    """The model that the arms are made of."""
-    return Condition(model=next(iter(arms)).model, labels=labels(UNTRAINED, ""))
+def untrained(arms: Iterable[Arm], *, shown: str = "", **more: Any) -> Condition:
+    """The model that the arms are made of; arguments as of `conditions_of`."""
+    return Condition(model=next(iter(arms)).model, labels=labels(UNTRAINED, "", shown=shown), **more)
 
 
 def conditions_of(run: Run, arms: Iterable[Arm], *, shown: str = "", **more: Any) -> list[Condition]:
