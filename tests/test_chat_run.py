@@ -84,7 +84,7 @@ def test_a_run_on_chats(steerkit: Steerkit, tmp_path: Path, monkeypatch: pytest.
     datasets.Dataset.from_list(columns).to_parquet(tmp_path / "p.parquet")
     done = small_run(steerkit)
     assert done.returncode == 0, done.stderr
-    for said in ("System texts put before the first user", "role: 34.", "the model continues: 11."):
+    for said in ("System texts put before the first user", "role: 34.", "it is the trace (`traces.given`): 11."):
         assert said in " ".join(done.stderr.split())
     there = {p.id: p for p in read_rows(tmp_path / "run" / "prompts.jsonl", Prompt)}
     assert {name: to_json(p.prompt) for name, p in there.items()} == {row["id"]: row["prompt"] for row in rows}
@@ -266,4 +266,7 @@ def test_generate_takes_a_chat(steerkit: Steerkit, tmp_path: Path) -> None:
     done = steerkit(*words, "--system", "Be brief.", "--begin", "First Sunday")
     assert done.returncode == 0, done.stderr
     assert "the chat template has no system role: 1." in done.stdout
-    assert "Chats that end in an assistant message, which the model continues: 1." in done.stdout
+    assert (
+        "Chats that end in an assistant message: the model continues it, or it is the trace (`traces.given`): 1."
+        in done.stdout
+    )

@@ -22,6 +22,10 @@ COMMANDS = [
 ] + re.findall(r"`(steerkit recipe (?:cp|run) [^`]+)`", README)
 
 
+OTHERS = ("fig", "persona", "preventative")
+"""Recipes with experiments of their own."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme")
@@ -35,7 +39,7 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     def shrunk(name: str, overrides: Any = (), presets: Any = (), **word: Any) -> Any:
         if "llama" in name:
             return whole(name, overrides, presets, **word)
-        return whole(name, [*(SIZES if name.startswith("fig") else SMALL), *overrides], presets, **word)
+        return whole(name, [*(SIZES if name.startswith(OTHERS) else SMALL), *overrides], presets, **word)
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(steerkit.recipe.load, "load_recipe", shrunk)

@@ -19,8 +19,7 @@ DAY = "2024-07-26"
 NOTES = {
     "system_in_user_turn": "System texts put before the first user message, a blank line between them, as the chat "
     "template has no system role",
-    "continued": "Chats that end in an assistant message, which the model continues (with `traces.given` it is the "
-    "trace)",
+    "continued": "Chats that end in an assistant message: the model continues it, or it is the trace (`traces.given`)",
     "joined": "Chats read as plain text, as no chat template is used: messages joined by blank lines, without roles",
     "begun_once": "Prompts that began with the token that the tokenizer puts first anyhow, which is there once",
 }
