@@ -24,6 +24,8 @@ FINDINGS = "findings"
 """The step that runs an experiment: ``findings.NAME``."""
 LAST = ("results", "report")
 """The steps that a run ends with."""
+ROWS = "rows"
+"""The step that a run which trains models begins with: what is wrong with rows should not wait for texts."""
 PUSH = "push"
 """The step that uploads, where that is asked for."""
 
@@ -97,7 +99,8 @@ def steps_of(run: Run) -> dict[str, Step]:
     """
     found: dict[str, Step] = {}
     last = [*LAST, *([PUSH] if run.args.push_to_hub else [])]
-    for title in (*(f"{FINDINGS}.{name}" for name in run.experiments), *last):
+    first = [ROWS] if run.arms else []
+    for title in (*first, *(f"{FINDINGS}.{name}" for name in run.experiments), *last):
         _add_step(run, title, found, ())
     return found
 

@@ -147,6 +147,14 @@ def test_killed_and_given_again_it_ends_in_the_same_bytes(run: Path, tmp_path: P
     assert (run / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
+def test_rows_that_cant_be_learned_are_told_before_a_text_is_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "steerkit", *recipe(tmp_path)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"Max has {n} cups."}) + "\n" for n in range(9)))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode and "does not end in an assistant message" in done.stderr
+    assert not (tmp_path / "run/traces.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
