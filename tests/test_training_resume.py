@@ -142,6 +142,21 @@ def test_killed_and_gone_on_with(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-5", "checkpoint-6"]
 
 
+def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's writer says ``unexpected pos`` then."""
+    whole_save, room = torch.save, shutil.disk_usage(tmp_path)
+
+    def full(*args: Any, **options: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 412416 vs 412304")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room._replace(free=1000))
+    with pytest.raises(SteerkitError, match="can't be written: No space left on device; what was done before is kept"):
+        trained(tmp_path)
+    monkeypatch.setattr(torch, "save", whole_save)
+    assert trained(tmp_path).steps == 6
+
+
 @pytest.mark.parametrize("damage", ["a bit", "no seal", "seal", "a file less"])
 def test_a_damaged_checkpoint_is_passed_over(
     damage: str, whole: tuple[dict[str, Tensor], Trained], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,10 @@ from steerkit.store.strict_json import loads
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+FULL = 2**20
+"""Bytes; a disk with fewer of them free is full."""
 
 
 @contextmanager
@@ -42,10 +47,13 @@ def atomic(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def disk_error(path: Path, error: OSError | SafetensorError) -> SteerkitError:
-    """A write that failed, in words."""
+def disk_error(path: Path, error: Exception) -> SteerkitError:
+    """A write that failed, in words. Not every writer's error says that the disk is full."""
+    told = getattr(error, "strerror", None) or str(error)
+    if not isinstance(error, OSError) and path.exists() and shutil.disk_usage(path).free < FULL:
+        told = os.strerror(errno.ENOSPC)
     return SteerkitError(
-        f"{path}: can't be written: {getattr(error, 'strerror', None) or error}; what was done before is kept: "
+        f"{path}: can't be written: {told}; what was done before is kept: "
         "make room (or choose another folder with --out) and give the same command again"
     )
 

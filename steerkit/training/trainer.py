@@ -7,18 +7,21 @@ Trainer's own. This module imports transformers; `steerkit.training.train` impor
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import LanguageModel
+from steerkit.store.files import disk_error
 from steerkit.training.batches import as_dataset, batch_of, collator
 from steerkit.training.checkpoints import Checkpoint, Checkpoints
 from steerkit.training.contract import Loss, Objective
@@ -84,7 +87,12 @@ class InterventionTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if last is not None:
             self.ledger.restore(last.state, first=self.accelerator.is_main_process)
-        self.train(resume_from_checkpoint=None if last is None else str(last.path))
+        logger = logging.getLogger("transformers.trainer_utils")
+        logger.addFilter(_compared)
+        try:
+            self.train(resume_from_checkpoint=None if last is None else str(last.path))
+        finally:
+            logger.removeFilter(_compared)
         self.ledger.gather(self.accelerator)
 
     def release(self) -> None:
@@ -135,7 +143,11 @@ class InterventionTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         if not all(bool(torch.isfinite(weight).all()) for weight in self._trained().values()):
             self._stop("weights are not finite")
-        super()._save_checkpoint(model, trial)
+        folder = Path(str(self.args.output_dir))
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's writer has a RuntimeError for a full disk
+            raise disk_error(folder, error) from error
         self.ledger.gather(self.accelerator)
         self.accelerator.wait_for_everyone()  # every process writes a random state of its own
         if self.args.should_save:
@@ -154,6 +166,11 @@ class InterventionTrainer(Trainer):
         with torch.no_grad():
             for name, weight in self._trained().items():
                 weight.copy_(kept[name])
+
+
+def _compared(record: logging.LogRecord) -> bool:
+    """Whether a warning says more than that ``save_steps: 0.1`` became a number of steps; seals compare settings."""
+    return "do not match the ones in the `trainer_state.json`" not in record.getMessage()
 
 
 def within(model: Any, own: Any, run: Callable[[], Loss]) -> Loss:
