@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import ClassVar, Literal
 
 from steerkit.interfaces import Judge
-from steerkit_plugins.llm.answers import default_folder
 from steerkit_plugins.llm.batch import Request
-from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.failures import UNUSABLE, Failure, lost
+from steerkit_plugins.llm.kept import KeepsAnswers
 from steerkit_plugins.llm.options import LLMConfig
 
 
@@ -23,21 +21,10 @@ class JudgingConfig(LLMConfig):
     all in the end, `leave-out` counts them and goes on without them: they have no spans, or no score."""
 
 
-class AskingJudge(Judge):
+class AskingJudge(KeepsAnswers, Judge):
     """A judge whose answers are kept (`LLMConfig.cache`): none is paid for twice, and a run replays offline."""
 
     Config = JudgingConfig
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._notes: dict[str, Any] = {}
-        self.open(default_folder("llm"), lambda done, total: None)
-
-    def open(self, folder: Path, progress: Callable[[int, int], None]) -> None:
-        self._client = Client.at(self.config, folder, progress)
-
-    def notes(self) -> dict[str, Any]:
-        return self._notes
 
     def estimate(self, texts: Iterable[str]) -> dict[str, float]:
         """Calls, tokens and dollars (where prices are known) for the texts that were not answered before, about."""

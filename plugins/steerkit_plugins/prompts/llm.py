@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -15,10 +14,9 @@ from steerkit.data.splits import assign_splits
 from steerkit.data.trace import Prompt
 from steerkit.errors import SteerkitError
 from steerkit.interfaces import PromptSource
-from steerkit_plugins.llm.answers import default_folder
-from steerkit_plugins.llm.client import Client
 from steerkit_plugins.llm.completion import Answer
 from steerkit_plugins.llm.failures import Failure, lost, unusable
+from steerkit_plugins.llm.kept import KeepsAnswers
 from steerkit_plugins.llm.notes import notes_of
 from steerkit_plugins.llm.options import LLMConfig
 
@@ -61,21 +59,10 @@ class LLMPromptsConfig(LLMConfig):
     """Of the sampling; null sends none."""
 
 
-class LLMPrompts(PromptSource):
+class LLMPrompts(KeepsAnswers, PromptSource):
     """Asks until every category has its prompts, each text once, and deals them to the splits by the seed."""
 
     Config = LLMPromptsConfig
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._notes: dict[str, Any] = {}
-        self.open(default_folder("llm"), lambda done, total: None)
-
-    def open(self, folder: Path, progress: Callable[[int, int], None]) -> None:
-        self._client = Client.at(self.config, folder, progress)
-
-    def notes(self) -> dict[str, Any]:
-        return self._notes
 
     def read(self, counts: Mapping[str, int], seed: int) -> list[Prompt]:
         """Raises: SteerkitError when requests fail, or categories stay short; what was answered is kept."""
