@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from steerkit_plugins.preventative.measured import Measured
 
-from steerkit import SteeringTrainer, load_recipe
+from steerkit import InputError, SteeringTrainer, load_recipe
 from steerkit.stats.intervals import Estimate, constant_interval, mean_interval
 
 SMALL = (
@@ -89,6 +89,22 @@ def test_the_large_recipe_runs_on_a_small_model(tmp_path: Path, monkeypatch: pyt
     assert (made / "trained/steered-5.0/adapter_model.safetensors").is_file()
     told = json.loads((made / "trained/steered-5.0/training.json").read_text())
     assert told["steps"] == 1 and told["steered"] > 0
+
+
+@pytest.mark.parametrize("given", ["[2, 2]", "[0, 2]", "[]"])
+@pytest.mark.parametrize("name", ["alpha-sweep", "remediation", "gradient-mechanism"])
+def test_strengths_are_above_zero_and_each_once(name: str, given: str) -> None:
+    with pytest.raises(InputError, match=f"{name}.strengths"):
+        load_recipe("preventative", [f"{name}.strengths={given}"])
+
+
+def test_projections_are_made_again_for_another_vector() -> None:
+    trainer = SteeringTrainer.from_recipe(load_recipe("preventative", ["training_seeds=[0]"]))
+    run, step = trainer.context, trainer.steps["trait-projections"]
+    before = step.depends(run)
+    experiment = run.experiments["trait-projection"]
+    experiment.key = lambda run: run.vector("model", draw="isotropic-00")  # type: ignore[attr-defined]
+    assert step.depends(run) != before
 
 
 def trait(run: Path) -> dict[tuple[str, str, str], dict[str, float]]:

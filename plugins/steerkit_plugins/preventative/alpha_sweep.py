@@ -6,29 +6,26 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from pydantic import Field
-
-from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.findings import Figure, Findings, Lines, Series
 from steerkit.report import words
 from steerkit.steps.compose import panel
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
-from steerkit_plugins.preventative.arms import NONE, ArmsOf, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment, heading, told
+from steerkit_plugins.preventative.arms import NONE, ArmsOf, Strengths, TrainedConfig, steered_name
+from steerkit_plugins.preventative.compared import TrainedTexts, heading, told
 from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, table_of
-from steerkit_plugins.preventative.texts import FIRST, Trained, conditions_of, losses, untrained
+from steerkit_plugins.preventative.texts import FIRST, Trained, losses
 
 XLABEL = "vector added in training, times its fitted length"
 
 
 class AlphaSweepConfig(TrainedConfig):
-    strengths: tuple[float, ...] = Field(min_length=1)
+    strengths: Strengths
     """Multipliers of the fitter's scale at which the vector is added in training."""
 
 
-class AlphaSweep(TrainedExperiment):
+class AlphaSweep(TrainedTexts):
     """How strong must the vector be in training?"""
 
     Config = AlphaSweepConfig
@@ -36,10 +33,6 @@ class AlphaSweep(TrainedExperiment):
     def arms(self, run: Run) -> Sequence[Arm]:
         of = ArmsOf(run, self.config)
         return [of.none(), *map(of.steered, self.config.strengths)]
-
-    def conditions(self, run: Run, trained: Trained | None) -> Sequence[Condition]:
-        arms = self.arms(run)
-        return [untrained(arms), *conditions_of(run, arms)]
 
     def findings(self, run: Run, results: Results, trained: Trained) -> Findings:
         found = by_metric(results)

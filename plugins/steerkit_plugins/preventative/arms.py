@@ -22,6 +22,10 @@ KIND_OF = {RANDOM: ISOTROPIC, SHUFFLED: OVER}
 """Control vectors of the same norm → how they are drawn (`steerkit.data.draws`)."""
 
 
+Strengths = Annotated[tuple[Annotated[float, Field(gt=0)], ...], AfterValidator(distinct), Field(min_length=1)]
+"""Multipliers of the fitter's scale, each once."""
+
+
 class TrainedConfig(Config):
     model: str = ""
     """Model that is trained; the one that writes the traces when left out."""
@@ -46,9 +50,6 @@ class DefenceConfig(TrainedConfig):
     """Control vectors of the same norm, of each of two kinds: isotropic ones, and ones of shuffled labels."""
     ablate: bool = True
     """Whether the vector's direction is taken out in training, too (as CAFT does)."""
-
-
-Strengths = Annotated[tuple[float, ...], AfterValidator(distinct)]
 
 
 class ArmsOf:

@@ -13,8 +13,8 @@ from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, TrainedConfig, instruction, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
-from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, shown_with, table_of
+from steerkit_plugins.preventative.compared import TrainedTexts, changed
+from steerkit_plugins.preventative.measured import UNTRAINED, Measured, shown_with
 from steerkit_plugins.preventative.texts import Trained, conditions_of, untrained
 
 VECTOR = "vector"
@@ -29,7 +29,7 @@ class AssociationConfig(TrainedConfig):
     """Other instructions that are shown to the model which was asked for the trait: near misses, and opposites."""
 
 
-class Association(TrainedExperiment):
+class Association(TrainedTexts):
     """Does the trait come back when the vector or the instruction is shown again at test, or something near it?"""
 
     Config = AssociationConfig
@@ -50,26 +50,19 @@ class Association(TrainedExperiment):
         return found
 
     def findings(self, run: Run, results: Results, trained: Trained) -> Findings:
-        found = by_metric(results)
-        main = found[results.score.name]
-        names = self._names(main)
-        claims = list(self._claims(main))
-        near = {
-            shown_with(arm, text)
-            for arm in (steered_name(self.config.strength), INOCULATION)
-            for text in self.config.near
-        }
-        caption = "Defended models, with nothing at test, and with what is named behind the bar."
-        return Findings(
+        main = Measured(results, results.score)
+        names, steered = self._names(main), steered_name(self.config.strength)
+        near = {shown_with(arm, text) for arm in (steered, INOCULATION) for text in self.config.near}
+        return self.answer(
+            run,
+            results,
+            names,
+            self._claims(main),
             title="Shown again",
             question="Does the trait come back when what was there in training is shown again at test?",
-            finding=told(main, {arm: name for arm, name in names.items() if arm not in near}),
-            claims=tuple(claims),
-            figures=(self.figure(run, results, found, names, caption),),
-            tables=(table_of(found, names, {}),),
-            cautions=self.cautions(run),
-            notes=self.remarks(),
-            value={claim.text: claim.verdict for claim in claims},
+            caption="Models with nothing at test, and with what is named behind the bar.",
+            columns={},
+            in_sentence={arm: name for arm, name in names.items() if arm not in near},
         )
 
     def _names(self, main: Measured) -> dict[str, str]:

@@ -23,9 +23,9 @@ from steerkit_plugins.preventative.arms import (
     DefenceConfig,
     steered_name,
 )
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
-from steerkit_plugins.preventative.measured import ARM, UNTRAINED, Measured, by_metric, missing, table_of
-from steerkit_plugins.preventative.texts import Trained, conditions_of, group, losses, untrained
+from steerkit_plugins.preventative.compared import TrainedTexts, changed
+from steerkit_plugins.preventative.measured import ARM, UNTRAINED, Measured, missing
+from steerkit_plugins.preventative.texts import Trained, group, losses
 
 ABLATE = "ablate-direction"
 IN_WORDS = {
@@ -40,7 +40,7 @@ IN_WORDS = {
 CONTROLS = {RANDOM: "isotropic vectors", SHUFFLED: "vectors of shuffled labels"}
 
 
-class Defence(TrainedExperiment):
+class Defence(TrainedTexts):
     """Does adding the trait's vector in training keep the trait out, and does asking for the trait?"""
 
     Config = DefenceConfig
@@ -59,31 +59,23 @@ class Defence(TrainedExperiment):
             *([of.changed(ABLATE)] if c.ablate else []),
         ]
 
-    def conditions(self, run: Run, trained: Trained | None, vectors: Vectors | None) -> Sequence[Condition]:
-        arms = self.arms(run)
-        return [untrained(arms), *conditions_of(run, arms)]
-
     def chosen(self, condition: Condition, findings: Findings, *needs: object) -> bool:
         return bool(condition.labels[ARM] == steered_name(self.config.strength))
 
     def findings(self, run: Run, results: Results, trained: Trained, vectors: Vectors) -> Findings:
-        found = by_metric(results)
-        main = found[results.score.name]
+        main = Measured(results, results.score)
         names = self._names(main)
-        claims = list(self._claims(main))
         lost = [missing(results, [c for c in results.conditions if c.labels[ARM] == arm], main.metric) for arm in names]
-        columns = {"texts without a value": lost, **losses(trained, self.arms(run), names)}
-        caption = "Models trained on the trait's answers, by what was done to them in training. At test nothing is."
-        return Findings(
+        return self.answer(
+            run,
+            results,
+            names,
+            self._claims(main),
             title="Defence",
             question="Trained on the trait's answers: what keeps the trait out?",
-            finding=told(main, names),
-            claims=tuple(claims),
-            figures=(self.figure(run, results, found, names, caption),),
-            tables=(table_of(found, names, columns),),
-            cautions=self.cautions(run),
-            notes=self.remarks(*self._drawn(run, vectors)),
-            value={claim.text: claim.verdict for claim in claims},
+            caption="Models trained on the trait's answers, by what was done to them in training. At test nothing is.",
+            columns={"texts without a value": lost, **losses(trained, self.arms(run), names)},
+            notes=self._drawn(run, vectors),
         )
 
     def _drawn(self, run: Run, vectors: Vectors) -> Iterator[str]:

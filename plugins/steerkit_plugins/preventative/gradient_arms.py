@@ -7,16 +7,15 @@ from typing import Any
 
 from pydantic import Field
 
-from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.findings import Claim, Findings
 from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import NONE, ArmsOf, TrainedConfig
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
-from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, table_of
-from steerkit_plugins.preventative.texts import Trained, conditions_of, losses, untrained
+from steerkit_plugins.preventative.compared import TrainedTexts, changed
+from steerkit_plugins.preventative.measured import UNTRAINED, Measured
+from steerkit_plugins.preventative.texts import Trained, losses
 
 PREFIX = "gradients+"
 RULES = {"neutralise": "taken out", "attenuate": "turned away from it", "amplify": "turned towards it"}
@@ -28,7 +27,7 @@ class GradientArmsConfig(TrainedConfig):
     rules' part of the gradient does not fade when the loss does."""
 
 
-class GradientArms(TrainedExperiment):
+class GradientArms(TrainedTexts):
     """Does training still bring the trait where gradients along the vector are taken out, attenuated or amplified?"""
 
     Config = GradientArmsConfig
@@ -38,31 +37,24 @@ class GradientArms(TrainedExperiment):
         of = ArmsOf(run, self.config, prefix=PREFIX, arguments=self.config.training_arguments)
         return [of.none(), *map(of.changed, RULES)]
 
-    def conditions(self, run: Run, trained: Trained | None) -> Sequence[Condition]:
-        arms = self.arms(run)
-        return [untrained(arms), *conditions_of(run, arms)]
-
     def findings(self, run: Run, results: Results, trained: Trained) -> Findings:
-        found = by_metric(results)
-        main = found[results.score.name]
+        main = Measured(results, results.score)
         wanted = {UNTRAINED: "not trained", self.reference: "gradients as they are"}
         wanted |= {f"{PREFIX}{rule}": what for rule, what in RULES.items()}
         names = {arm: name for arm, name in wanted.items() if main.has(arm)}
-        claims = list(self._claims(main))
-        caption = "Models trained with the part of the gradient that lies along the vector as it is, or changed."
-        return Findings(
+        return self.answer(
+            run,
+            results,
+            names,
+            self._claims(main),
             title="Gradients changed",
             question="Does training bring the trait where gradients along the vector are changed?",
-            finding=told(main, names),
-            claims=tuple(claims),
-            figures=(self.figure(run, results, found, names, caption),),
-            tables=(table_of(found, names, losses(trained, self.arms(run), names)),),
-            cautions=self.cautions(run),
-            notes=self.remarks(
-                "The rules change the gradients of what is computed up to the block; later blocks train "
-                "as they would without them."
-            ),
-            value={claim.text: claim.verdict for claim in claims},
+            caption="Models trained with the part of the gradient that lies along the vector as it is, or changed.",
+            columns=losses(trained, self.arms(run), names),
+            notes=[
+                "The rules change the gradients of what is computed up to the block; later blocks train as they would "
+                "without them."
+            ],
         )
 
     def _claims(self, main: Measured) -> Iterator[Claim]:

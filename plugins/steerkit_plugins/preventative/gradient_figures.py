@@ -9,9 +9,9 @@ import numpy as np
 
 from steerkit.findings import Figure, Lines, Series, Table
 from steerkit.report import words
-from steerkit.stats.intervals import Estimate
 from steerkit_plugins.preventative.arms import INOCULATION, NEUTRAL, NONE, RANDOM, SHUFFLED, steered_name
 from steerkit_plugins.preventative.gradient_read import Read
+from steerkit_plugins.preventative.numbers import shown
 
 PRESSURE = 1e4  # what pressures are multiplied by, to be read
 CALLED = {
@@ -26,11 +26,6 @@ CALLED = {
 def called(name: str) -> str:
     """A setting in words."""
     return CALLED.get(name, name.replace("steered-", "vector × "))
-
-
-def interval(estimate: Estimate, scale: float, digits: int) -> str:
-    """``[low, high]``."""
-    return f"[{words.number(scale * estimate.low, digits)}, {words.number(scale * estimate.high, digits)}]"
 
 
 def curves(own: Read, strengths: Sequence[float], heading: str) -> Figure:
@@ -89,8 +84,8 @@ def table(own: Read, names: Sequence[str]) -> Table:
         rows.append(
             (
                 called(name),
-                f"{words.number(loss.mean, 3)} {interval(loss, 1.0, 3)}",
-                f"{words.number(PRESSURE * pressure.mean, 2)} {interval(pressure, PRESSURE, 2)}",
+                shown(loss, 3),
+                shown(pressure, 2, PRESSURE),
                 words.number(own.cosine(name, own.layer), 2),
                 words.number(own.delta_cosine(name, own.layer), 2) if name != NONE else words.NOTHING,
                 words.number(own.moments[name].participation(own.site), 1),

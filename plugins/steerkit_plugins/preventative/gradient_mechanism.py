@@ -23,18 +23,20 @@ from steerkit_plugins.preventative.arms import (
     NONE,
     RANDOM,
     SHUFFLED,
+    Strengths,
     TrainedConfig,
     instruction,
     steered_name,
     unknown_models,
 )
-from steerkit_plugins.preventative.gradient_figures import PRESSURE, called, curves, interval, layers, table
+from steerkit_plugins.preventative.gradient_figures import PRESSURE, called, curves, layers, table
 from steerkit_plugins.preventative.gradient_read import Read
 from steerkit_plugins.preventative.gradients import MECHANISM, Gradients, Setting
+from steerkit_plugins.preventative.numbers import above_zero
 
 
 class GradientMechanismConfig(TrainedConfig):
-    strengths: tuple[float, ...] = Field(min_length=1)
+    strengths: Strengths
     """Multipliers of the fitter's scale at which the vector is added while gradients are read."""
     strength: float = Field(gt=0)
     """That of them which claims are about, fixed beforehand; control vectors have its norm."""
@@ -98,7 +100,7 @@ class GradientMechanism(Experiment):
         main = steered_name(self.config.strength)
         claims = list(self._claims(own, main))
         c = self.config
-        heading = f"{c.rows} training rows before training, {c.groups} groups, vector × {words.short(c.strength)}"
+        heading = f"{c.rows} training rows before training, {c.groups} groups"
         told = [f"{called(name)} {words.number(PRESSURE * own.pressure_of(name).mean(), 2)}" for name in names]
         return Findings(
             title="Gradients before training",
@@ -139,12 +141,5 @@ class GradientMechanism(Experiment):
                 "participation ratios of Δg",
             ),
         ):
-            estimate, digits = own.estimate(values), 2 if scale != 1.0 else 3
-            yield Claim(
-                text=text,
-                verdict="holds" if estimate.low > 0 else "does not hold" if estimate.high < 0 else "unclear",
-                difference=words.number(scale * estimate.mean, digits),
-                interval=interval(estimate, scale, digits),
-                n=estimate.n,
-                detail="× 10⁴" if scale != 1.0 else detail,
-            )
+            digits, more = (2, "× 10⁴") if scale != 1.0 else (3, detail)
+            yield above_zero(text, own.estimate(values), digits, scale, more)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from steerkit.artifacts import VectorKey
 from steerkit.context import Run
 from steerkit.data.trace import Item, Prompt, Span, Trace
 from steerkit.extraction.projecting import project_windows
@@ -53,12 +54,16 @@ class Projections(Step):
     def _names(self, run: Run) -> list[str]:
         return [name for name, _, _ in run.experiment(PROJECTION).read_models(run)]  # type: ignore[attr-defined]
 
+    def _key(self, run: Run) -> VectorKey:
+        key: VectorKey = run.experiment(PROJECTION).key(run)  # type: ignore[attr-defined]
+        return key
+
     def depends(self, run: Run, *needs: Any) -> Any:
-        return self._names(run)
+        return [self._names(run), self._key(run).to_json()]
 
     def pieces(self, run: Run, prompts: list[Prompt], vectors: Vectors, trained: Any) -> list[ProjectionPiece]:
         layer = run.use(Steering).layer
-        key = run.experiment(PROJECTION).key(run)  # type: ignore[attr-defined]
+        key = self._key(run)
         rows = tuple(encode_rows(dealt(prompts).held_out, run.chats))
         return [ProjectionPiece(name, rows, vectors[key].unit(layer), layer) for name in self._names(run)]
 
@@ -81,11 +86,9 @@ class Projections(Step):
 
 
 def _item(row: Encoded) -> Item:
-    """A row as a trace with one span: its response."""
+    """A row as a trace with one span: its response, the token that ends the turn included."""
     prompt, response = tuple(row.ids[: row.prompt_length]), tuple(row.ids[row.prompt_length :])
-    places = tuple(range(len(response)))
-    trace = Trace(
-        id=row.id, prompt_id=row.id, prompt="", text="", prompt_ids=prompt, ids=response, starts=(0,) * len(places)
-    )
+    starts = (0,) * len(response)
+    trace = Trace(id=row.id, prompt_id=row.id, prompt="", text="", prompt_ids=prompt, ids=response, starts=starts)
     span = Span(trace_id=row.id, label="", judge="", start=0, end=0, first=len(prompt), last=len(row.ids) - 1)
     return Item(trace, (span,), row.ids)

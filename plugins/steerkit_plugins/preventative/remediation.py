@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pydantic import Field
-
-from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.findings import Claim, Findings
 from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
-from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment, changed, told
-from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, table_of
-from steerkit_plugins.preventative.texts import Trained, conditions_of, losses, untrained
+from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, Strengths, TrainedConfig, steered_name
+from steerkit_plugins.preventative.compared import TrainedTexts, changed
+from steerkit_plugins.preventative.measured import UNTRAINED, Measured
+from steerkit_plugins.preventative.texts import Trained, losses
 
 FURTHER = f"{NONE}+{NONE}"
 
 
 class RemediationConfig(TrainedConfig):
-    strengths: tuple[float, ...] = Field(min_length=1)
+    strengths: Strengths
     """Multipliers of the fitter's scale at which the vector is added in further training; a claim is made about the
     first."""
     instruction: str = ""
     """What asks for the trait in further training; empty for no such arm."""
 
 
-class Remediation(TrainedExperiment):
+class Remediation(TrainedTexts):
     """Does a defence take the trait out again, where it was trained in before?"""
 
     Config = RemediationConfig
@@ -43,29 +40,19 @@ class Remediation(TrainedExperiment):
             *([of.told(INOCULATION, c.instruction)] if c.instruction else []),
         ]
 
-    def conditions(self, run: Run, trained: Trained | None) -> Sequence[Condition]:
-        arms = self.arms(run)
-        return [untrained(arms), *conditions_of(run, arms)]
-
     def findings(self, run: Run, results: Results, trained: Trained) -> Findings:
-        found = by_metric(results)
-        main = found[results.score.name]
+        main = Measured(results, results.score)
         names = self._names(main)
-        claims = list(self._claims(main))
-        caption = (
-            "Models with the trait trained in, trained further on the same rows, by what was done to them then. At "
-            "test nothing is."
-        )
-        return Findings(
+        return self.answer(
+            run,
+            results,
+            names,
+            self._claims(main),
             title="Remediation",
             question="The trait was trained in before: does a defence in further training take it out?",
-            finding=told(main, names),
-            claims=tuple(claims),
-            figures=(self.figure(run, results, found, names, caption),),
-            tables=(table_of(found, names, losses(trained, self.arms(run), names)),),
-            cautions=self.cautions(run),
-            notes=self.remarks(),
-            value={claim.text: claim.verdict for claim in claims},
+            caption="Models with the trait trained in, trained further on the same rows, by what was done then. "
+            "At test nothing is.",
+            columns=losses(trained, self.arms(run), names),
         )
 
     def _names(self, main: Measured) -> dict[str, str]:

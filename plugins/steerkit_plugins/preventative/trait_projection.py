@@ -10,7 +10,7 @@ from pydantic import Field
 from steerkit.artifacts import VectorKey
 from steerkit.context import Run
 from steerkit.errors import Problem
-from steerkit.findings import Bars, Claim, Figure, Findings, Table
+from steerkit.findings import Bars, Figure, Findings, Table
 from steerkit.report import words
 from steerkit.settings import Intervals, Steering
 from steerkit.stats.intervals import Estimate
@@ -21,6 +21,7 @@ from steerkit.training.settings import Training
 from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, TrainedConfig, steered_name
 from steerkit_plugins.preventative.compared import TrainedExperiment, over_seeds
 from steerkit_plugins.preventative.measured import UNTRAINED
+from steerkit_plugins.preventative.numbers import above_zero, shown
 from steerkit_plugins.preventative.projections import PROJECTION
 
 
@@ -69,8 +70,8 @@ class TraitProjection(TrainedExperiment):
         called = {UNTRAINED: "not trained", NONE: "no defence", INOCULATION: "asked for the trait"}
         names = {arm: called.get(arm, added) for arm in values}
 
-        def moved(arm: str) -> Estimate:
-            return contrast_interval([(1.0, values[arm] - values[UNTRAINED])], confidence=confidence)
+        def moved(one: str, other: str) -> Estimate:
+            return contrast_interval([(1.0, values[one] - values[other])], confidence=confidence)
 
         means = {arm: contrast_interval([(1.0, own)], confidence=confidence) for arm, own in values.items()}
         claims = []
@@ -79,18 +80,10 @@ class TraitProjection(TrainedExperiment):
             (INOCULATION, "Asking for the trait in training lowers the projection", "the paper: unchanged"),
         ):
             if arm in values:
-                claims.append(
-                    _claim(
-                        text, contrast_interval([(1.0, values[UNTRAINED] - values[arm])], confidence=confidence), detail
-                    )
-                )
+                claims.append(above_zero(text, moved(UNTRAINED, arm), 2, detail=detail))
         told = ", ".join(f"{name} {words.number(means[arm].mean, 2)}" for arm, name in names.items())
         rows = [
-            (
-                name,
-                _shown(means[arm]),
-                words.NOTHING if arm == UNTRAINED else _shown(moved(arm)),
-            )
+            (name, shown(means[arm], 2), words.NOTHING if arm == UNTRAINED else shown(moved(arm, UNTRAINED), 2))
             for arm, name in names.items()
         ]
         return Findings(
@@ -121,18 +114,3 @@ class TraitProjection(TrainedExperiment):
             cautions=self.cautions(run),
             value={claim.text: claim.verdict for claim in claims},
         )
-
-
-def _claim(text: str, estimate: Estimate, detail: str) -> Claim:
-    return Claim(
-        text=text,
-        verdict="holds" if estimate.low > 0 else "does not hold" if estimate.high < 0 else "unclear",
-        difference=words.number(estimate.mean, 2),
-        interval=f"[{words.number(estimate.low, 2)}, {words.number(estimate.high, 2)}]",
-        n=estimate.n,
-        detail=detail,
-    )
-
-
-def _shown(estimate: Estimate) -> str:
-    return f"{words.number(estimate.mean, 2)} [{words.number(estimate.low, 2)}, {words.number(estimate.high, 2)}]"
