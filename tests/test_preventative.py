@@ -262,6 +262,7 @@ def test_verdicts_follow_from_the_interval_and_from_what_counts() -> None:
     assert verdicts["little"] == "does not hold"  # shown to be there, and to be below what counts
     zero = made(none=np.full((200, 3), 100.0), asked=np.zeros((200, 3)))
     assert zero.claim("", "asked", "none", 20.0).verdict == "holds"
+    assert 98 < zero.mean("none").low < 100 == zero.mean("none").high
     assert zero.claim("", "none", "none", 20.0).verdict == "does not hold"
 
 

@@ -50,15 +50,17 @@ class Measured:
 
     def mean(self, arm: str) -> Estimate:
         """Of an arm over prompts and seeds."""
-        return contrast_interval([(1.0, self.values[arm])], confidence=self.confidence, bounds=self.metric.limits)
+        return self._estimate(self.values[arm], self.metric.limits)
 
     def difference(self, one: str, other: str) -> Estimate:
         """One arm minus another, paired by prompt and seed."""
-        bounds = self.metric.difference
-        found = contrast_interval(
-            [(1.0, self.values[one] - self.values[other])], confidence=self.confidence, bounds=bounds
-        )
-        if found.degenerate and np.isfinite(bounds).all():  # all hedge, and none do: common where a trait is learned
+        return self._estimate(self.values[one] - self.values[other], self.metric.difference)
+
+    def _estimate(self, values: np.ndarray, bounds: tuple[float, float]) -> Estimate:
+        """The mean of [prompts, seeds] values. That all agree (all hedge, none does) is common where a trait is
+        learned."""
+        found = contrast_interval([(1.0, values)], confidence=self.confidence, bounds=bounds)
+        if found.degenerate and np.isfinite(bounds).all():
             return constant_interval(found, confidence=self.confidence, bounds=bounds)
         return found
 
