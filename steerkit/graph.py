@@ -49,13 +49,17 @@ def with_experiments(run: Run) -> Run:
     made = replace(run, experiments={**{n: e for n, e in found.items() if n not in asked}, **asked})
     if made.arms:
         training = made.settings.group(Training)
-        whole = bool(registry.get("adapters", training.adapter.name).whole)
         made.models.trained = {
-            name: Trained(arm.model, made.folder / f"trained/{name}", whole)
+            name: Trained(arm.model, made.folder / f"trained/{name}", _whole(arm.adapter or training.adapter))
             for arm in made.arms.values()
             for name in map(arm.trained, training.training_seeds)
         }
     return made
+
+
+def _whole(adapter: PluginSpec) -> bool:
+    """Whether an adapter is kept as whole weights."""
+    return bool(registry.get("adapters", adapter.name).whole)
 
 
 def _add(

@@ -92,6 +92,8 @@ class TrainModels(Step):
                     yield Problem(key, what, problem.fix)
         for arm in run.arms.values():
             run.models.check_name(arm.model)
+            if arm.adapter:
+                registry.build("adapters", arm.adapter)
             if run.models.specs[arm.model].adapter:
                 yield Problem(
                     f"models.{arm.model}.adapter", "a model with an adapter can't be trained", "merge it first"
@@ -111,6 +113,7 @@ class TrainModels(Step):
         return [
             [[arm.name, arm.to_json()] for arm in arms],
             [spec_identity("steerers", spec, f"steerer {spec.name}") for spec in specs.values()],
+            [spec_identity("adapters", a.adapter, f"adapter of arm {a.name}") for a in arms if a.adapter],
         ]
 
     def pieces(self, run: Run, *needs: Any) -> list[TrainingPiece] | None:
@@ -135,7 +138,7 @@ class TrainModels(Step):
                         rows=own,
                         held_out=tuple(rows.held_out),
                         edits=edits,
-                        adapter=s.adapter,
+                        adapter=arm.adapter or s.adapter,
                         objective=s.objective,
                         arguments={**s.training_arguments, **arm.arguments},
                         chat=(c.chat, c.chat_template_kwargs, c.chat_date),

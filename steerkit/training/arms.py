@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from steerkit.artifacts import Placed, VectorKey
+from steerkit.artifacts import Placed, PluginSpec, VectorKey
 from steerkit.errors import SteerkitError, nearest
 
 
@@ -23,6 +23,7 @@ class Arm:
         system: a system message that every row has in training; empty for none.
         prefix: a text that every row's first user message begins with in training.
         after: the arm whose weights it goes on from; empty for the model as it is.
+        adapter: what of the model is trained; the run's `adapter` when left out.
         arguments: transformers' TrainingArguments in which it differs from the run's `training_arguments`.
     """
 
@@ -32,6 +33,7 @@ class Arm:
     system: str = ""
     prefix: str = ""
     after: str = ""
+    adapter: PluginSpec | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def trained(self, seed: int) -> str:
@@ -53,6 +55,7 @@ class Arm:
             "system": self.system,
             "prefix": self.prefix,
             "after": self.after,
+            "adapter": self.adapter.given if self.adapter else None,
             "arguments": dict(self.arguments),
         }
 

@@ -6,17 +6,19 @@ Shapes: B rows of a micro-batch, T tokens, padded on the right.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from steerkit.errors import SteerkitError
 from steerkit.interfaces import Plugin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from steerkit.models.language_model import LanguageModel
+    from steerkit.models.units import UnitGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,14 @@ class Adapter(Plugin):
     @abstractmethod
     def save(self, lm: LanguageModel, folder: Path) -> None:
         """Write what was trained. Optimizer state is no part of it."""
+
+    def units(self, lm: LanguageModel) -> Sequence[UnitGroup]:
+        """The units of a model that has this adapter on, to be read, changed and counted.
+
+        Raises:
+            SteerkitError: it has none, as here.
+        """
+        raise SteerkitError(f"adapter {self.name!r} has no units that can be read at single tokens")
 
 
 class Objective(Plugin):

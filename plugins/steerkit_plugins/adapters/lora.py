@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.interfaces import Config
 from steerkit.models.adapters import adapter_config, with_adapter
 from steerkit.models.language_model import LanguageModel
+from steerkit.models.lora_units import lora_groups
+from steerkit.models.units import UnitGroup
 from steerkit.training.as_before import own_randomness
 from steerkit.training.contract import Adapter
 
@@ -72,6 +74,9 @@ class Lora(Adapter):
         # False: PEFT would ask the hub whether the base's vocabulary is another one. It never is here.
         lm.model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+
+    def units(self, lm: LanguageModel) -> Sequence[UnitGroup]:
+        return lora_groups(lm)
 
     def _config(self, lm: LanguageModel) -> Any:
         """Raises: InputError for options that PEFT doesn't know or take."""
