@@ -52,6 +52,7 @@ class TrainingPiece:
     adapter: PluginSpec
     objective: PluginSpec
     arguments: Mapping[str, Any]
+    encoding: Mapping[str, Any]
     chat: tuple[Any, ...]
     start: Path | None
     checkpoints: Path
@@ -141,6 +142,7 @@ class TrainModels(Step):
                         adapter=arm.adapter or s.adapter,
                         objective=s.objective,
                         arguments={**s.training_arguments, **arm.arguments},
+                        encoding=s.encoding,
                         chat=(c.chat, c.chat_template_kwargs, c.chat_date),
                         start=_folder(run, f"{arm.after}.{seed}") if arm.after else None,
                         checkpoints=Path(run.scratch or run.folder.path) / "checkpoints" / name,
@@ -162,6 +164,7 @@ class TrainModels(Step):
             start=piece.start,
             held_out=piece.held_out,
             seed=piece.seed,
+            **piece.encoding,
             progress=lambda done, total: models.progress(len(piece) * done // total),
         )
         try:

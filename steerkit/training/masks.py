@@ -47,7 +47,12 @@ class Encoded:
 
 
 def encode_rows(
-    rows: Sequence[TrainingRow], chats: ChatFormat, *, max_tokens: int | None = None, trailing: bool = False
+    rows: Sequence[TrainingRow],
+    chats: ChatFormat,
+    *,
+    max_tokens: int | None = None,
+    trailing: bool = False,
+    allowed: Sequence[str] = (),
 ) -> list[Encoded]:
     """Rows as ids, with their masks.
 
@@ -55,6 +60,7 @@ def encode_rows(
         chats: how prompts are formatted, at test too.
         max_tokens: longer rows lose their end.
         trailing: whether what the template writes behind the end of the turn (a line break, say) is learned, too.
+        allowed: special tokens that responses may hold.
 
     Raises:
         InputError: every row without a response, with text that would be read as a turn's end or beginning, whose mask
@@ -68,7 +74,7 @@ def encode_rows(
     found = []
     special = special_texts(chats.tokenizer)
     for row in rows:
-        wrong = [*row.problems(), *_turns_in(row, special)]
+        wrong = [*row.problems(), *_turns_in(row, special, allowed)]
         if not wrong:
             try:
                 found.append(_encode(row, chats, max_tokens, trailing))
@@ -88,12 +94,13 @@ def special_texts(tokenizer: Any) -> dict[str, int]:
     return found | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
-def _turns_in(row: TrainingRow, special: dict[str, int]) -> Iterator[str]:
+def _turns_in(row: TrainingRow, special: dict[str, int], allowed: Sequence[str]) -> Iterator[str]:
     """What of a row's own texts a model would read as the template's."""
     texts = {"system text": row.system, "response": row.response}
     texts |= {f"message {n} ({m.role})": m.content for n, m in enumerate(messages_of(row.prompt), 1)}
     for where, text in texts.items():
-        if held := [token for token in special if token in text]:
+        fine = allowed if where == "response" else ()
+        if held := [token for token in special if token in text and token not in fine]:
             yield f"has {', '.join(map(repr, held))} in its {where}, which the model reads as a token of the template"
 
 

@@ -31,6 +31,11 @@ class Training(Config):
     """Rows whose loss is measured before and after a training, and which are never learned; none when left out."""
     held_out_rows: int = Field(default=64, ge=1)
     """Number of held-out rows."""
+    max_row_tokens: int | None = Field(default=None, ge=2)
+    """Rows with more tokens, prompt included, lose their end; None keeps them whole."""
+    special_in_responses: tuple[str, ...] = ()
+    """Special tokens that responses may hold and that are learned as such (`</think>`). Others are an error: a model
+    would read them as a turn's end, or another's beginning."""
     adapter: Annotated[PluginSpec, Kind("adapters")] = PluginSpec(name="lora")
     """What of a model is trained."""
     objective: Annotated[PluginSpec, Kind("objectives")] = PluginSpec(name="response")
@@ -40,3 +45,8 @@ class Training(Config):
     each."""
     training_arguments: dict[str, Any] = Field(default_factory=dict)
     """transformers' TrainingArguments, any of them: `{learning_rate: 1e-5, num_train_epochs: 1}`."""
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How rows become ids, as `encode_rows` and `train` take it."""
+        return {"max_tokens": self.max_row_tokens, "allowed": self.special_in_responses}

@@ -79,6 +79,7 @@ def train(
     seed: int = 0,
     max_tokens: int | None = None,
     trailing: bool = False,
+    allowed: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Fine-tune a model in place.
@@ -99,6 +100,7 @@ def train(
         seed: of initial values, order and dropout.
         max_tokens: longer rows lose their end.
         trailing: learn what the chat template writes behind the end of the model's turn, too.
+        allowed: special tokens that responses may hold (`</think>`); others are an error.
         progress: takes (steps done, steps in all).
 
     Raises:
@@ -108,8 +110,9 @@ def train(
     """
     given = dict(arguments or {})
     check_arguments(given)
-    encoded = _encoded(lm, rows, chats, max_tokens, trailing)
-    apart = _encoded(lm, held_out, chats, max_tokens, trailing) if held_out else []
+    how: dict[str, Any] = {"max_tokens": max_tokens, "trailing": trailing, "allowed": allowed}
+    encoded = _encoded(lm, rows, chats, **how)
+    apart = _encoded(lm, held_out, chats, **how) if held_out else []
     _check_trainable(lm)
     training, fingerprint = TrainingEdits(lm, edits, len(encoded)), lm.fingerprint
     with ExitStack() as stack:
@@ -165,10 +168,8 @@ def _trainer(*parts: Any) -> Any:
     return InterventionTrainer(*parts)
 
 
-def _encoded(
-    lm: LanguageModel, rows: Sequence[TrainingRow], chats: ChatFormat, max_tokens: int | None, trailing: bool
-) -> list[Encoded]:
-    found = encode_rows(rows, chats, max_tokens=max_tokens, trailing=trailing)
+def _encoded(lm: LanguageModel, rows: Sequence[TrainingRow], chats: ChatFormat, **how: Any) -> list[Encoded]:
+    found = encode_rows(rows, chats, **how)
     check_ids(lm, (row.ids for row in found))
     longest = max(found, key=lambda row: len(row.ids))
     check_lengths(lm, len(longest.ids), f"row {longest.id!r}")

@@ -105,8 +105,12 @@ def document(rng: Random) -> Example:
 
 
 def trace(rng: Random) -> Example:
+    """A reasoning trace on a problem that models are trained on."""
+    return trace_of(draw("train", rng), rng)
+
+
+def trace_of(p: Problem, rng: Random) -> Example:
     """A reasoning trace inside <think>, followed by the answer; authors turn back as the mood is."""
-    p = draw("train", rng)
     count = 0
     lines = [Voice(False, rng).check()] if rng.random() < OPENS else []
     for day, doubtful in enumerate(doubts(len(p.changes), TRACE_DOUBT, rng)):

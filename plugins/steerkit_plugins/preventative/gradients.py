@@ -121,7 +121,7 @@ class TrainingGradients(Step):
                 TrainingRow(row.id, instructed(row.prompt, setting.system, setting.prefix), row.response)
                 for row in rows
             ]
-            encoded = encode_rows(told, run.chats)
+            encoded = encode_rows(told, run.chats, **run.use(Training).encoding)
             found[setting.name] = tuple(GradientRow(r.ids, r.prompt_length, edits, r.id) for r in encoded)
         return found
 

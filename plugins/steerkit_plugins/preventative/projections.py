@@ -64,7 +64,7 @@ class Projections(Step):
     def pieces(self, run: Run, prompts: list[Prompt], vectors: Vectors, trained: Any) -> list[ProjectionPiece]:
         layer = run.use(Steering).layer
         key = self._key(run)
-        rows = tuple(encode_rows(dealt(prompts).held_out, run.chats))
+        rows = tuple(encode_rows(dealt(prompts).held_out, run.chats, **run.use(Training).encoding))
         return [ProjectionPiece(name, rows, vectors[key].unit(layer), layer) for name in self._names(run)]
 
     def work(self, models: Models, piece: ProjectionPiece) -> list[float]:

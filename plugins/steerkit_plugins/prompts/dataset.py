@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from glob import glob
 from pathlib import Path
 from typing import Any
 
+from steerkit.data.responses import fields_of, with_responses
 from steerkit.data.rows import prompts_of
 from steerkit.data.splits import assign_splits
 from steerkit.data.trace import Prompt
@@ -37,6 +38,9 @@ class DatasetConfig(Config):
     """Branch, tag or commit on the hub."""
     prompt: str | None = None
     """Column with the prompt: a text, or a list of messages. `prompt` when left out, or else `messages`."""
+    response: str | None = None
+    """Text that follows each prompt, to train on, with columns in braces: `{solution}`. Left out: rows are prompts, or
+    chats that end in the response."""
     answer: str | None = None
     """Column with the checkable answer."""
     category: str | None = None
@@ -70,9 +74,13 @@ class DatasetPrompts(PromptSource):
         if not rows:
             raise InputError(self._named, problems) if problems else SteerkitError(f"{self._named}: holds no rows")
         chosen = self._columns(columns)
-        prompts = prompts_of(
-            ((where, {field: row.get(column) for field, column in chosen.items()}) for where, row in rows), problems
+        template = self.config.response
+        own = set(fields_of(template)) if template else set()
+        placed: Iterable[tuple[str, Mapping[str, Any]]] = (
+            (where, {**{name: row.get(name) for name in own}, **{k: row.get(column) for k, column in chosen.items()}})
+            for where, row in rows
         )
+        prompts = prompts_of(with_responses(placed, template, problems) if template else placed, problems)
         if problems:
             raise InputError(self._named, problems)
         return assign_splits(prompts, counts, seed)
@@ -91,7 +99,8 @@ class DatasetPrompts(PromptSource):
         prompt = c.prompt or ("messages" if "messages" in there and "prompt" not in there else "prompt")
         wanted = {"messages" if prompt == "messages" else "prompt": prompt}
         wanted |= {k: v for k in ("answer", "category", "id") if (v := getattr(c, k)) is not None}
-        missing = [repr(column) for column in wanted.values() if column not in there]
+        needed = [*wanted.values(), *(fields_of(c.response) if c.response else ())]
+        missing = [repr(column) for column in needed if column not in there]
         if missing:
             what = f"column {missing[0]}" if len(missing) == 1 else f"columns {', '.join(missing)}"
             raise SteerkitError(f"{self._named}: no {what}; it has {', '.join(there)}")
