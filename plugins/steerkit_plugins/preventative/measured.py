@@ -150,9 +150,13 @@ def group_of(condition: Condition) -> str:
     return shown_with(str(condition.labels[ARM]), str(condition.labels["shown"]))
 
 
-def by_metric(results: Results) -> dict[str, Measured]:
-    """The metrics that reports show, the one that claims are about first."""
-    main = results.score
+def by_metric(results: Results, main_metric: str = "") -> dict[str, Measured]:
+    """The metrics that reports show, the one that claims are about first.
+
+    Args:
+        main_metric: its name; the score judge's first one when left out.
+    """
+    main = results.scored.metric(main_metric) if main_metric else results.score
     ordered = [main, *(metric for metric in results.shown if metric.name != main.name)]
     return {metric.name: Measured(results, metric) for metric in ordered}
 
