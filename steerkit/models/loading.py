@@ -89,6 +89,7 @@ def load_model(
     check_loaded(name, model, info)
     if gguf:
         check_gguf(name, Path(path, gguf), model)
+        quantized.forget_packing(model)
     if left_out := getattr(model, "left_out", ()):
         log.info("%s: loaded as a text model, without %s", name, ", ".join(left_out))
     model = text_model(model)

@@ -151,6 +151,19 @@ def _plain(key: str, value: Any) -> Iterator[tuple[str, Tensor]]:
         yield key, value
 
 
+def forget_packing(model: Any) -> None:
+    """Make a model whose GGUF blocks were unpacked an ordinary one, which transformers trains and saves: it still says
+    that it is quantised."""
+    if _method(settings(model.config)) != "gguf" or _holds_gguf(model):
+        return
+    model.is_quantized, model.hf_quantizer = False, None
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+    if hasattr(model, "quantization_method"):
+        del model.quantization_method
+
+
 def _holds_gguf(model: Any) -> bool:
     """Whether GGUF blocks stay packed; without kernels for them they are unpacked, and the settings stay."""
     return any(type(module).__module__.startswith("transformers.integrations.gguf") for module in model.modules())

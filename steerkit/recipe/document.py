@@ -85,6 +85,13 @@ class Document:
         places = {key: place for key, place in self.places.items() if not key or key[0] not in keys}
         return replace(self, data=data, places=places)
 
+    def without_empty(self, key: str) -> Document:
+        """This document without the entries of a mapping that are null: so a recipe leaves out what it extends has."""
+        own = self.data.get(key)
+        if not isinstance(own, Mapping) or all(value is None for value in own.values()):
+            return self
+        return replace(self, data={**self.data, key: {k: v for k, v in own.items() if v is not None}})
+
     def merged(self, child: Document) -> Document:
         """This document with another's values over it, mapping by mapping."""
         places = dict(self.places)

@@ -62,6 +62,7 @@ def load_recipe(
         document = document.merged(read_yaml(find_preset(preset)).without(*OWN, MADE, "extends"))
     for assignment in overrides:
         document.set(assignment)
+    document = document.without_empty("models")
     document.given |= {(key,) for key in own}
     problems = [*document.problems, *trust.secrets(document), *trust.unconfirmed(document, allow, trust_remote_code)]
     problems += trust.load_plugin_files(document, folder, allow)
