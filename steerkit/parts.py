@@ -149,6 +149,9 @@ class Experiment(RunPart):
     rows: ClassVar[str | None] = ""
     """What its rows are called in the tables' column `experiment`: the plugin's name when empty. None: it has none
     there, as it reads texts that other experiments ask for."""
+    steers: ClassVar[bool] = True
+    """Whether it is about models' vectors. Where no experiment of a run is, none are fitted, and no trace needs a span
+    with the fitter's label."""
 
     def afterwards(self, run: Any) -> Sequence[str]:
         """Names of what `findings` is given besides, behind `needs`: it may read the same texts."""

@@ -26,7 +26,8 @@ class Report(Step):
     def needs(self, run: Run) -> Sequence[str]:
         """All that is on the page; where any experiment has a vector, what is to be said of it, too."""
         steered = any(
-            asks_texts(each) or "vectors" in each.needs(run.of(each, name)) for name, each in run.experiments.items()
+            each.steers and (asks_texts(each) or "vectors" in each.needs(run.of(each, name)))
+            for name, each in run.experiments.items()
         )
         return (*(f"{FINDINGS}.{name}" for name in run.experiments), "results", *(["directions"] if steered else []))
 

@@ -37,7 +37,7 @@ class FittedVectors(Step):
     def check(self, run: Run) -> Iterator[Problem]:
         have = [tuple(window) for window in registry.build("extractors", run.peek(Reading).extractor).windows()]
         shown = ", ".join(f"{a}..{b}" for a, b in have)
-        wanted = {key.window: "fitter.window" for key in [run.vector(name) for name in run.models]}
+        wanted = {key.window: "fitter.window" for key in fits_of(run) if key == run.vector(key.source)}
         for name, experiment in run.experiments.items():
             for each in experiment.vectors(run):
                 fit = each if isinstance(each, Fit) else Fit(key=each)
@@ -61,6 +61,8 @@ class FittedVectors(Step):
 
     def make(self, run: Run, *statistics: ActivationStatistics) -> Vectors:
         read_as = self._read_as(run)
+        if not read_as:
+            return {}
         by_model = dict(zip(dict.fromkeys(read_as.values()), statistics, strict=True))
         data = digest([file_digest(run.folder / name) for name in (TRACES, SPANS[0])])
         made: Vectors = {}

@@ -18,13 +18,15 @@ from steerkit.steps.asked import asked_of, planned_needs
 
 
 def fits_of(run: Run) -> dict[VectorKey, PluginSpec]:
-    """Vector → its fitter: each model's with the recipe's label and window, and what experiments ask for besides.
+    """Vector → its fitter: each model's with the recipe's label and window where an experiment steers, and what
+    experiments ask for besides.
 
     Raises:
         SteerkitError: two experiments want one vector by different fitters.
     """
     main = run.peek(Fitting).fitter
-    found = {run.vector(name): main for name in run.models}
+    steered = any(experiment.steers for experiment in run.experiments.values())
+    found = {run.vector(name): main for name in run.models} if steered else {}
     for name, experiment in run.experiments.items():
         for wanted in experiment.vectors(run):
             fit = wanted if isinstance(wanted, Fit) else Fit(key=wanted)

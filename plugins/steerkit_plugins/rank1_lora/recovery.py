@@ -48,6 +48,7 @@ class Recovery(Experiment):
 
     Config = RecoveryConfig
     uses = (Training, Intervals)
+    steers = False
 
     def check(self, run: Run) -> Iterator[Problem]:
         yield from unknown_models(self.name, run, self.config)
