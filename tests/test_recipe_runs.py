@@ -68,6 +68,9 @@ RUN_ELSEWHERE = {
     "preset-paper": "test_paper.py",
     "preventative": "test_preventative.py",
     "preventative-qwen-7b": "test_preventative.py",
+    "rank1": "test_rank1.py",
+    "rank1-qwen-32b": "test_rank1.py",
+    "rank1-smollm2": "test_rank1.py",
 }
 """Recipes → the file among the tests that runs them."""
 
