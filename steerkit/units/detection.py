@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from steerkit.errors import SteerkitError
-from steerkit.stats.detection import auroc
+from steerkit.stats.auroc_contrast import auroc_contrast
 from steerkit.stats.intervals import Estimate, holm
+from steerkit.units.aurocs import Aurocs, unit_aurocs
 from steerkit.units.marks import Marks
-
-ROWS = 2**15
-"""Tokens that are counted together."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +20,12 @@ class Detected:
 
     Attributes:
         choosing: [U] AUROC of each on the choosing half; below 0.5 where its negative tells.
-        testing: [U] the same on the testing half.
+        testing: [U] the same on the testing half; NaN without a hit there.
         best: the unit (its column) that is furthest from 0.5 on the choosing half.
         sign: 1, or -1 where its negative tells.
         tested: AUROC of ``sign · unit`` on the testing half, with a bootstrap interval over traces.
         p: [U] of each unit on the testing half telling nothing in the direction that it has on the choosing half,
-            corrected over units (Holm).
+            corrected over units (Holm 1979); NaN with fewer than two traces with a hit.
     """
 
     choosing: np.ndarray
@@ -38,27 +36,11 @@ class Detected:
     p: np.ndarray
 
 
-@dataclass(frozen=True)
-class Aurocs:
-    """AUROC of many units over the tokens of traces.
-
-    Attributes:
-        value: [U].
-        error: [U] standard error, over traces.
-        traces: those with a hit.
-    """
-
-    value: np.ndarray
-    error: np.ndarray
-    traces: int
-
-
 def halves(traces: Sequence[str], seed: int) -> tuple[frozenset[str], frozenset[str]]:
     """(choosing, testing): the traces dealt into two halves; their order does not matter."""
     names = sorted(set(traces))
     order = np.random.default_rng(seed).permutation(len(names))
-    middle = (len(names) + 1) // 2
-    chosen = frozenset(names[place] for place in order[:middle])
+    chosen = frozenset(names[place] for place in order[: (len(names) + 1) // 2])
     return chosen, frozenset(names) - chosen
 
 
@@ -74,143 +56,95 @@ def detect(
 ) -> Detected:
     """How well each unit tells hits from other candidates, the best one chosen and tested on different traces.
 
-    p is of a t test on the AUROC with its standard error over traces (Obuchowski 1997, for clustered data), one-sided
-    in the direction that the unit has on the choosing half. It is never below 2⁻ⁿ for n traces with a hit, which is
-    what a test that flips signs of whole traces could say at best.
-
     Args:
-        values: trace → [T, U]; read twice, one trace after the other.
+        values: trace → [T, U].
         marks: of the same traces.
+        seed: of the bootstrap.
 
     Raises:
-        SteerkitError: a half has no hit, or nothing else.
+        SteerkitError: the halves share a trace, or the choosing one has no hit, or nothing else.
+    """
+    if choosing & testing:
+        raise SteerkitError(f"detection: {len(choosing & testing)} traces are in both halves")
+    chosen, tested = (unit_aurocs(values, marks, sorted(half)) for half in (choosing, testing))
+    if not len(chosen.value) or np.isnan(chosen.value).any():
+        raise SteerkitError(
+            f"detection: the choosing half, {len(choosing)} traces, has {chosen.hits} hits, or no other token; a unit "
+            "can only be chosen with both: use more traces"
+        )
+    best, signs = int(np.argmax(np.abs(chosen.value - 0.5))), np.where(chosen.value >= 0.5, 1, -1)
+    sign = int(signs[best])
+    scores = {name: sign * values[name][:, best] for name in testing}
+    return Detected(
+        choosing=chosen.value,
+        testing=tested.value,
+        best=best,
+        sign=sign,
+        tested=tested_contrast([(1.0, scores)], marks, confidence=confidence, resamples=resamples, seed=seed),
+        p=np.array(holm(_p_values(tested, signs).tolist())),
+    )
+
+
+def tested_contrast(
+    terms: Sequence[tuple[float, Mapping[str, np.ndarray]]],
+    marks: Mapping[str, Marks],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Σ weight · AUROC of scores, trace → [T], over the candidates of the traces that all have.
+
+    ``[(1, scores)]`` is an AUROC, ``[(1, a), (-1, b)]`` a paired difference; intervals as of
+    `steerkit.stats.auroc_contrast`.
+    """
+    traces = sorted(set.intersection(*(set(scores) for _, scores in terms)))
+    inside = [marks[trace].candidates for trace in traces]
+    own = [(weight, [scores[t][which] for t, which in zip(traces, inside, strict=True)]) for weight, scores in terms]
+    hits = [marks[trace].hits[which] for trace, which in zip(traces, inside, strict=True)]
+    return auroc_contrast(own, hits, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def lift(
+    values: Mapping[str, np.ndarray],
+    marks: Mapping[str, Marks],
+    traces: Set[str],
+    unit: int,
+    sign: int,
+    strongest: int,
+) -> float:
+    """The share of hits among the candidates where ``sign · unit`` is largest, over their share among all.
+
+    Args:
+        strongest: how many of the candidates; those that tie with the last one count with the weight that is left.
+
+    Returns:
+        NaN when there is no hit.
+    """
+    names = sorted(traces)
+    score = np.concatenate([sign * values[t][marks[t].candidates, unit] for t in names] or [np.zeros(0)])
+    hit = np.concatenate([marks[t].hits[marks[t].candidates] for t in names] or [np.zeros(0, bool)])
+    if not hit.any():
+        return float("nan")
+    most = min(strongest, len(score))
+    last = np.partition(score, len(score) - most)[len(score) - most]
+    above, equal = score > last, score == last
+    weight = above + equal * (most - above.sum()) / equal.sum()
+    return float((weight @ hit) / most / hit.mean())
+
+
+def _p_values(tested: Aurocs, signs: np.ndarray) -> np.ndarray:
+    """[U] p of AUROC 0.5 against the direction `signs`: t tests with the standard errors over traces.
+
+    Never below 2⁻ⁿ for n traces with a hit, the least that a test which turns round whole traces could give: where a
+    unit is right everywhere, its standard error is 0 and tells nothing.
     """
     from scipy.special import stdtr
 
-    chosen, tested = (
-        unit_aurocs(values, marks, sorted(half), name) for half, name in ((choosing, "choosing"), (testing, "testing"))
-    )
-    best = int(np.argmax(np.abs(chosen.value - 0.5)))
-    signs = np.where(chosen.value >= 0.5, 1, -1)
+    if tested.traces < 2:
+        return np.full(len(tested.value), np.nan)
     away = signs * (tested.value - 0.5)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(away == 0, 0.0, away / tested.error)
-    p = np.maximum(1 - stdtr(max(tested.traces - 1, 1), t), 0.5**tested.traces)
-    if tested.traces < 2:
-        p = np.full(len(p), np.nan)
-    sign = int(signs[best])
-    estimate = tested_auroc(
-        {name: sign * values[name][:, best] for name in sorted(testing)},
-        marks,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
-    return Detected(chosen.value, tested.value, best, sign, estimate, np.array(holm(p.tolist())))
-
-
-def tested_auroc(
-    scores: Mapping[str, np.ndarray], marks: Mapping[str, Marks], *, confidence: float, resamples: int, seed: int
-) -> Estimate:
-    """AUROC of one score a token, [T] a trace, over the candidates, with a bootstrap interval over traces."""
-    own = [(np.asarray(each)[marks[t].candidates], marks[t].hits[marks[t].candidates]) for t, each in scores.items()]
-    return auroc([s for s, _ in own], [h for _, h in own], confidence=confidence, resamples=resamples, seed=seed)
-
-
-def unit_aurocs(
-    values: Mapping[str, np.ndarray], marks: Mapping[str, Marks], traces: Sequence[str], name: str = "given"
-) -> Aurocs:
-    """AUROC of every unit (ties half), in memory that grows with the hits alone.
-
-    Args:
-        name: of these traces, for errors.
-
-    Raises:
-        SteerkitError: there is no hit, or nothing else.
-    """
-    positive = [sum(int(marks[t].hits.sum()) for t in traces), 0]
-    positive[1] = sum(int(marks[t].candidates.sum()) for t in traces) - positive[0]
-    m, n = positive
-    if not m or not n:
-        raise SteerkitError(
-            f"the {name} half of {len(traces)} traces has {m} hits and {n} other tokens; both are needed"
-        )
-    own = np.array([int(marks[t].hits.sum()) for t in traces])
-    hits = np.concatenate([values[t][marks[t].hits] for t, k in zip(traces, own, strict=True) if k]).astype(np.float64)
-    owner = np.repeat(np.arange(len(traces)), own)
-    units = hits.shape[1]
-    order = np.argsort(hits, axis=0, kind="stable")
-    ranked = np.take_along_axis(hits, order, axis=0)
-    below = np.zeros((2 * m + 1, units))  # of other tokens, by how many hits lie below (left) and up to (right) them
-    above = np.zeros((len(traces), units))  # share of hits that lie above, summed over a trace's other tokens
-    for rows, of in _others(values, marks, traces):
-        for unit in range(units):
-            left, right = (np.searchsorted(ranked[:, unit], rows[:, unit], side) for side in ("left", "right"))
-            both = left + right
-            below[:, unit] += np.bincount(both, minlength=2 * m + 1)
-            above[:, unit] += np.bincount(of, 1 - both / (2 * m), len(traces))
-    placed = _placements(below, ranked) / n  # [m, U] share of other tokens that lie below each hit, in `ranked` order
-    value = placed.mean(axis=0)
-    counts = np.array([int((marks[t].candidates & ~marks[t].hits).sum()) for t in traces])
-    totals = np.zeros((len(traces), units))
-    for unit in range(units):
-        totals[:, unit] = np.bincount(owner[order[:, unit]], placed[:, unit], len(traces))
-    return Aurocs(
-        value,
-        _clustered(value, totals - own[:, None] * value, above - counts[:, None] * value, own, counts),
-        int((own > 0).sum()),
-    )
-
-
-def _others(
-    values: Mapping[str, np.ndarray], marks: Mapping[str, Marks], traces: Sequence[str]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Candidates that are no hits [N, U], some traces at a time, and the trace's number of each."""
-    rows: list[np.ndarray] = []
-    of: list[np.ndarray] = []
-    for number, trace in enumerate(traces):
-        own = values[trace][marks[trace].candidates & ~marks[trace].hits].astype(np.float64)
-        rows.append(own)
-        of.append(np.full(len(own), number))
-        if sum(map(len, rows)) >= ROWS or number + 1 == len(traces):
-            yield np.concatenate(rows), np.concatenate(of)
-            rows, of = [], []
-
-
-def _placements(below: np.ndarray, ranked: np.ndarray) -> np.ndarray:
-    """[m, U] how many other tokens lie below each hit, ties half.
-
-    `below[k]` counts tokens for which the hits below and the hits up to them are k together: a token with no tie at
-    rank r has k = 2 r, one that ties with the hits l to r - 1 has k = l + r.
-    """
-    m, units = ranked.shape
-    total = np.cumsum(below, axis=0)
-    found = np.empty((m, units))
-    for unit in range(units):
-        left, right = (np.searchsorted(ranked[:, unit], ranked[:, unit], side) for side in ("left", "right"))
-        both = left + right
-        # Below a hit are the tokens whose k is less than its own l + r; those that tie with it have just this k.
-        found[:, unit] = total[both, unit] - below[both, unit] / 2
-    return found
-
-
-def _clustered(value: np.ndarray, hits: np.ndarray, others: np.ndarray, m: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """[U] standard error of AUROCs of clustered data (Obuchowski 1997, Biometrics 53:567).
-
-    Args:
-        hits: [C, U] sums of a cluster's hits' placements, less their expectation.
-        others: [C, U] the same of its other tokens.
-        m, n: [C] how many there are.
-    """
-
-    def scaled(clusters: int) -> float:
-        return clusters / (clusters - 1) if clusters > 1 else float("nan")
-
-    both = scaled(len(m)) * (hits * others).sum(axis=0)
-    variance = (
-        scaled(int((m > 0).sum())) * (hits**2).sum(axis=0) / m.sum() ** 2
-        + scaled(int((n > 0).sum())) * (others**2).sum(axis=0) / n.sum() ** 2
-        + 2 * both / (m.sum() * n.sum())
-    )
-    found: np.ndarray = np.sqrt(np.maximum(variance, 0))
+    found: np.ndarray = np.maximum(stdtr(tested.traces - 1, -t), 0.5**tested.traces)
     return found
