@@ -102,7 +102,7 @@ class TopContexts:
         self._settle()
         names = list(self._names)
         kept = [
-            [int(self._kept.unit[row]), int(self._kept.sign[row]), c.trace, c.at, c.first, list(c.values)]
+            [int(self._kept.unit[row]), int(self._kept.sign[row]), c.trace, c.at, c.first, list(map(_short, c.values))]
             for row in range(len(self._kept.unit))
             for c in (self._context(row, names),)
         ]
@@ -164,6 +164,11 @@ class TopContexts:
         at = int(t.at[row])
         first = at - self.width + int(inside[0])
         return Context(names[t.trace[row]], at, float(t.value[row]), first, tuple(map(float, window[inside])))
+
+
+def _short(value: float) -> float:
+    """The same float32 number, in as few digits as it has."""
+    return float(str(np.float32(value)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""What scalars and probabilities tell of the next sentence, on the traces of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from steerkit.data.trace import Item
+from steerkit.models.units import Unit
+from steerkit.settings import Intervals
+from steerkit.stats.intervals import Estimate
+from steerkit.units.detection import Detected, detect, halves, lift, tested_contrast
+from steerkit.units.marks import Marks, Which, marks_of
+from steerkit.units.probe import fit_probe
+from steerkit.units.store import Scale, UnitStore
+
+ENDS: Which = "sentence ends"
+EVERY: Which = "all tokens"
+WHERE: tuple[Which, ...] = (ENDS, EVERY)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a model's units tell.
+
+    Attributes:
+        units: U of them.
+        values: trace → [C, U] of the tokens that count.
+        detected: each by itself.
+        probe: all together, on the testing half.
+    """
+
+    units: tuple[Unit, ...]
+    values: Mapping[str, np.ndarray]
+    detected: Detected
+    probe: Estimate
+
+    def strongest(self, count: int) -> list[int]:
+        """The units that tell best on the choosing half, the best first."""
+        away = np.abs(self.detected.choosing - 0.5)
+        return [int(unit) for unit in np.argsort(-away, kind="stable")[:count]]
+
+    def sign(self, unit: int) -> int:
+        """1, or -1 where the unit's negative tells on the choosing half."""
+        return 1 if self.detected.choosing[unit] >= 0.5 else -1
+
+
+class Cut(Mapping[str, np.ndarray]):
+    """Trace → [C, U], the rows of the tokens that count, read when they are asked for."""
+
+    def __init__(self, store: UnitStore, scale: Scale, places: Mapping[str, np.ndarray]) -> None:
+        self.store, self.scale, self.places = store, scale, places
+
+    def __getitem__(self, trace: str) -> np.ndarray:
+        return self.store.of(trace, self.scale)[self.places[trace]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class Traces:
+    """The traces of a run in two halves, and which of their tokens count where.
+
+    Attributes:
+        config: of the experiment `scalars`.
+        choosing, testing: the halves.
+        labels: of the traces' sentences.
+    """
+
+    def __init__(self, items: Sequence[Item], config: Any, intervals: Intervals, seed: int) -> None:
+        self.config = config
+        self.choosing, self.testing = halves([item.trace.id for item in items], config.halves_seed)
+        self.labels = sorted({span.label for item in items for span in item.spans})
+        self._bootstrap = {"confidence": intervals.confidence, "resamples": intervals.resamples, "seed": seed}
+        self._places: dict[Which, dict[str, np.ndarray]] = {}
+        self._marks: dict[tuple[Which, str], dict[str, Marks]] = {}
+        for where, label in {(where, label) for where in WHERE for label in (*self.labels, config.label)}:
+            whole = marks_of(items, label, where)
+            places = {trace: np.flatnonzero(own.candidates) for trace, own in whole.items()}
+            self._places[where] = places
+            self._marks[where, label] = {
+                trace: Marks(np.ones(len(at), bool), whole[trace].hits[at]) for trace, at in places.items()
+            }
+
+    def marks(self, where: Which, label: str = "") -> dict[str, Marks]:
+        """Of the tokens that count alone; of the experiment's label, or another one."""
+        return self._marks[where, label or self.config.label]
+
+    def counts(self, where: Which, half: Set[str]) -> tuple[int, int]:
+        """Hits of a half, and tokens that count."""
+        own = [mark for trace, mark in self.marks(where).items() if trace in half]
+        return sum(int(mark.hits.sum()) for mark in own), sum(len(mark.hits) for mark in own)
+
+    def contrast(self, where: Which, terms: Sequence[tuple[float, Mapping[str, np.ndarray]]]) -> Estimate:
+        """Σ weight · AUROC of scores, trace → [T], on the testing half, paired by trace."""
+        places = self._places[where]
+        return self._contrast(where, [(w, {t: own[t][places[t]] for t in self.testing}) for w, own in terms])
+
+    def _contrast(self, where: Which, terms: Sequence[tuple[float, Mapping[str, np.ndarray]]]) -> Estimate:
+        return tested_contrast(terms, self.marks(where), **self._bootstrap)  # type: ignore[arg-type]
+
+    def tell(self, where: Which, store: UnitStore) -> Told | None:
+        """What a model's units tell; None where nothing can be chosen: no hit in the choosing half, or nothing else."""
+        hits, tokens = self.counts(where, self.choosing)
+        if not 0 < hits < tokens:
+            return None
+        values: Mapping[str, np.ndarray] = Cut(store, self.config.scale, self._places[where])
+        if where == ENDS:
+            values = dict(values)  # few
+        marks = self.marks(where)
+        probe = fit_probe(values, marks, self.choosing, penalty=self.config.penalty)
+        return Told(
+            units=store.units,
+            values=values,
+            detected=detect(values, marks, self.choosing, self.testing, **self._bootstrap),  # type: ignore[arg-type]
+            probe=self._contrast(where, [(1.0, {trace: probe.scores(values[trace]) for trace in self.testing})]),
+        )
+
+    def lift(self, label: str, told: Told, unit: int) -> float:
+        """How much more often a label follows sentence ends of the testing half where a unit is strongest."""
+        marks, most = self.marks(ENDS, label), self.config.strongest
+        return lift(told.values, marks, self.testing, unit, told.sign(unit), most)
