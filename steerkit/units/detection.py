@@ -80,12 +80,12 @@ def detect(
         testing=tested.value,
         best=best,
         sign=sign,
-        tested=tested_contrast([(1.0, scores)], marks, confidence=confidence, resamples=resamples, seed=seed),
+        tested=contrast([(1.0, scores)], marks, confidence=confidence, resamples=resamples, seed=seed),
         p=np.array(holm(_p_values(tested, signs).tolist())),
     )
 
 
-def tested_contrast(
+def contrast(
     terms: Sequence[tuple[float, Mapping[str, np.ndarray]]],
     marks: Mapping[str, Marks],
     *,

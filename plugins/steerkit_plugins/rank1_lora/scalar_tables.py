@@ -22,7 +22,7 @@ def figure_of(name: str, label: str, data: Traces, rows: Sequence[Row]) -> Figur
     """A bar for each of what tells, among sentence ends and over all tokens."""
     panels = []
     for where in WHERE:
-        own = [(called.replace(", ", "\n"), each[where]) for called, each in rows if where in each]
+        own = [(called, each[where]) for called, each in rows if where in each]
         panels.append(
             Bars(
                 title=TITLES[where],

@@ -113,10 +113,10 @@ class Scalars(Experiment):
             for name, own in told.items():
                 known = {where: each for where, each in own.items() if each is not None}
                 aurocs = {w: e.detected.tested if what == "best scalar" else e.probe for w, e in known.items()}
-                found.append((what if len(told) == 1 else f"{what}, {name}", aurocs))
+                found.append((what if len(told) == 1 else f"{what} of {name}", aurocs))
         for name in probabilities:
             aurocs = {where: data.contrast(where, [(1.0, probabilities[name])]) for where in WHERE}
-            found.append((f"own probability, {name}", aurocs))
+            found.append((f"own probability of {name}", aurocs))
         return found
 
     def _finding(self, rows: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from steerkit.data.trace import Item
 from steerkit.models.units import Unit
 from steerkit.settings import Intervals
 from steerkit.stats.intervals import Estimate
-from steerkit.units.detection import Detected, detect, halves, lift, tested_contrast
+from steerkit.units.detection import Detected, detect, halves, lift, contrast
 from steerkit.units.marks import Marks, Which, marks_of
 from steerkit.units.probe import fit_probe
 from steerkit.units.store import Scale, UnitStore
@@ -103,7 +103,7 @@ class Traces:
         return self._contrast(where, [(w, {t: own[t][places[t]] for t in self.testing}) for w, own in terms])
 
     def _contrast(self, where: Which, terms: Sequence[tuple[float, Mapping[str, np.ndarray]]]) -> Estimate:
-        return tested_contrast(terms, self.marks(where), **self._bootstrap)  # type: ignore[arg-type]
+        return contrast(terms, self.marks(where), **self._bootstrap)  # type: ignore[arg-type]
 
     def tell(self, where: Which, store: UnitStore) -> Told | None:
         """What a model's units tell; None where nothing can be chosen: no hit in the choosing half, or nothing else."""
