@@ -15,7 +15,7 @@ from steerkit.stats.detection import auroc
 from steerkit.stats.intervals import holm
 from steerkit.units import aurocs as aurocs_module
 from steerkit.units.aurocs import unit_aurocs
-from steerkit.units.detection import detect, halves, lift, contrast
+from steerkit.units.detection import contrast, detect, halves, lift
 from steerkit.units.marks import Marks, marks_of
 from steerkit.units.probe import fit_probe, logistic
 

@@ -12,7 +12,7 @@ from steerkit.data.trace import Item
 from steerkit.models.units import Unit
 from steerkit.settings import Intervals
 from steerkit.stats.intervals import Estimate
-from steerkit.units.detection import Detected, detect, halves, lift, contrast
+from steerkit.units.detection import Detected, contrast, detect, halves, lift
 from steerkit.units.marks import Marks, Which, marks_of
 from steerkit.units.probe import fit_probe
 from steerkit.units.store import Scale, UnitStore
