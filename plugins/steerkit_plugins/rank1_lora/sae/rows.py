@@ -71,10 +71,15 @@ def moments(blocks: Iterable[np.ndarray]) -> Moments:
     return Moments(count, mean, np.sqrt(squares / count))
 
 
+def order(count: int, seed: int) -> np.ndarray:
+    """[count] where each row stands after shuffling."""
+    return np.random.default_rng(seed).permutation(count)
+
+
 @contextmanager
 def shuffled(blocks: Iterable[np.ndarray], count: int, seed: int) -> Iterator[np.ndarray]:
     """[count, U] float32 rows in random order, in a temporary file: memory does not grow with their number."""
-    places = np.random.default_rng(seed).permutation(count)
+    places = order(count, seed)
     with tempfile.TemporaryDirectory() as folder:
         found: np.memmap | None = None
         done = 0
