@@ -16,13 +16,15 @@ from steerkit.training.settings import Training
 from steerkit.units.detection import halves
 from steerkit.units.store import UnitStore
 from steerkit_plugins.rank1_lora.arms import adapted
+from steerkit_plugins.rank1_lora.sae.measured import Measures
 from steerkit_plugins.rank1_lora.sae.options import SAEOptions
 from steerkit_plugins.rank1_lora.sae.rows import TraceRows
-from steerkit_plugins.rank1_lora.sae.trained import TrainedSAE
+from steerkit_plugins.rank1_lora.sae.trained import Inference, TrainedSAE
 from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
 
 SAE = "sae"
 """The experiment whose settings these are."""
+HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,7 @@ class TrainSAEs(Step):
             device=device,
             on_batch=lambda done, total: models.progress(int((0.9 + 0.1 * done / total) * len(piece))),
         )
-        held_out = {how: each.to_json() for how, each in measured.items()}
-        return replace(sae, told={**sae.told, "held_out": held_out})
+        return replace(sae, told={**sae.told, HELD_OUT: {how: each.to_json() for how, each in measured.items()}})
 
     def keep(self, path: Path, result: TrainedSAE) -> None:
         result.save(path)
@@ -130,6 +131,11 @@ def saes_of(run: Run) -> Iterator[tuple[str, str, SAEOptions]]:
 def file_of(name: str) -> str:
     """Where an SAE stands in the run folder."""
     return f"saes/{name}.safetensors"
+
+
+def held_out(sae: TrainedSAE) -> dict[Inference, Measures]:
+    """What was measured on the testing half."""
+    return {how: Measures.from_json(value) for how, value in sae.told[HELD_OUT].items()}
 
 
 def _seed(run: Run) -> int:

@@ -18,14 +18,17 @@ class LatentValues(Mapping[str, np.ndarray]):
 
     Attributes:
         latents: the columns; all for None.
+        places: trace → the tokens that are rows; all for None.
     """
 
     sae: TrainedSAE
     store: UnitStore
     latents: Sequence[int] | None = None
+    places: Mapping[str, np.ndarray] | None = None
 
     def __getitem__(self, trace: str) -> np.ndarray:
-        return self.sae.activations(self.store.of(trace, "raw"), self.latents)
+        rows = self.store.of(trace, "raw")
+        return self.sae.activations(rows if self.places is None else rows[self.places[trace]], self.latents)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.store.traces)

@@ -7,18 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from steerkit.errors import SteerkitError
-
-
-class Stored(Protocol):
-    """What is asked of a `UnitStore`."""
-
-    def of(self, trace: str, scale: str = ...) -> np.ndarray:
-        """[T, U]."""
+from steerkit.units.store import UnitStore
 
 
 @dataclass(frozen=True)
@@ -29,7 +22,7 @@ class TraceRows:
         first_tokens: whether each trace's first token is among them.
     """
 
-    store: Stored
+    store: UnitStore
     traces: Sequence[str]
     first_tokens: bool = True
 
