@@ -158,7 +158,7 @@ def test_the_page_has_a_row_and_a_bar_for_each(run: Path) -> None:
     assert [len(panel["names"]) for panel in found["figures"][0]["panels"]] == [2, 3, 3]
     assert all(value is not None for panel in found["figures"][0]["panels"] for value in panel["low"])
     assert (run / "figures/sae.png").is_file()
-    assert "SAEs on the scalars" in (run / "index.html").read_text(encoding="utf-8")
+    assert "SAEs on the scalars" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_contexts_of_latents_are_their_strongest_tokens(run: Path) -> None:
