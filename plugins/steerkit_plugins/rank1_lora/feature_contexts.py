@@ -1,0 +1,116 @@
+"""What is known of features (units or neurons, each with a sign): their strongest contexts, how often they are active."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from steerkit.store.files import atomic
+from steerkit.units.contexts import Context, TopContexts
+
+SIGNS = (1, -1)
+SHOWN = {1: "+", -1: "−"}
+
+
+@dataclass
+class FeatureContexts:
+    """Features of one model, gathered trace by trace. Parts of other traces can be merged.
+
+    Attributes:
+        names: of the U units.
+        top: their contexts.
+        tokens: that were read.
+        active: [2, U] tokens at which the unit is above `top.least`, and below minus that.
+        largest: [2, U] how far above 0, and below.
+    """
+
+    names: tuple[str, ...]
+    top: TopContexts
+    tokens: int
+    active: np.ndarray
+    largest: np.ndarray
+
+    @classmethod
+    def empty(cls, names: Sequence[str], top: TopContexts) -> Self:
+        """Of no trace yet."""
+        return cls(tuple(names), top, 0, np.zeros((2, len(names)), np.int64), np.zeros((2, len(names)), np.float32))
+
+    def add(self, trace: str, values: np.ndarray, first: int = 0) -> None:
+        """Take in a trace's numbers [T, U]; tokens before `first` are no contexts of their own and don't count."""
+        self.top.add(trace, values, first)
+        own = np.asarray(values, np.float32)[first:]
+        self.tokens += len(own)
+        for row, sign in enumerate(SIGNS):
+            self.active[row] += (sign * own > self.top.least).sum(axis=0)
+            self.largest[row] = np.maximum(self.largest[row], (sign * own).max(axis=0, initial=0.0))
+
+    def merge(self, other: Self) -> None:
+        """Take in what was gathered of other traces. Raises: SteerkitError as `TopContexts.merge`."""
+        self.top.merge(other.top)
+        self.tokens += other.tokens
+        self.active += other.active
+        self.largest = np.maximum(self.largest, other.largest)
+
+    def features(self) -> Iterator[Found]:
+        """Every unit with both signs, in their order."""
+        for column, name in enumerate(self.names):
+            for row, sign in enumerate(SIGNS):
+                share = self.active[row, column] / self.tokens if self.tokens else float("nan")
+                contexts = tuple(self.top.found(column, sign))
+                yield Found(name, column, sign, float(share), float(self.largest[row, column]), contexts)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all; numbers come back as they were."""
+        value = {
+            "names": self.names,
+            "tokens": self.tokens,
+            "active": self.active.tolist(),
+            "largest": self.largest.tolist(),
+            "top": self.top.to_json(),
+        }
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(_short(value), ensure_ascii=False, separators=(",", ":")), "utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What `save` wrote."""
+        value = json.loads(path.read_text("utf-8"))
+        active, largest = np.array(value["active"], np.int64), np.array(value["largest"], np.float32)
+        return cls(tuple(value["names"]), TopContexts.from_json(value["top"]), value["tokens"], active, largest)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A feature: a unit (its name, its column) with a sign.
+
+    Attributes:
+        share: of tokens at which it is active.
+        largest: how far from 0 it gets in this direction.
+        contexts: the strongest first.
+    """
+
+    unit: str
+    column: int
+    sign: int
+    share: float
+    largest: float
+    contexts: tuple[Context, ...]
+
+    @property
+    def name(self) -> str:
+        """``3.down +``."""
+        return f"{self.unit} {SHOWN[self.sign]}"
+
+
+def _short(value: Any) -> Any:
+    """JSON with nine digits a number: what float32 needs to come back."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list | tuple) else value
