@@ -1,4 +1,4 @@
-"""What is known of features (units or neurons, each with a sign): their strongest contexts, how often they are active."""
+"""Features (units or neurons, each with a sign): their strongest contexts, and how often they are active."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def neuron_groups(lm: LanguageModel, count: int, which: Which = "first") -> list
         place = resolve(lm, Site(layer, "up", "out"))
         columns, width = _columns(lm, place)
         if count > len(columns):
-            raise SteerkitError(f"{lm.name}: block {layer} has {len(columns)} neurons, fewer than the {count} asked for")
+            raise SteerkitError(f"{lm.name}: block {layer} has {len(columns)} neurons, fewer than {count}")
         indices = tuple(range(count)) if which == "first" else tuple(len(columns) * i // count for i in range(count))
         own = tuple(columns[index] for index in indices)
         found.append(NeuronGroup(layer, "up", place.name, place.module, indices, own, width))

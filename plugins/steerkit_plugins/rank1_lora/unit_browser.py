@@ -1,0 +1,139 @@
+"""``units/MODEL.html``: a page for each adapter, to browse its units and what they are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from steerkit import report
+from steerkit.code.source_files import source_digest
+from steerkit.context import Run
+from steerkit.data.trace import Trace
+from steerkit.parts import Step
+from steerkit.report.browse import Column, Feature, Shown, write_browser
+from steerkit.report.browse.features import Value
+from steerkit.store.files import digest
+from steerkit.training.settings import Training
+from steerkit.units.contexts import Context
+from steerkit_plugins.judges.llm_explain import Explained
+from steerkit_plugins.rank1_lora.arms import adapted
+from steerkit_plugins.rank1_lora.contexts import Contexts
+from steerkit_plugins.rank1_lora.explanations import SOURCES, UNITS, Explanations, sources
+from steerkit_plugins.rank1_lora.feature_contexts import SHOWN, FeatureContexts, Found
+from steerkit_plugins.rank1_lora.interpret_config import config_of
+from steerkit_plugins.rank1_lora.token_texts import TokenTexts
+
+COLUMNS = (
+    Column(key="sign", title="sign", about="of the numbers that count as the feature"),
+    Column(key="share", title="active", about="share of tokens at which it is active", digits=3),
+    Column(key="largest", title="largest", about="how far from 0 it gets", digits=2),
+)
+EXPLAINED = "explanations"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Features of one kind on a page.
+
+    Attributes:
+        explained: by feature.
+        more: values of further columns, by feature.
+    """
+
+    kind: str
+    contexts: FeatureContexts
+    explained: Mapping[str, Explained] = field(default_factory=dict)
+    more: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+
+
+def page_file(model: str) -> str:
+    """Where a model's page lies in the run folder."""
+    return f"units/{model}.html"
+
+
+def page_features(groups: Sequence[Group], tokens: TokenTexts) -> Iterator[Feature]:
+    """The features of a page; those that are no units have their kind in their name."""
+    for group in groups:
+        for found in group.contexts.features():
+            name = found.name if group.kind == UNITS else f"{group.kind} {found.name}"
+            own = group.explained.get(found.name)
+            yield Feature(
+                name=name,
+                kind=group.kind,
+                values={**_values(found), **group.more.get(found.name, {})},
+                explanation=own.explanation if own else "",
+                label=own.kind if own else "",
+                contexts=tuple(_shown(context, tokens) for context in found.contexts),
+            )
+
+
+def _values(found: Found) -> dict[str, Value]:
+    return {"sign": SHOWN[found.sign], "share": found.share, "largest": found.largest}
+
+
+def _shown(context: Context, tokens: TokenTexts) -> Shown:
+    texts = tokens(context.trace, context.first, context.first + len(context.values))
+    inside = context.at - tokens.prompt_length(context.trace)
+    where = f"token {inside + 1} of the response" if inside >= 0 else f"token {context.at + 1} of the prompt"
+    at = context.at - context.first
+    return Shown(tokens=tuple(texts), values=context.values, at=at, facts=f"{context.trace}, {where}")
+
+
+class UnitBrowser(Step):
+    """``units/MODEL.html`` for each adapter of the experiment `interpret`."""
+
+    sealed = False
+    uses = (Training,)
+
+    def needs(self, run: Run) -> Sequence[str]:
+        c = config_of(run)
+        return ("traces", *sources(c), *([EXPLAINED] if c.explainer else []))
+
+    def depends(self, run: Run, *needs: Any) -> Any:
+        files = sorted(Path(report.__file__).parent.rglob("*"))
+        return digest([source_digest(path) for path in files if path.suffix in (".py", ".j2", ".css", ".js")])
+
+    def make(self, run: Run, traces: list[Trace], *needs: Any) -> list[str]:
+        c, tokens = config_of(run), TokenTexts(run.models.tokenizer, traces)
+        given = dict(zip(self.needs(run)[1:], needs, strict=True))
+        explained: Explanations = given.get(EXPLAINED, {})
+        for number, model in enumerate(adapted(run, c)):
+            groups = []
+            for step in sources(c):
+                by_model: Contexts = given[step]
+                kind = SOURCES[step]
+                own = {name[2]: each for name, each in explained.items() if name[:2] == (model, kind)}
+                groups.append(Group(kind, by_model[model], own))
+            write_browser(
+                run.folder / page_file(model),
+                title=f"Units of {model}",
+                about=_about(run, model),
+                features=page_features(groups, tokens),
+                columns=COLUMNS,
+            )
+            run.progress(number + 1, len(adapted(run, c)))
+        return [page_file(model) for model in adapted(run, c)]
+
+    def save(self, run: Run, value: list[str]) -> Sequence[str]:
+        return value
+
+    def load(self, run: Run) -> None:
+        return None
+
+
+def _about(run: Run, model: str) -> str:
+    c = config_of(run)
+    numbers = "s · γ‖B‖, what each adds to its projection's output" if c.scale == "contribution" else "s = A x"
+    neurons = (
+        f" Beside them {c.neurons} neurons of each block: the up projection's output, before the product with the gate."
+        if c.neurons
+        else ""
+    )
+    texts = "prompts and responses" if c.prompts else "responses"
+    return (
+        f"The scalars of {model} ({numbers}) at every token of the run's {texts}, each with both signs: where it is "
+        f"above {c.least:g}, and where below −{c.least:g}. At most {c.contexts} contexts are kept of each, "
+        f"{c.per_trace} of a text.{neurons}"
+    )
