@@ -1,4 +1,4 @@
-"""Neurons as units, features and their contexts, what an explainer is shown and says, and classes; each by an oracle."""
+"""Neurons as units, features, what an explainer is shown and says, and classes; each by an oracle."""
 
 from __future__ import annotations
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from steerkit.context import Run
-from steerkit.data.trace import Item, Trace
+from steerkit.data.trace import Item, Span, Trace
 from steerkit.models.models import Models
 from steerkit.models.units import units_in
 from steerkit.parts import Step
-from steerkit.settings import Reading
 from steerkit.training.settings import Training
+from steerkit.units.aurocs import unit_aurocs
+from steerkit.units.detection import halves
+from steerkit.units.marks import Marks, marks_of
 from steerkit.units.reading import read_units
 from steerkit.units.store import UnitStore
 from steerkit_plugins.rank1_lora.arms import adapted
 from steerkit_plugins.rank1_lora.feature_contexts import FeatureContexts
-from steerkit_plugins.rank1_lora.interpret_config import InterpretConfig, config_of
+from steerkit_plugins.rank1_lora.interpret_config import InterpretConfig, config_of, first_of, scalars_of, top_of
 from steerkit_plugins.rank1_lora.neurons import neuron_groups
+from steerkit_plugins.rank1_lora.scalar_capture import Captured, parts_of
+from steerkit_plugins.rank1_lora.told import ENDS, Cut
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TRACES = 256
-"""Of a piece."""
 
 Contexts = Mapping[str, FeatureContexts]
 """By model."""
@@ -35,12 +38,13 @@ class _KeptByModel(Step):
     """A step whose artifact is contexts by model, in ``units/KIND.MODEL.json``."""
 
     def _names(self, run: Run) -> list[str]:
-        return adapted(run, config_of(run))
+        return adapted(run, scalars_of(run))
 
     def _gathering(self, run: Run) -> list[Any]:
         """What of the settings the contexts depend on."""
-        c = config_of(run)
-        return [self._names(run), c.contexts, c.per_trace, c.width, c.least, c.prompts]
+        c = scalars_of(run)
+        kept = [c.contexts, c.contexts_per_trace, c.context_width, c.context_least, c.context_tokens]
+        return [self._names(run), *kept]
 
     def save(self, run: Run, value: Contexts) -> Sequence[str]:
         for model, own in value.items():
@@ -60,23 +64,23 @@ class UnitContexts(_KeptByModel):
     uses = (Training,)
 
     def needs(self, run: Run) -> Sequence[str]:
-        return ("traces", "unit-scalars")
+        return ("traces", "spans", "unit-scalars")
 
     def depends(self, run: Run, *needs: Any) -> Any:
-        return [*self._gathering(run), config_of(run).scale]
+        c = scalars_of(run)
+        return [*self._gathering(run), c.scale, c.label, c.halves_seed]
 
-    def make(self, run: Run, traces: list[Trace], scalars: Mapping[str, UnitStore]) -> Contexts:
-        c, by_id, found = config_of(run), {trace.id: trace for trace in traces}, {}
-        total = sum(len(scalars[name].traces) for name in self._names(run))
-        done = 0
-        for name in self._names(run):
+    def make(self, run: Run, traces: list[Trace], spans: tuple[list[Span], Any], scalars: Captured) -> Contexts:
+        c, first, found = scalars_of(run), {}, {}
+        first = {trace.id: first_of(trace, c) for trace in traces}
+        items = run.models.items(c.base, traces, spans[0])
+        for number, name in enumerate(self._names(run)):
             store = scalars[name]
-            own = FeatureContexts.empty([unit.name for unit in store.units], c.top())
+            own = FeatureContexts.empty([unit.name for unit in store.units], scalars.contexts(name))
             for trace in store.traces:
-                own.add(trace, store.of(trace, c.scale), _first(by_id[trace], c))
-                done += 1
-                run.progress(done, total)
-            found[name] = own
+                own.count(store.of(trace, c.scale)[first[trace] :])
+            found[name] = replace(own, auroc=end_aurocs(items, store, c))
+            run.progress(number + 1, len(self._names(run)))
         return found
 
 
@@ -87,7 +91,7 @@ class NeuronPiece:
     model: str
     items: tuple[Item, ...]
     config: InterpretConfig
-    batch_tokens: int
+    scalars: Any
 
     def __len__(self) -> int:
         return len(self.items)
@@ -109,26 +113,24 @@ class NeuronContexts(_KeptByModel):
         return [*self._gathering(run), c.neurons, c.which_neurons, [run.models.mapped(n) for n in self.models(run)]]
 
     def pieces(self, run: Run, traces: list[Trace], trained: Any) -> list[NeuronPiece]:
-        size, found = run.peek(Reading).batch_tokens, []
-        for name in self._names(run):
-            items = run.models.items(name, traces, ())
-            items = sorted(items, key=lambda item: (len(item.ids), item.trace.id))
-            parts = (tuple(items[i : i + TRACES]) for i in range(0, len(items), TRACES))
-            found += [NeuronPiece(name, part, config_of(run), size) for part in parts]
-        return found
+        return [
+            NeuronPiece(name, part, config_of(run), scalars_of(run))
+            for name in self._names(run)
+            for part in parts_of(run.models.items(name, traces, ()))
+        ]
 
     def work(self, models: Models, piece: NeuronPiece) -> FeatureContexts:
-        c, lm = piece.config, models[piece.model]
-        groups = neuron_groups(lm, c.neurons, c.which_neurons)
-        found = FeatureContexts.empty([unit.name for unit in units_in(groups)], c.top())
+        lm, c = models[piece.model], piece.scalars
+        groups = neuron_groups(lm, piece.config.neurons, piece.config.which_neurons)
+        found = FeatureContexts.empty([unit.name for unit in units_in(groups)], top_of(c))
 
         def take(item: Item, numbers: Tensor) -> None:
-            found.add(item.trace.id, numbers.numpy(), _first(item.trace, c))
+            found.add(item.trace.id, numbers.numpy(), first_of(item.trace, c))
 
         def progress(done: int, total: int) -> None:
             models.progress(len(piece) * done // total)
 
-        read_units(lm, piece.items, groups, take, batch_tokens=piece.batch_tokens, on_batch=progress)
+        read_units(lm, piece.items, groups, take, batch_tokens=c.batch_tokens, on_batch=progress)
         return found
 
     def keep(self, path: Path, result: FeatureContexts) -> None:
@@ -147,6 +149,16 @@ class NeuronContexts(_KeptByModel):
         return found
 
 
-def _first(trace: Trace, config: InterpretConfig) -> int:
-    """The first token that counts."""
-    return 0 if config.prompts else len(trace.prompt_ids)
+def end_aurocs(items: Sequence[Item], store: UnitStore, scalars: Any) -> np.ndarray | None:
+    """[U] how well each unit tells, at the ends of sentences of the testing half, that one with the label follows.
+
+    None where there are no such sentences, or no others.
+    """
+    _, testing = halves([item.trace.id for item in items], scalars.halves_seed)
+    marks = {trace: own for trace, own in marks_of(items, scalars.label, ENDS).items() if trace in testing}
+    places = {trace: np.flatnonzero(own.candidates) for trace, own in marks.items()}
+    ends = {trace: Marks(np.ones(len(at), bool), marks[trace].hits[at]) for trace, at in places.items()}
+    hits, total = (sum(int(getattr(own, part).sum()) for own in ends.values()) for part in ("hits", "candidates"))
+    if not 0 < hits < total:
+        return None
+    return unit_aurocs(Cut(store, scalars.scale, places), ends, sorted(ends)).value

@@ -27,6 +27,7 @@ class FeatureContexts:
         tokens: that were read.
         active: [2, U] tokens at which the unit is above `top.least`, and below minus that.
         largest: [2, U] how far above 0, and below.
+        auroc: [U] how well the unit tells what comes next, where that was measured.
     """
 
     names: tuple[str, ...]
@@ -34,6 +35,7 @@ class FeatureContexts:
     tokens: int
     active: np.ndarray
     largest: np.ndarray
+    auroc: np.ndarray | None = None
 
     @classmethod
     def empty(cls, names: Sequence[str], top: TopContexts) -> Self:
@@ -43,7 +45,11 @@ class FeatureContexts:
     def add(self, trace: str, values: np.ndarray, first: int = 0) -> None:
         """Take in a trace's numbers [T, U]; tokens before `first` are no contexts of their own and don't count."""
         self.top.add(trace, values, first)
-        own = np.asarray(values, np.float32)[first:]
+        self.count(values[first:])
+
+    def count(self, values: np.ndarray) -> None:
+        """Take in tokens' numbers [T, U] whose contexts `top` has already."""
+        own = np.asarray(values, np.float32)
         self.tokens += len(own)
         for row, sign in enumerate(SIGNS):
             self.active[row] += (sign * own > self.top.least).sum(axis=0)
@@ -62,7 +68,9 @@ class FeatureContexts:
             for row, sign in enumerate(SIGNS):
                 share = self.active[row, column] / self.tokens if self.tokens else float("nan")
                 contexts = tuple(self.top.found(column, sign))
-                yield Found(name, column, sign, float(share), float(self.largest[row, column]), contexts)
+                above = None if self.auroc is None else float(self.auroc[column])
+                auroc = above if above is None or sign > 0 else 1 - above
+                yield Found(name, column, sign, float(share), float(self.largest[row, column]), auroc, contexts)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all; numbers come back as they were."""
@@ -71,6 +79,7 @@ class FeatureContexts:
             "tokens": self.tokens,
             "active": self.active.tolist(),
             "largest": self.largest.tolist(),
+            "auroc": None if self.auroc is None else self.auroc.tolist(),
             "top": self.top.to_json(),
         }
         with atomic(path) as temporary:
@@ -81,7 +90,8 @@ class FeatureContexts:
         """What `save` wrote."""
         value = json.loads(path.read_text("utf-8"))
         active, largest = np.array(value["active"], np.int64), np.array(value["largest"], np.float32)
-        return cls(tuple(value["names"]), TopContexts.from_json(value["top"]), value["tokens"], active, largest)
+        auroc = None if value["auroc"] is None else np.array(value["auroc"])
+        return cls(tuple(value["names"]), TopContexts.from_json(value["top"]), value["tokens"], active, largest, auroc)
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,7 @@ class Found:
     Attributes:
         share: of tokens at which it is active.
         largest: how far from 0 it gets in this direction.
+        auroc: how well it tells what comes next, where that was measured.
         contexts: the strongest first.
     """
 
@@ -99,6 +110,7 @@ class Found:
     sign: int
     share: float
     largest: float
+    auroc: float | None
     contexts: tuple[Context, ...]
 
     @property

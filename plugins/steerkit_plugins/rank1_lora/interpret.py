@@ -8,18 +8,16 @@ from typing import Any
 
 from steerkit.context import Run
 from steerkit.data.trace import Trace
-from steerkit.errors import Problem
 from steerkit.findings import Findings
 from steerkit.parts import Experiment
 from steerkit.settings import Intervals
-from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.judges.llm_explain import CLASSES
-from steerkit_plugins.rank1_lora.arms import adapted, adapter_arm, unknown_models
+from steerkit_plugins.rank1_lora.arms import adapted
 from steerkit_plugins.rank1_lora.classes import class_difference, class_shares, clusters
 from steerkit_plugins.rank1_lora.contexts import Contexts
 from steerkit_plugins.rank1_lora.explanations import NEURONS, SOURCES, UNITS, Explanations, sources
-from steerkit_plugins.rank1_lora.interpret_config import InterpretConfig
+from steerkit_plugins.rank1_lora.interpret_config import InterpretConfig, scalars_of
 from steerkit_plugins.rank1_lora.interpret_words import (
     KINDS,
     Row,
@@ -31,6 +29,7 @@ from steerkit_plugins.rank1_lora.interpret_words import (
     strongest_table,
     strongest_tokens,
 )
+from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
 from steerkit_plugins.rank1_lora.token_texts import TokenTexts
 from steerkit_plugins.rank1_lora.unit_browser import EXPLAINED, page_file
 
@@ -41,26 +40,20 @@ class Interpret(Experiment):
     Config = InterpretConfig
     uses = (Training, Intervals)
 
-    def check(self, run: Run) -> Iterator[Problem]:
-        yield from unknown_models(self.name, run, self.config)
-
-    def arms(self, run: Run) -> Sequence[Arm]:
-        return [adapter_arm(self.config)]
-
     def needs(self, run: Run) -> Sequence[str]:
         explained = [EXPLAINED] if self.config.explainer else []
-        return ("training", "traces", *sources(self.config), *explained, "unit-browser")
+        return (SCALARS, "traces", *sources(self.config), *explained, "unit-browser")
 
-    def findings(self, run: Run, results: None, trained: Any, traces: list[Trace], *needs: Any) -> Findings:
+    def findings(self, run: Run, results: None, scalars: Any, traces: list[Trace], *needs: Any) -> Findings:
         given = dict(zip(self.needs(run)[2:], needs, strict=True))
         explained: Explanations = given.get(EXPLAINED, {})
         rows = list(self._rows(given, explained, TokenTexts(run.models.tokenizer, traces)))
-        models = adapted(run, self.config)
+        models = adapted(run, scalars_of(run))
         pages = ", ".join(map(page_file, models))
         notes = [
             f"All contexts are in {pages}: pages to search, sort and read.",
             f"A feature is a unit with one of its signs. It is active where its number is further than "
-            f"{self.config.least:g} from 0.",
+            f"{scalars_of(run).context_least:g} from 0.",
         ]
         found = Findings(
             title="What the scalars respond to",

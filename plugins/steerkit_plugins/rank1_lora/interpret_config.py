@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from steerkit.artifacts import Kind, PluginSpec
 from steerkit.context import Run
+from steerkit.data.trace import Trace
+from steerkit.interfaces import Config
 from steerkit.units.contexts import TopContexts
-from steerkit.units.store import Scale
-from steerkit_plugins.rank1_lora.arms import PairConfig
 from steerkit_plugins.rank1_lora.examples import Shows
 from steerkit_plugins.rank1_lora.neurons import Which
+from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
 
 INTERPRET = "interpret"
 """The experiment."""
 
 
-class InterpretConfig(PairConfig):
-    scale: Scale = "contribution"
-    """Numbers of the units: s · γ‖B‖, what they add to the output, or s as it is (`raw`, as in the paper's code)."""
+class InterpretConfig(Config):
     contexts: int = Field(default=20, ge=1)
-    """Strongest contexts kept of each unit and sign, at most."""
-    per_trace: int = Field(default=4, ge=1)
-    """Of these, at most so many from one trace."""
-    width: int = Field(default=30, ge=0)
-    """Tokens kept on each side of a context, for the page."""
-    least: float = Field(default=0.01, ge=0)
-    """A unit counts as active at a token, and has a context there, where its number is further than this from 0."""
-    prompts: bool = False
-    """Whether tokens of the prompts count, too; by default they are only seen around those of the responses."""
+    """Strongest contexts of each unit and sign on the page, at most. What is kept of units is said under `scalars`:
+    the scale of their numbers, how many contexts, how wide, and which numbers are too small to count."""
     neurons: int = Field(default=6, ge=0)
     """Neurons of each block that the units are held against, as in the paper; 0 for none."""
     which_neurons: Which = "first"
@@ -47,12 +39,23 @@ class InterpretConfig(PairConfig):
     resamples: int = Field(default=10_000, ge=100)
     """Bootstrap resamples of units, for the intervals of shares of classes."""
 
-    def top(self) -> TopContexts:
-        """To gather contexts in."""
-        return TopContexts(self.contexts, self.width, self.per_trace, self.least)
-
 
 def config_of(run: Run) -> InterpretConfig:
     """The experiment's settings."""
     config: InterpretConfig = run.experiment(INTERPRET).config
     return config
+
+
+def scalars_of(run: Run) -> Any:
+    """Settings of the experiment `scalars`: which models, and which of their units' numbers count."""
+    return run.experiment(SCALARS).config
+
+
+def top_of(scalars: Any) -> TopContexts:
+    """To gather contexts in, as those of the scalars are."""
+    return TopContexts(scalars.contexts, scalars.context_width, scalars.contexts_per_trace, scalars.context_least)
+
+
+def first_of(trace: Trace, scalars: Any) -> int:
+    """The first token of a trace that counts."""
+    return len(trace.prompt_ids) if scalars.context_tokens == "response" else 0

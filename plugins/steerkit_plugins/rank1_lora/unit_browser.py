@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,19 @@ from steerkit_plugins.rank1_lora.arms import adapted
 from steerkit_plugins.rank1_lora.contexts import Contexts
 from steerkit_plugins.rank1_lora.explanations import SOURCES, UNITS, Explanations, sources
 from steerkit_plugins.rank1_lora.feature_contexts import SHOWN, FeatureContexts, Found
-from steerkit_plugins.rank1_lora.interpret_config import config_of
+from steerkit_plugins.rank1_lora.interpret_config import config_of, scalars_of
 from steerkit_plugins.rank1_lora.token_texts import TokenTexts
 
 COLUMNS = (
     Column(key="sign", title="sign", about="of the numbers that count as the feature"),
     Column(key="share", title="active", about="share of tokens at which it is active", digits=3),
     Column(key="largest", title="largest", about="how far from 0 it gets", digits=2),
+)
+AUROC = Column(
+    key="auroc",
+    title="AUROC",
+    about="how well it tells, at the ends of sentences of the testing half, that one with the label {label} follows",
+    digits=3,
 )
 EXPLAINED = "explanations"
 
@@ -39,13 +45,11 @@ class Group:
 
     Attributes:
         explained: by feature.
-        more: values of further columns, by feature.
     """
 
     kind: str
     contexts: FeatureContexts
     explained: Mapping[str, Explained] = field(default_factory=dict)
-    more: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
 
 
 def page_file(model: str) -> str:
@@ -53,8 +57,8 @@ def page_file(model: str) -> str:
     return f"units/{model}.html"
 
 
-def page_features(groups: Sequence[Group], tokens: TokenTexts) -> Iterator[Feature]:
-    """The features of a page; those that are no units have their kind in their name."""
+def page_features(groups: Sequence[Group], tokens: TokenTexts, most: int) -> Iterator[Feature]:
+    """The features of a page, with at most so many contexts; those that are no units have their kind in their name."""
     for group in groups:
         for found in group.contexts.features():
             name = found.name if group.kind == UNITS else f"{group.kind} {found.name}"
@@ -62,15 +66,16 @@ def page_features(groups: Sequence[Group], tokens: TokenTexts) -> Iterator[Featu
             yield Feature(
                 name=name,
                 kind=group.kind,
-                values={**_values(found), **group.more.get(found.name, {})},
+                values=_values(found),
                 explanation=own.explanation if own else "",
                 label=own.kind if own else "",
-                contexts=tuple(_shown(context, tokens) for context in found.contexts),
+                contexts=tuple(_shown(context, tokens) for context in found.contexts[:most]),
             )
 
 
 def _values(found: Found) -> dict[str, Value]:
-    return {"sign": SHOWN[found.sign], "share": found.share, "largest": found.largest}
+    auroc = {} if found.auroc is None else {"auroc": found.auroc}
+    return {"sign": SHOWN[found.sign], "share": found.share, "largest": found.largest, **auroc}
 
 
 def _shown(context: Context, tokens: TokenTexts) -> Shown:
@@ -96,10 +101,11 @@ class UnitBrowser(Step):
         return digest([source_digest(path) for path in files if path.suffix in (".py", ".j2", ".css", ".js")])
 
     def make(self, run: Run, traces: list[Trace], *needs: Any) -> list[str]:
-        c, tokens = config_of(run), TokenTexts(run.models.tokenizer, traces)
+        c, models = config_of(run), adapted(run, scalars_of(run))
+        tokens = TokenTexts(run.models.tokenizer, traces)
         given = dict(zip(self.needs(run)[1:], needs, strict=True))
         explained: Explanations = given.get(EXPLAINED, {})
-        for number, model in enumerate(adapted(run, c)):
+        for number, model in enumerate(models):
             groups = []
             for step in sources(c):
                 by_model: Contexts = given[step]
@@ -110,11 +116,11 @@ class UnitBrowser(Step):
                 run.folder / page_file(model),
                 title=f"Units of {model}",
                 about=_about(run, model),
-                features=page_features(groups, tokens),
-                columns=COLUMNS,
+                features=page_features(groups, tokens, c.contexts),
+                columns=_columns(run, groups),
             )
-            run.progress(number + 1, len(adapted(run, c)))
-        return [page_file(model) for model in adapted(run, c)]
+            run.progress(number + 1, len(models))
+        return [page_file(model) for model in models]
 
     def save(self, run: Run, value: list[str]) -> Sequence[str]:
         return value
@@ -123,17 +129,23 @@ class UnitBrowser(Step):
         return None
 
 
+def _columns(run: Run, groups: Sequence[Group]) -> list[Column]:
+    told = any(group.contexts.auroc is not None for group in groups)
+    auroc = replace(AUROC, about=AUROC.about.format(label=scalars_of(run).label))
+    return [*COLUMNS, *([auroc] if told else [])]
+
+
 def _about(run: Run, model: str) -> str:
-    c = config_of(run)
-    numbers = "s · γ‖B‖, what each adds to its projection's output" if c.scale == "contribution" else "s = A x"
+    c, s = config_of(run), scalars_of(run)
+    numbers = "s · γ‖B‖, what each adds to its projection's output" if s.scale == "contribution" else "s = A x"
+    texts = "responses" if s.context_tokens == "response" else "prompts and responses"
     neurons = (
         f" Beside them {c.neurons} neurons of each block: the up projection's output, before the product with the gate."
         if c.neurons
         else ""
     )
-    texts = "prompts and responses" if c.prompts else "responses"
     return (
-        f"The scalars of {model} ({numbers}) at every token of the run's {texts}, each with both signs: where it is "
-        f"above {c.least:g}, and where below −{c.least:g}. At most {c.contexts} contexts are kept of each, "
-        f"{c.per_trace} of a text.{neurons}"
+        f"The scalars of {model} ({numbers}) at the tokens of the run's {texts}, each with both signs: where it is "
+        f"above {s.context_least:g}, and where below −{s.context_least:g}. At most {min(c.contexts, s.contexts)} "
+        f"contexts are shown of each, {s.contexts_per_trace} of a text.{neurons}"
     )
