@@ -17,10 +17,12 @@ import yaml
 from llm_server import KEY, Json, completion, serving
 from pocket import SIZES
 from steerkit_plugins.judges.llm_explain import CLASSES
+from steerkit_plugins.rank1_lora.sae.trained import TrainedSAE
 
 from steerkit import load_recipe
 from steerkit.errors import SteerkitError
 from steerkit.run import SteeringTrainer
+from steerkit.units.store import UnitStore
 
 ROWS = [
     {
@@ -41,7 +43,7 @@ def run(folder: Path, **interpret: Any) -> Path:
     settings = {
         "extends": "backtracking",
         "about": "Units.",
-        "experiments": ["interpret"],
+        "experiments": ["interpret", "sae"],
         "train_on": {"name": "jsonl", "path": str(folder / "rows.jsonl")},
         "train_rows": 6,
         "adapter": {"name": "rank1-lora"},
@@ -51,6 +53,7 @@ def run(folder: Path, **interpret: Any) -> Path:
         "folds": 0,
         "interpret": {"contexts": 4, "neurons": 2, "resamples": 200, "examples": 3, **interpret},
         "scalars": {"contexts": 6, "context_width": 10},
+        "sae": {"variants": ["standard"], "expansion": 2, "k": 4},
     }
     (folder / "units.yaml").write_text(json.dumps(settings))
     sizes = [*SIZES, "prompts.extract=24", f"output_dir={folder / 'run'}"]
@@ -128,13 +131,26 @@ def test_without_an_explainer_there_are_contexts_and_no_classes(silent: Path) ->
     told, rows = findings(silent), features(silent)
     assert "of 56 adapter units" in told["finding"] and "units/adapter.0.html" in told["notes"][0]
     assert told["claims"] == [] and not (silent / "units/explanations.json").exists()
-    assert len(rows) == 2 * 28 + 16 and all(len(row[7]) <= 4 and row[3] == "" for row in rows)
+    assert Counter(row[1] for row in rows) == {"unit": 2 * 28, "neuron": 2 * 2 * 4, "latent": 2 * 28}
+    assert all(len(row[7]) <= 4 and row[3] == "" for row in rows)
     best = json.loads((silent / "findings/scalars.json").read_text())["findings"]["value"]["best"]["adapter.0"]
     aurocs = {row[0]: row[4][3] for row in rows if row[1] == "unit"}
     other = {"+": "−", "−": "+"}
     sign = "+" if best["sign"] > 0 else "−"
     assert aurocs[f"{best['unit']} {sign}"] == pytest.approx(best["auroc"], abs=1e-5)  # as the experiment tests it
     assert aurocs[f"{best['unit']} {other[sign]}"] == pytest.approx(1 - best["auroc"], abs=1e-5)
+
+
+def test_latents_are_those_of_the_runs_sae(silent: Path) -> None:
+    store = UnitStore.at(silent / "scalars/adapter.0")
+    sae = TrainedSAE.load(silent / "saes/adapter.0.standard.safetensors")
+    traces = [json.loads(line) for line in (silent / "traces.jsonl").read_text().splitlines()]
+    values = [sae.activations(store.of(trace["id"], "raw"))[len(trace["prompt_ids"]) :] for trace in traces]
+    largest = np.concatenate(values).max(0)
+    rows = [row for row in table(silent) if row["kind"] == "latent"]
+    assert [row["feature"] for row in rows] == [f"standard {number}" for number in range(56)]
+    np.testing.assert_allclose([float(row["largest"]) for row in rows], np.maximum(largest, 0), rtol=1e-4, atol=1e-5)
+    assert largest.max() > 0 and {row["model"] for row in rows} == {"adapter.0.standard"}
 
 
 def test_an_explainer_puts_each_feature_in_a_class(silent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,12 +165,12 @@ def test_an_explainer_puts_each_feature_in_a_class(silent: Path, monkeypatch: py
     told, rows = findings(folder), table(folder)
     assert len(asked) == 56 + 16 and all(text.count("Example ") <= 3 for text in asked)
     classes = Counter(CLASSES[len(text) % 3] for text in asked)
-    assert Counter(row["class"] for row in rows) == classes
+    assert Counter(row["class"] for row in rows if row["kind"] != "latent") == classes
     assert [row[:2] for row in told["tables"][0]["rows"]] == [["adapter units", "56"], ["neurons", "16"]]
     (claim,) = told["claims"]
     assert claim["n"] == 72 and claim["verdict"] in ("holds", "does not hold", "unclear")
     assert told["finding"].startswith("By reader, of 56 adapter units ") and "no one has checked" in told["cautions"][0]
-    shown = [(row[1], row[0].removeprefix("neuron "), row[2], row[3]) for row in features(folder)]
+    shown = [(row[1], row[0].removeprefix(f"{row[1]} "), row[2], row[3]) for row in features(folder)]
     assert shown == [(row["kind"], row["feature"], row["class"], row["explanation"]) for row in rows]
     assert "classes" in {path.stem for path in (folder / "figures").iterdir()}
     # A run that is done asks nothing: the server is gone.

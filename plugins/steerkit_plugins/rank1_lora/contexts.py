@@ -1,4 +1,4 @@
-"""Where units are strong, and where neurons are: a step each. The units' numbers are on disk, the neurons are read."""
+"""Where units are strong, and where neurons are. The units' numbers are on disk, the neurons are read."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ Contexts = Mapping[str, FeatureContexts]
 """By model."""
 
 
-class _KeptByModel(Step):
-    """A step whose artifact is contexts by model, in ``units/KIND.MODEL.json``."""
+class KeptContexts(Step):
+    """A step whose artifact is contexts by model, in ``units/STEP.MODEL.json``."""
 
-    def _names(self, run: Run) -> list[str]:
+    uses = (Training,)
+
+    def names(self, run: Run) -> list[str]:
+        """The models, or other keys."""
         return adapted(run, scalars_of(run))
 
-    def _gathering(self, run: Run) -> list[Any]:
-        """What of the settings the contexts depend on."""
+    def depends(self, run: Run, *needs: Any) -> Any:
         c = scalars_of(run)
         kept = [c.contexts, c.contexts_per_trace, c.context_width, c.context_least, c.context_tokens]
-        return [self._names(run), *kept]
+        return [self.names(run), *kept]
 
     def save(self, run: Run, value: Contexts) -> Sequence[str]:
         for model, own in value.items():
@@ -52,35 +54,33 @@ class _KeptByModel(Step):
         return [self._path(model) for model in value]
 
     def load(self, run: Run) -> Contexts:
-        return {model: FeatureContexts.load(run.folder / self._path(model)) for model in self._names(run)}
+        return {model: FeatureContexts.load(run.folder / self._path(model)) for model in self.names(run)}
 
     def _path(self, model: str) -> str:
         return f"units/{self.name}.{model}.json"
 
 
-class UnitContexts(_KeptByModel):
+class UnitContexts(KeptContexts):
     """``units/unit-contexts.MODEL.json``: the strongest contexts of each unit of an adapter, and its activity."""
-
-    uses = (Training,)
 
     def needs(self, run: Run) -> Sequence[str]:
         return ("traces", "spans", "unit-scalars")
 
     def depends(self, run: Run, *needs: Any) -> Any:
         c = scalars_of(run)
-        return [*self._gathering(run), c.scale, c.label, c.halves_seed]
+        return [*super().depends(run), c.scale, c.label, c.halves_seed]
 
     def make(self, run: Run, traces: list[Trace], spans: tuple[list[Span], Any], scalars: Captured) -> Contexts:
         c, first, found = scalars_of(run), {}, {}
         first = {trace.id: first_of(trace, c) for trace in traces}
         items = run.models.items(c.base, traces, spans[0])
-        for number, name in enumerate(self._names(run)):
+        for number, name in enumerate(self.names(run)):
             store = scalars[name]
             own = FeatureContexts.empty([unit.name for unit in store.units], scalars.contexts(name))
             for trace in store.traces:
                 own.count(store.of(trace, c.scale)[first[trace] :])
             found[name] = replace(own, auroc=end_aurocs(items, store, c))
-            run.progress(number + 1, len(self._names(run)))
+            run.progress(number + 1, len(self.names(run)))
         return found
 
 
@@ -97,25 +97,23 @@ class NeuronPiece:
         return len(self.items)
 
 
-class NeuronContexts(_KeptByModel):
+class NeuronContexts(KeptContexts):
     """``units/neuron-contexts.MODEL.json``: the same of MLP neurons of the adapted models."""
-
-    uses = (Training,)
 
     def needs(self, run: Run) -> Sequence[str]:
         return ("traces", "training")
 
     def models(self, run: Run) -> Sequence[str]:
-        return tuple(dict.fromkeys(run.models.origin(name) for name in self._names(run)))
+        return tuple(dict.fromkeys(run.models.origin(name) for name in self.names(run)))
 
     def depends(self, run: Run, *needs: Any) -> Any:
         c = config_of(run)
-        return [*self._gathering(run), c.neurons, c.which_neurons, [run.models.mapped(n) for n in self.models(run)]]
+        return [*super().depends(run), c.neurons, c.which_neurons, [run.models.mapped(n) for n in self.models(run)]]
 
     def pieces(self, run: Run, traces: list[Trace], trained: Any) -> list[NeuronPiece]:
         return [
             NeuronPiece(name, part, config_of(run), scalars_of(run))
-            for name in self._names(run)
+            for name in self.names(run)
             for part in parts_of(run.models.items(name, traces, ()))
         ]
 

@@ -1,4 +1,4 @@
-"""What units and neurons respond to, by the experiment's explainer: a step that pays for no answer twice."""
+"""What features respond to, by the experiment's explainer: a step that pays for no answer twice."""
 
 from __future__ import annotations
 
@@ -14,32 +14,23 @@ from steerkit.parts import Step
 from steerkit_plugins.judges.llm_explain import Explained
 from steerkit_plugins.rank1_lora.contexts import Contexts
 from steerkit_plugins.rank1_lora.examples import examples_text
-from steerkit_plugins.rank1_lora.interpret_config import INTERPRET, InterpretConfig, config_of
+from steerkit_plugins.rank1_lora.interpret_config import INTERPRET, config_of
+from steerkit_plugins.rank1_lora.sources import SOURCES, explained_sources
 from steerkit_plugins.rank1_lora.token_texts import TokenTexts
 
-UNITS, NEURONS = "unit", "neuron"
-"""Kinds of features."""
-SOURCES = {"unit-contexts": UNITS, "neuron-contexts": NEURONS}
-"""Step that finds contexts → the kind of its features."""
-
 Name = tuple[str, str, str]
-"""Model, kind, feature (``3.down +``)."""
+"""Model (or SAE), kind, feature (``3.down +``)."""
 Explanations = Mapping[Name, Explained]
 
 
-def sources(config: InterpretConfig) -> list[str]:
-    """The steps whose features an experiment looks at."""
-    return [step for step, kind in SOURCES.items() if kind != NEURONS or config.neurons]
-
-
 class ExplainFeatures(Step):
-    """``units/explanations.json``: an explanation and a class of each unit and neuron that has contexts.
+    """``units/explanations.json``: an explanation and a class of each feature that has contexts.
 
     The explainer keeps its answers in the run folder as they come, below ``judges/``.
     """
 
     def needs(self, run: Run) -> Sequence[str]:
-        return ("traces", *sources(config_of(run)))
+        return ("traces", *explained_sources(run, config_of(run)))
 
     def check(self, run: Run) -> Iterator[Problem]:
         spec = config_of(run).explainer
@@ -66,7 +57,7 @@ class ExplainFeatures(Step):
     def _texts(self, run: Run, tokens: TokenTexts, contexts: Sequence[Contexts]) -> Iterator[tuple[Name, str]]:
         """What the explainer is shown of each feature."""
         c = config_of(run)
-        for step, by_model in zip(sources(c), contexts, strict=True):
+        for step, by_model in zip(explained_sources(run, c), contexts, strict=True):
             for model, own in by_model.items():
                 for feature in own.features():
                     name = model, SOURCES[step], feature.name

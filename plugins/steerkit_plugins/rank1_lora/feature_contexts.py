@@ -28,6 +28,7 @@ class FeatureContexts:
         active: [2, U] tokens at which the unit is above `top.least`, and below minus that.
         largest: [2, U] how far above 0, and below.
         auroc: [U] how well the unit tells what comes next, where that was measured.
+        signs: in which a unit is a feature: both, or 1 alone for numbers that aren't below 0.
     """
 
     names: tuple[str, ...]
@@ -36,11 +37,13 @@ class FeatureContexts:
     active: np.ndarray
     largest: np.ndarray
     auroc: np.ndarray | None = None
+    signs: tuple[int, ...] = SIGNS
 
     @classmethod
-    def empty(cls, names: Sequence[str], top: TopContexts) -> Self:
+    def empty(cls, names: Sequence[str], top: TopContexts, signs: tuple[int, ...] = SIGNS) -> Self:
         """Of no trace yet."""
-        return cls(tuple(names), top, 0, np.zeros((2, len(names)), np.int64), np.zeros((2, len(names)), np.float32))
+        active, largest = np.zeros((2, len(names)), np.int64), np.zeros((2, len(names)), np.float32)
+        return cls(tuple(names), top, 0, active, largest, signs=signs)
 
     def add(self, trace: str, values: np.ndarray, first: int = 0) -> None:
         """Take in a trace's numbers [T, U]; tokens before `first` are no contexts of their own and don't count."""
@@ -63,14 +66,16 @@ class FeatureContexts:
         self.largest = np.maximum(self.largest, other.largest)
 
     def features(self) -> Iterator[Found]:
-        """Every unit with both signs, in their order."""
+        """Every unit with its signs, in their order."""
         for column, name in enumerate(self.names):
-            for row, sign in enumerate(SIGNS):
+            for row, sign in enumerate(self.signs):
                 share = self.active[row, column] / self.tokens if self.tokens else float("nan")
                 contexts = tuple(self.top.found(column, sign))
                 above = None if self.auroc is None else float(self.auroc[column])
                 auroc = above if above is None or sign > 0 else 1 - above
-                yield Found(name, column, sign, float(share), float(self.largest[row, column]), auroc, contexts)
+                called = f"{name} {SHOWN[sign]}" if len(self.signs) > 1 else name
+                largest = float(self.largest[row, column])
+                yield Found(called, name, column, sign, float(share), largest, auroc, contexts)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all; numbers come back as they were."""
@@ -80,6 +85,7 @@ class FeatureContexts:
             "active": self.active.tolist(),
             "largest": self.largest.tolist(),
             "auroc": None if self.auroc is None else self.auroc.tolist(),
+            "signs": self.signs,
             "top": self.top.to_json(),
         }
         with atomic(path) as temporary:
@@ -91,20 +97,24 @@ class FeatureContexts:
         value = json.loads(path.read_text("utf-8"))
         active, largest = np.array(value["active"], np.int64), np.array(value["largest"], np.float32)
         auroc = None if value["auroc"] is None else np.array(value["auroc"])
-        return cls(tuple(value["names"]), TopContexts.from_json(value["top"]), value["tokens"], active, largest, auroc)
+        names, signs, top = tuple(value["names"]), tuple(value["signs"]), TopContexts.from_json(value["top"])
+        return cls(names, top, value["tokens"], active, largest, auroc, signs)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A feature: a unit (its name, its column) with a sign.
+    """A feature: a unit with a sign.
 
     Attributes:
+        name: ``3.down +``; without a sign where the unit has one alone.
+        unit, column: the unit's name and place.
         share: of tokens at which it is active.
         largest: how far from 0 it gets in this direction.
         auroc: how well it tells what comes next, where that was measured.
         contexts: the strongest first.
     """
 
+    name: str
     unit: str
     column: int
     sign: int
@@ -112,11 +122,6 @@ class Found:
     largest: float
     auroc: float | None
     contexts: tuple[Context, ...]
-
-    @property
-    def name(self) -> str:
-        """``3.down +``."""
-        return f"{self.unit} {SHOWN[self.sign]}"
 
 
 def _short(value: Any) -> Any:

@@ -16,7 +16,7 @@ from steerkit_plugins.judges.llm_explain import CLASSES
 from steerkit_plugins.rank1_lora.arms import adapted
 from steerkit_plugins.rank1_lora.classes import class_difference, class_shares, clusters
 from steerkit_plugins.rank1_lora.contexts import Contexts
-from steerkit_plugins.rank1_lora.explanations import NEURONS, SOURCES, UNITS, Explanations, sources
+from steerkit_plugins.rank1_lora.explanations import Explanations
 from steerkit_plugins.rank1_lora.interpret_config import InterpretConfig, scalars_of
 from steerkit_plugins.rank1_lora.interpret_words import (
     KINDS,
@@ -30,6 +30,7 @@ from steerkit_plugins.rank1_lora.interpret_words import (
     strongest_tokens,
 )
 from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
+from steerkit_plugins.rank1_lora.sources import NEURONS, SOURCES, UNITS, explained_sources, sources
 from steerkit_plugins.rank1_lora.token_texts import TokenTexts
 from steerkit_plugins.rank1_lora.unit_browser import EXPLAINED, page_file
 
@@ -42,12 +43,12 @@ class Interpret(Experiment):
 
     def needs(self, run: Run) -> Sequence[str]:
         explained = [EXPLAINED] if self.config.explainer else []
-        return (SCALARS, "traces", *sources(self.config), *explained, "unit-browser")
+        return (SCALARS, "traces", *sources(run, self.config), *explained, "unit-browser")
 
     def findings(self, run: Run, results: None, scalars: Any, traces: list[Trace], *needs: Any) -> Findings:
         given = dict(zip(self.needs(run)[2:], needs, strict=True))
         explained: Explanations = given.get(EXPLAINED, {})
-        rows = list(self._rows(given, explained, TokenTexts(run.models.tokenizer, traces)))
+        rows = list(self._rows(run, given, explained, TokenTexts(run.models.tokenizer, traces)))
         models = adapted(run, scalars_of(run))
         pages = ", ".join(map(page_file, models))
         notes = [
@@ -66,8 +67,8 @@ class Interpret(Experiment):
             return replace(found, finding=counted(rows, pages), notes=(*notes, silent))
         return self._classed(run, found, rows, notes)
 
-    def _rows(self, given: Mapping[str, Any], explained: Explanations, tokens: TokenTexts) -> Iterator[Row]:
-        for step in sources(self.config):
+    def _rows(self, run: Run, given: Mapping[str, Any], explained: Explanations, tokens: TokenTexts) -> Iterator[Row]:
+        for step in sources(run, self.config):
             by_model: Contexts = given[step]
             for model, own in by_model.items():
                 for feature in own.features():
@@ -80,7 +81,7 @@ class Interpret(Experiment):
                         "share": feature.share,
                         "largest": feature.largest,
                         "contexts": len(feature.contexts),
-                        "strongest": " ".join(map(repr, strongest_tokens(feature, tokens))),
+                        "strongest": " · ".join(map(repr, strongest_tokens(feature, tokens))),
                         "class": said.kind if said else "",
                         "explanation": said.explanation if said else "",
                     }
@@ -93,7 +94,7 @@ class Interpret(Experiment):
                 for row in rows
                 if row["kind"] == kind and row["class"]
             )
-            for kind in (SOURCES[step] for step in sources(self.config))
+            for kind in KINDS
         }
         shares = {
             kind: class_shares(own, confidence=confidence, resamples=resamples)
@@ -102,11 +103,13 @@ class Interpret(Experiment):
         }
         told = "; ".join(f"of {own.counts.sum()} {KINDS[kind]} {in_words(own)}" for kind, own in shares.items())
         claims = []
-        if len(shares) > 1:
+        if {UNITS, NEURONS} <= shares.keys():
             between = class_difference(counts[UNITS], counts[NEURONS], confidence=confidence, resamples=resamples)
-            claims.append(claim(between, sum(int(own.counts.sum()) for own in shares.values())))
-        lost = sum(bool(row["contexts"]) and not row["class"] for row in rows)
-        silent = sum(not row["contexts"] for row in rows)
+            claims.append(claim(between, sum(int(shares[kind].counts.sum()) for kind in (UNITS, NEURONS))))
+        kinds = [SOURCES[step] for step in explained_sources(run, self.config)]
+        asked = [row for row in rows if row["kind"] in kinds]
+        lost = sum(bool(row["contexts"]) and not row["class"] for row in asked)
+        silent = sum(not row["contexts"] for row in asked)
         return replace(
             found,
             finding=f"By {self._explainer()}, {told}." if told else "No feature was put in a class.",

@@ -29,6 +29,8 @@ class InterpretConfig(Config):
     """The first ones of each block, as in the paper's code, or evenly spread over its width."""
     explainer: Annotated[PluginSpec, Kind("judges")] | None = None
     """Judge that explains each unit and neuron from examples and puts it in a class: llm-explain; null for none."""
+    explain_latents: bool = False
+    """Whether it explains the latents of the run's SAEs, too, where the run has the experiment `sae`."""
     examples: int = Field(default=10, ge=1)
     """Contexts that it is shown of each, the strongest, in random order."""
     shown: int = Field(default=8, ge=0)

@@ -12,11 +12,11 @@ from steerkit.findings import Bars, Claim, Figure, Table
 from steerkit.report import words
 from steerkit_plugins.judges.llm_explain import CLASSES
 from steerkit_plugins.rank1_lora.classes import ClassDifference, ClassShares
-from steerkit_plugins.rank1_lora.explanations import NEURONS, UNITS
 from steerkit_plugins.rank1_lora.feature_contexts import Found
+from steerkit_plugins.rank1_lora.sources import LATENTS, NEURONS, UNITS
 from steerkit_plugins.rank1_lora.token_texts import TokenTexts
 
-KINDS = {UNITS: "adapter units", NEURONS: "neurons"}
+KINDS = {UNITS: "adapter units", NEURONS: "neurons", LATENTS: "latents"}
 TABLE = 12
 """Features in the table, those that reach furthest."""
 Row = dict[str, Any]

@@ -20,9 +20,10 @@ from steerkit.units.contexts import Context
 from steerkit_plugins.judges.llm_explain import Explained
 from steerkit_plugins.rank1_lora.arms import adapted
 from steerkit_plugins.rank1_lora.contexts import Contexts
-from steerkit_plugins.rank1_lora.explanations import SOURCES, UNITS, Explanations, sources
+from steerkit_plugins.rank1_lora.explanations import Explanations
 from steerkit_plugins.rank1_lora.feature_contexts import SHOWN, FeatureContexts, Found
 from steerkit_plugins.rank1_lora.interpret_config import config_of, scalars_of
+from steerkit_plugins.rank1_lora.sources import LATENTS, NEURONS, SOURCES, UNITS, parts_of_model, sources
 from steerkit_plugins.rank1_lora.token_texts import TokenTexts
 
 COLUMNS = (
@@ -94,7 +95,7 @@ class UnitBrowser(Step):
 
     def needs(self, run: Run) -> Sequence[str]:
         c = config_of(run)
-        return ("traces", *sources(c), *([EXPLAINED] if c.explainer else []))
+        return ("traces", *sources(run, c), *([EXPLAINED] if c.explainer else []))
 
     def depends(self, run: Run, *needs: Any) -> Any:
         files = sorted(Path(report.__file__).parent.rglob("*"))
@@ -107,11 +108,11 @@ class UnitBrowser(Step):
         explained: Explanations = given.get(EXPLAINED, {})
         for number, model in enumerate(models):
             groups = []
-            for step in sources(c):
-                by_model: Contexts = given[step]
-                kind = SOURCES[step]
-                own = {name[2]: each for name, each in explained.items() if name[:2] == (model, kind)}
-                groups.append(Group(kind, by_model[model], own))
+            for step in sources(run, c):
+                by_name: Contexts = given[step]
+                for part in parts_of_model(run, step, model):
+                    own = {n[2]: each for n, each in explained.items() if n[:2] == (part, SOURCES[step])}
+                    groups.append(Group(SOURCES[step], by_name[part], own))
             write_browser(
                 run.folder / page_file(model),
                 title=f"Units of {model}",
@@ -139,13 +140,12 @@ def _about(run: Run, model: str) -> str:
     c, s = config_of(run), scalars_of(run)
     numbers = "s · γ‖B‖, what each adds to its projection's output" if s.scale == "contribution" else "s = A x"
     texts = "responses" if s.context_tokens == "response" else "prompts and responses"
-    neurons = (
-        f" Beside them {c.neurons} neurons of each block: the up projection's output, before the product with the gate."
-        if c.neurons
-        else ""
-    )
+    kinds = {SOURCES[step] for step in sources(run, c)}
+    what = f"{c.neurons} neurons of each block: the up projection's output, before the product with the gate"
+    neurons = f" Beside them {what}." if NEURONS in kinds else ""
+    latents = " And the latents of the run's SAEs on all scalars." if LATENTS in kinds else ""
     return (
         f"The scalars of {model} ({numbers}) at the tokens of the run's {texts}, each with both signs: where it is "
         f"above {s.context_least:g}, and where below −{s.context_least:g}. At most {min(c.contexts, s.contexts)} "
-        f"contexts are shown of each, {s.contexts_per_trace} of a text.{neurons}"
+        f"contexts are shown of each, {s.contexts_per_trace} of a text.{neurons}{latents}"
     )
