@@ -159,14 +159,20 @@ def test_an_explainer_puts_each_feature_in_a_class(silent: Path, monkeypatch: py
     with serving() as (url, state):
         state.reply = reply
         explainer = {"name": "llm-explain", "base_url": url, "model": "reader"}
-        folder = run(silent.parent, explainer=explainer)
+        folder = run(silent.parent, explainer=explainer, explain_latents=True)
         asked = [body["messages"][1]["content"] for body in state.bodies]
     assert (folder / "units/unit-contexts.adapter.0.json").stat().st_mtime_ns == before  # nothing read again
     told, rows = findings(folder), table(folder)
-    assert len(asked) == 56 + 16 and all(text.count("Example ") <= 3 for text in asked)
+    assert all(text.count("Example ") <= 3 for text in asked)
     classes = Counter(CLASSES[len(text) % 3] for text in asked)
-    assert Counter(row["class"] for row in rows if row["kind"] != "latent") == classes
-    assert [row[:2] for row in told["tables"][0]["rows"]] == [["adapter units", "56"], ["neurons", "16"]]
+    assert Counter(row["class"] for row in rows if row["class"]) == classes
+    alive = sum(row["kind"] == "latent" and row["contexts"] != "0" for row in rows)
+    assert [row[:2] for row in told["tables"][0]["rows"]] == [
+        ["adapter units", "56"],
+        ["neurons", "16"],
+        ["latents", str(alive)],
+    ]
+    assert len(asked) == 56 + 16 + alive and 0 < alive <= 56
     (claim,) = told["claims"]
     assert claim["n"] == 72 and claim["verdict"] in ("holds", "does not hold", "unclear")
     assert told["finding"].startswith("By reader, of 56 adapter units ") and "no one has checked" in told["cautions"][0]
@@ -174,7 +180,7 @@ def test_an_explainer_puts_each_feature_in_a_class(silent: Path, monkeypatch: py
     assert shown == [(row["kind"], row["feature"], row["class"], row["explanation"]) for row in rows]
     assert "classes" in {path.stem for path in (folder / "figures").iterdir()}
     # A run that is done asks nothing: the server is gone.
-    assert findings(run(silent.parent, explainer=explainer)) == told
+    assert findings(run(silent.parent, explainer=explainer, explain_latents=True)) == told
 
 
 def test_a_judge_that_explains_nothing_is_refused(tmp_path: Path) -> None:

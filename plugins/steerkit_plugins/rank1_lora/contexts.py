@@ -71,16 +71,18 @@ class UnitContexts(KeptContexts):
         return [*super().depends(run), c.scale, c.label, c.halves_seed]
 
     def make(self, run: Run, traces: list[Trace], spans: tuple[list[Span], Any], scalars: Captured) -> Contexts:
-        c, first, found = scalars_of(run), {}, {}
+        c, found = scalars_of(run), dict[str, FeatureContexts]()
         first = {trace.id: first_of(trace, c) for trace in traces}
         items = run.models.items(c.base, traces, spans[0])
-        for number, name in enumerate(self.names(run)):
+        done, total = 0, sum(len(scalars[name].traces) for name in self.names(run))
+        for name in self.names(run):
             store = scalars[name]
             own = FeatureContexts.empty([unit.name for unit in store.units], scalars.contexts(name))
             for trace in store.traces:
                 own.count(store.of(trace, c.scale)[first[trace] :])
+                done += 1
+                run.progress(done, total)
             found[name] = replace(own, auroc=end_aurocs(items, store, c))
-            run.progress(number + 1, len(self.names(run)))
         return found
 
 

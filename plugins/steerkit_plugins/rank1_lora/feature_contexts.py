@@ -65,6 +65,10 @@ class FeatureContexts:
         self.active += other.active
         self.largest = np.maximum(self.largest, other.largest)
 
+    def __len__(self) -> int:
+        """Features: units times signs."""
+        return len(self.names) * len(self.signs)
+
     def features(self) -> Iterator[Found]:
         """Every unit with its signs, in their order."""
         for column, name in enumerate(self.names):

@@ -72,7 +72,7 @@ def claim(found: ClassDifference, n: int) -> Claim:
         difference=words.number(mean, 2),
         interval=f"[{words.number(low, 2)}, {words.number(high, 2)}]" if known else "",
         n=n,
-        detail=f"mean class (0 monosemantic to 2 polysemantic), units less neurons{test}",
+        detail=f"n: features; mean class (0 monosemantic to 2 polysemantic), units less neurons{test}",
     )
 
 

@@ -19,7 +19,6 @@ from steerkit.training.settings import Training
 from steerkit.units.contexts import Context
 from steerkit_plugins.judges.llm_explain import Explained
 from steerkit_plugins.rank1_lora.arms import adapted
-from steerkit_plugins.rank1_lora.contexts import Contexts
 from steerkit_plugins.rank1_lora.explanations import Explanations
 from steerkit_plugins.rank1_lora.feature_contexts import SHOWN, FeatureContexts, Found
 from steerkit_plugins.rank1_lora.interpret_config import config_of, scalars_of
@@ -102,32 +101,42 @@ class UnitBrowser(Step):
         return digest([source_digest(path) for path in files if path.suffix in (".py", ".j2", ".css", ".js")])
 
     def make(self, run: Run, traces: list[Trace], *needs: Any) -> list[str]:
-        c, models = config_of(run), adapted(run, scalars_of(run))
-        tokens = TokenTexts(run.models.tokenizer, traces)
+        c, tokens = config_of(run), TokenTexts(run.models.tokenizer, traces)
         given = dict(zip(self.needs(run)[1:], needs, strict=True))
-        explained: Explanations = given.get(EXPLAINED, {})
-        for number, model in enumerate(models):
-            groups = []
-            for step in sources(run, c):
-                by_name: Contexts = given[step]
-                for part in parts_of_model(run, step, model):
-                    own = {n[2]: each for n, each in explained.items() if n[:2] == (part, SOURCES[step])}
-                    groups.append(Group(SOURCES[step], by_name[part], own))
+        pages = {model: list(_groups(run, model, given)) for model in adapted(run, scalars_of(run))}
+        done, total = 0, sum(len(group.contexts) for groups in pages.values() for group in groups)
+
+        def told(feature: Feature) -> Feature:
+            nonlocal done
+            done += 1
+            run.progress(done, total)
+            return feature
+
+        for model, groups in pages.items():
             write_browser(
                 run.folder / page_file(model),
                 title=f"Units of {model}",
                 about=_about(run, model),
-                features=page_features(groups, tokens, c.contexts),
+                features=map(told, page_features(groups, tokens, c.contexts)),
                 columns=_columns(run, groups),
             )
-            run.progress(number + 1, len(models))
-        return [page_file(model) for model in models]
+        return [page_file(model) for model in pages]
 
     def save(self, run: Run, value: list[str]) -> Sequence[str]:
         return value
 
     def load(self, run: Run) -> None:
         return None
+
+
+def _groups(run: Run, model: str, given: Mapping[str, Any]) -> Iterator[Group]:
+    """What a model's page shows, of what the steps gave."""
+    explained: Explanations = given.get(EXPLAINED, {})
+    for step in sources(run, config_of(run)):
+        kind, by_name = SOURCES[step], given[step]
+        for part in parts_of_model(run, step, model):
+            own = {name: each for (of, its, name), each in explained.items() if (of, its) == (part, kind)}
+            yield Group(kind, by_name[part], own)
 
 
 def _columns(run: Run, groups: Sequence[Group]) -> list[Column]:
