@@ -73,10 +73,10 @@ def table(folder: Path) -> list[dict[str, str]]:
 def features(folder: Path) -> list[list[Any]]:
     """Those of the page."""
     page = (folder / "units/adapter.0.html").read_text("utf-8")
-    data = re.search(r'<script id="data" type="text/plain">([A-Za-z0-9+/=]+)</script>', page)
-    assert data
-    rows: list[list[Any]] = json.loads(gzip.decompress(base64.b64decode(data[1])))["features"]
-    return rows
+    found = re.findall(r'type="text/plain">([A-Za-z0-9+/=]+)</script>', page)
+    head, *parts = (json.loads(gzip.decompress(base64.b64decode(text))) for text in found)
+    contexts = [own for part in parts for own in part]
+    return [[*row, own] for row, own in zip(head["features"], contexts, strict=True)]
 
 
 def reply(body: Json) -> Json:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from steerkit.errors import Problem, SteerkitError
@@ -81,10 +82,10 @@ class Feature:
     label: str = ""
     contexts: tuple[Shown, ...] = ()
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """The largest |value| in its contexts."""
-        return max((abs(value) for shown in self.contexts for value in shown.values), default=0.0)
+        return max((max(max(shown.values), -min(shown.values)) for shown in self.contexts), default=0.0)
 
     @property
     def strongest(self) -> list[str]:

@@ -1,6 +1,6 @@
-"""Features as one JSON value, small: each token's text stands once, values are thousandths of their feature's largest.
+"""Features as JSON, small: each token's text stands once, values are thousandths of their feature's largest.
 
-The page reads a context's strings only when its feature is opened.
+The contexts stand in parts of their own, which the page reads when a feature of theirs is opened.
 """
 
 from __future__ import annotations
@@ -19,28 +19,32 @@ STEPS = 1000
 """Of a feature's largest |value|: three digits."""
 TOLD = 12
 """Of the tokens that a feature is strongest at, for the list and the search."""
+PART = 50
+"""Features whose contexts stand together."""
 
 
-def packed(features: Sequence[Feature], columns: Sequence[Column]) -> dict[str, Any]:
-    """JSON of features.
+def packed(features: Sequence[Feature], columns: Sequence[Column]) -> tuple[dict[str, Any], list[Any]]:
+    """JSON of features, and of their contexts in parts of `PART` features.
 
     Returns:
         ``tokens``: texts, the commonest first, so that their numbers are short. ``features``: lists of name, kind,
-        label, explanation, values by column, numbers of the strongest tokens, largest |value|, contexts; a context is a
-        list of ``at``, token numbers and values (joined by blanks), and facts.
+        label, explanation, values by column, numbers of the strongest tokens, largest |value|. A context is a list of
+        ``at``, token numbers and values (joined by blanks), and facts.
     """
     counts = Counter(token for feature in features for shown in feature.contexts for token in shown.tokens)
     tokens = [token for token, _ in counts.most_common()]
     numbers = {token: str(number) for number, token in enumerate(tokens)}
-    return {
+    head = {
         "columns": [[c.key, c.title, c.about, c.digits, c.better] for c in columns],
         "tokens": [_safe(token) for token in tokens],
         "features": [_feature(feature, columns, numbers) for feature in features],
+        "part": PART,
     }
+    contexts = [[_context(shown, f.largest, numbers) for shown in f.contexts] for f in features]
+    return head, [contexts[i : i + PART] for i in range(0, len(contexts), PART)]
 
 
 def _feature(feature: Feature, columns: Sequence[Column], numbers: Mapping[str, str]) -> list[Any]:
-    largest = feature.largest
     return [
         _safe(feature.name),
         _safe(feature.kind),
@@ -48,8 +52,7 @@ def _feature(feature: Feature, columns: Sequence[Column], numbers: Mapping[str, 
         _safe(feature.explanation),
         [_value(feature.values.get(column.key), column.digits) for column in columns],
         [int(numbers[token]) for token in feature.strongest[:TOLD]],
-        float(f"{largest:.6g}"),
-        [_context(shown, largest, numbers) for shown in feature.contexts],
+        float(f"{feature.largest:.6g}"),
     ]
 
 

@@ -36,8 +36,9 @@ def write_browser(
     made = environment()
     script = made.loader.get_source(made, SCRIPT)[0] if made.loader else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    head, parts = packed(own, columns)
     page = made.get_template(TEMPLATE).render(
-        title=title, about=about, script=script, digest=digest, data=_embedded(packed(own, columns))
+        title=title, about=about, script=script, digest=digest, data=_embedded(head), parts=map(_embedded, parts)
     )
     write_html(path, page)
 

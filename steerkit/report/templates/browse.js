@@ -6,8 +6,8 @@ const STEPS = 1000; // values are thousandths of their feature's largest
 const at = (id) => document.getElementById(id);
 const data = await unpacked(at("data").textContent);
 const columns = data.columns.map(([key, title, about, digits, better]) => ({ key, title, about, digits, better }));
-const features = data.features.map(([name, kind, label, explanation, values, strongest, largest, contexts], order) => ({
-  name, kind, label, explanation, values, strongest, largest, contexts, order,
+const features = data.features.map(([name, kind, label, explanation, values, strongest, largest], order) => ({
+  name, kind, label, explanation, values, strongest, largest, order,
   text: [name, kind, label, explanation, ...strongest.map((n) => data.tokens[n])].join("\n").toLowerCase(),
 }));
 const byName = new Map(features.map((feature) => [feature.name, feature]));
@@ -16,6 +16,7 @@ let shown = features; // those that match, in their order
 let drawn = 0; // rows in the list
 let sort = { by: null, down: false };
 let open = null;
+const parts = {}; // contexts, by the number of their part, once they are read
 
 async function unpacked(text) {
   if (!("DecompressionStream" in window)) at("count").textContent = "This page needs a browser of 2023 or later.";
@@ -149,7 +150,13 @@ function row(feature) {
 
 // --- one feature ---------------------------------------------------------------------------------------------------
 
-function show() {
+async function contextsOf(feature) {
+  const number = Math.floor(feature.order / data.part);
+  parts[number] ??= unpacked(at(`part-${number}`).textContent);
+  return (await parts[number])[feature.order % data.part];
+}
+
+async function show() {
   let name;
   try {
     name = decodeURIComponent(location.hash.slice(1));
@@ -157,10 +164,12 @@ function show() {
     name = location.hash.slice(1);
   }
   open?.line?.removeAttribute("aria-current");
-  open = byName.get(name) ?? null;
+  const wanted = (open = byName.get(name) ?? null);
+  const contexts = open ? await contextsOf(open) : [];
+  if (open !== wanted) return; // another one was opened meanwhile
   document.body.classList.toggle("open", Boolean(name));
   document.title = open ? `${open.name} \u00b7 ${title}` : title;
-  const parts = open ? described(open) : [made("p", name ? `There is no feature ${name} here.` : features.length
+  const parts = open ? described(open, contexts) : [made("p", name ? `There is no feature ${name} here.` : features.length
     ? "Choose a feature to see the texts in which it is strongest." : "", "note")];
   const back = button("\u2190 All features", () => (location.hash = ""), "Escape");
   back.className = "back";
@@ -191,7 +200,7 @@ function step(by) {
   location.hash = address(next);
 }
 
-function described(feature) {
+function described(feature, contexts) {
   const head = made("h2", feature.name);
   if (feature.label) head.append(made("span", feature.label, "label"));
   const facts = made("dl");
@@ -202,8 +211,8 @@ function described(feature) {
     facts.append(made("dt", column.title), value);
   });
   const said = feature.explanation ? [made("p", feature.explanation, "explanation")] : [];
-  if (!feature.contexts.length) return [head, ...said, facts, made("p", "No contexts are kept for this feature.", "note")];
-  return [head, ...said, facts, legend(feature), ...feature.contexts.map((context) => read(feature, context))];
+  if (!contexts.length) return [head, ...said, facts, made("p", "No contexts are kept for this feature.", "note")];
+  return [head, ...said, facts, legend(feature), ...contexts.map((context) => read(feature, context))];
 }
 
 function legend(feature) {
