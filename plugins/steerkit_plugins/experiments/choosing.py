@@ -6,12 +6,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.errors import Problem, SteerkitError
 from steerkit.findings import Findings
+from steerkit.interfaces import Config
 from steerkit.judging.metrics import RunMetric, unchoosable
 from steerkit.judging.scored import mean_of
 from steerkit.parts import Experiment
@@ -94,7 +95,7 @@ class StrengthChoice(Experiment):
     """An experiment whose finding is a strength, ``value["strength"]``. Its config has `metric`."""
 
     split = "choose"
-    uses = (Steering,)
+    uses: ClassVar[tuple[type[Config], ...]] = (Steering,)
 
     @abstractmethod
     def limits(self, metrics: Mapping[str, RunMetric]) -> Sequence[Limit]:
