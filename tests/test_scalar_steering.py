@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from pocket import SIZES
 from steerkit_plugins.rank1_lora.steered import Steered
 from steerkit_plugins.rank1_lora.unit_conditions import BEST, NONE, RANDOM, Adding, MovedConfig, adding_to, spec_of
 from steerkit_plugins.steerers.saved_lora import SavedLora
@@ -25,7 +20,6 @@ from steerkit.artifacts import Condition, Placed, VectorKey
 from steerkit.data.generated import Score
 from steerkit.data.site import Site
 from steerkit.identity import spec_identity
-from steerkit.interfaces import Metric
 from steerkit.judging.metrics import RunMetric
 from steerkit.judging.scored import Scored
 from steerkit.models.units import Unit

@@ -25,7 +25,9 @@ def best_unit(scalars: Findings | None, adding: Adding) -> tuple[Unit, int]:
     return adding.units[0], 1
 
 
-def best_latent(sae: Findings | None, model: str) -> tuple[str, int, int] | None:
-    """(file, latent, sign) of the latent that tells best; None where none was chosen."""
-    best = sae.value.get("best", {}).get(model) if sae is not None else None
+def best_latent(sae: Findings | None, adding: Adding) -> tuple[str, int, int] | None:
+    """(file, latent, sign) of the latent that tells best; None where none was chosen, any in a plan."""
+    if adding.run.planned:
+        return "", 0, 1
+    best = sae.value.get("best", {}).get(adding.model) if sae is not None else None
     return None if best is None else (str(best["file"]), int(best["latent"]), int(best["sign"]))

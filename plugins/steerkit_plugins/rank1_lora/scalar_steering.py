@@ -19,6 +19,7 @@ from steerkit.training.settings import Training
 from steerkit_plugins.preventative.compared import heading
 from steerkit_plugins.rank1_lora.arms import adapter_arm
 from steerkit_plugins.rank1_lora.chosen_units import SAE, SCALARS, best_latent, best_unit
+from steerkit_plugins.rank1_lora.notes import few_seeds
 from steerkit_plugins.rank1_lora.scalar_steering_findings import Said
 from steerkit_plugins.rank1_lora.unit_conditions import (
     BEST,
@@ -96,7 +97,7 @@ class ScalarSteering(Experiment):
             found.append(adding.unsteered())
             for strength in sorted({*strengths_of(run, c), at}):
                 found += [adding.unit(BEST, best, sign, strength), adding.vector(strength)]
-                if latent := best_latent(named.get(SAE), adding.model):
+                if SAE in named and (latent := best_latent(named[SAE], adding)):
                     found.append(adding.latent(*latent, strength, c.least))
             others = adding.other_units(best, c.draws, c.seed)
             found += [adding.unit(RANDOM, *other, at, number) for number, other in enumerate(others)]
@@ -122,7 +123,7 @@ class ScalarSteering(Experiment):
             claims=(claims := tuple(said.claims())),
             figures=tuple(said.figures(self.name, said.heading() if one else heading(run, results))),
             tables=(said.table(),),
-            cautions=(caution,) if one else (),
+            cautions=(caution,) if one else few_seeds(run),
             notes=tuple(said.notes(run.peek(Steering).layer)),
             value={
                 "strength": strength,

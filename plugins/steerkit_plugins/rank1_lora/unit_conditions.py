@@ -168,8 +168,9 @@ def placed_latent(
     options = {"latent": latent, **({"sign": -1} if sign < 0 else {}), **({"least": least} if least else {})}
     files = {"adapter": adding.folder, "sae": sae}
     spec = spec_of("sae-latent", files, adapter=adding.model, sae=adding.model, **options)
-    made = registry.build("steerers", spec)
-    sites = made.sites(adding.run.models.depth(adding.model))
+    if adding.run.planned:  # no file is there yet; how many sites there are changes no plan
+        return (adding.placed(spec, adding.units[0].site, strength),)
+    sites = registry.build("steerers", spec).sites(adding.run.models.depth(adding.model))
     return tuple(adding.placed(spec, site, strength) for site in sites)
 
 
