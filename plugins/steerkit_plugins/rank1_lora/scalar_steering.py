@@ -93,15 +93,17 @@ class ScalarSteering(Experiment):
         found = []
         for seed in self._seeds(run):
             adding = adding_to(run, c, seed, named["vectors"])
-            best, sign = best_unit(named[SCALARS], adding)
+            best = best_unit(named[SCALARS], adding)
             found.append(adding.unsteered())
             for strength in sorted({*strengths_of(run, c), at}):
-                found += [adding.unit(BEST, best, sign, strength), adding.vector(strength)]
+                found += [adding.unit(BEST, *best, strength)] if best else []
+                found.append(adding.vector(strength))
                 if SAE in named and (latent := best_latent(named[SAE], adding)):
                     found.append(adding.latent(*latent, strength, c.least))
-            others = adding.other_units(best, c.draws, c.seed)
-            found += [adding.unit(RANDOM, *other, at, number) for number, other in enumerate(others)]
-            found += [adding.isotropic(best.site, at, number) for number in range(c.draws)]
+            if best:
+                others = adding.other_units(best[0], c.draws, c.seed)
+                found += [adding.unit(RANDOM, *other, at, number) for number, other in enumerate(others)]
+                found += [adding.isotropic(best[0].site, at, number) for number in range(c.draws)]
         return found
 
     def pairs(self, run: Run, conditions: Sequence[Condition]) -> Sequence[Pair]:

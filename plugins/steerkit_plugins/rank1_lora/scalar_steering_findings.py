@@ -63,8 +63,11 @@ class Said:
         """What was laid down, then the vector, the latent and the other metrics beside it."""
         main, name = self.main, words.named(self.main.metric)
         least = self.margin * changed(main, BEST, NONE)
+        raises = f"The best scalar, moved, raises {name} over unsteered"
         if main.has(BEST, NONE):
-            yield main.claim(f"The best scalar, moved, raises {name} over unsteered", NONE, BEST, 0.0)
+            yield main.claim(raises, NONE, BEST, 0.0)
+        else:
+            yield Claim(text=raises, verdict="cannot be told", detail="not every model has a best scalar, or its texts")
         for other, what in CONTROLS.items():
             if main.has(BEST, other):
                 yield main.claim(f"The best scalar raises {name} more than {what}, norm for norm", other, BEST, least)
@@ -135,10 +138,11 @@ class Said:
             layer: block that the vector is added at.
         """
         best = ", ".join(f"{unit} of {model}" for model, unit in self.scalars.items())
-        yield (
-            f"The best scalars ({best}; + is raised, − lowered) were chosen on traces, none of which answers a prompt "
-            "of this experiment."
-        )
+        if best:
+            yield (
+                f"The best scalars ({best}; + is raised, − lowered) were chosen on traces, none of which answers a "
+                "prompt of this experiment."
+            )
         yield (
             "Every way adds one norm at every steered token: a scalar along B at the output of its projection, the "
             f"vector at the output of block {layer}, a latent over all projections together (the squares of their "

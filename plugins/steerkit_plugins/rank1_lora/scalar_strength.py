@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from steerkit.steps.vectors import Vectors
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.experiments.choosing import Limit, StrengthChoice
+from steerkit_plugins.experiments.measured import capital
 from steerkit_plugins.rank1_lora.arms import adapter_arm
 from steerkit_plugins.rank1_lora.chosen_units import SCALARS, best_unit
 from steerkit_plugins.rank1_lora.unit_conditions import BEST, MovedConfig, adding_to, strengths_of, unknown
@@ -55,7 +57,8 @@ class ScalarStrength(StrengthChoice):
     ) -> Sequence[Condition]:
         adding = adding_to(run, self.config, run.use(Training).training_seeds[0], vectors)
         best = best_unit(scalars, adding)
-        return [adding.unsteered(), *(adding.unit(BEST, *best, s) for s in strengths_of(run, self.config))]
+        steered = [adding.unit(BEST, *best, s) for s in strengths_of(run, self.config)] if best else []
+        return [adding.unsteered(), *steered]
 
     def limits(self, metrics: Mapping[str, RunMetric]) -> Sequence[Limit]:
         most = self.config.max_other
@@ -68,7 +71,10 @@ class ScalarStrength(StrengthChoice):
         return [other, Limit.collapsed(self.config.max_collapsed, f"{self.name}.max_collapsed")]
 
     def findings(self, run: Run, results: Results, *needs: Any) -> Findings:
-        return super().findings(run, results)
+        if len(results.conditions) > 1:
+            return super().findings(run, results)
+        how = f"{SCALARS} has chosen no scalar, so that no strength could be chosen for it"
+        return replace(self.planned(run), title="How the strength was chosen", notes=(f"{capital(how)}.",))
 
     def planned(self, run: Run) -> Findings:
         return Findings(title="", value={"strength": strengths_of(run, self.config)[0]})
