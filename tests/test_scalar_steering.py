@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 from dataclasses import replace
@@ -11,18 +12,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from pocket import SIZES
 from steerkit_plugins.rank1_lora.steered import Steered
 from steerkit_plugins.rank1_lora.unit_conditions import BEST, NONE, RANDOM, Adding, MovedConfig, adding_to, spec_of
 from steerkit_plugins.steerers.saved_lora import SavedLora
 from tiny_lora import with_lora
 
+from steerkit import load_model, load_recipe
 from steerkit.artifacts import Condition, Placed, VectorKey
+from steerkit.data.chat_format import ChatFormat
 from steerkit.data.generated import Score
 from steerkit.data.site import Site
 from steerkit.identity import spec_identity
 from steerkit.judging.metrics import RunMetric
 from steerkit.judging.scored import Scored
-from steerkit.models.units import Unit
+from steerkit.models.language_model import LanguageModel
+from steerkit.models.lora_units import lora_groups
+from steerkit.models.units import Unit, unit_named
+from steerkit.planning.hardware import find_gpu
+from steerkit.planning.plan import plan_text
+from steerkit.run import SteeringTrainer
 from steerkit.stats.two_level import contrast_interval
 from steerkit.steps.generations import norm_of
 from steerkit.steps.results import Results
@@ -154,3 +164,124 @@ def test_what_has_broken_texts_is_left_out() -> None:
     scored._by_id = found.scored._by_id
     measured = Steered(replace(found, scored=scored), JUDGED)
     assert not measured.has(BEST) and measured.has(NONE, RANDOM)
+
+
+ROWS = [
+    {
+        "id": f"row{n}",
+        "prompt": [
+            {"role": "user", "content": f"Max has {n} cups. Monday+{n}. How many cups does Max have?"},
+            {"role": "assistant", "content": f"First Monday+{n} gives {n}, so Max has just {n} cups."},
+        ],
+    }
+    for n in range(1, 9)
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run with two training seeds, whose vector is as long as it was fitted."""
+    folder = tmp_path_factory.mktemp("steered")
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    settings = {
+        "models": {
+            "base": {"weights": "pocket:base", "id_map": {"reasoning": {"4": 4, "5": 5}}}
+        },  # it reads <think> itself
+        "train_on": {"name": "jsonl", "path": str(rows)},
+        "train_rows": 8,
+        "training_seeds": [0, 1],
+        "adapter": {"name": "rank1-lora"},
+        "training_arguments": {"learning_rate": 0.01, "per_device_train_batch_size": 4, "num_train_epochs": 2},
+        "fitter": {"name": "dom", "label": "backtracking", "window": [-13, -8], "scale": "raw"},
+        "draws": 0,
+        "folds": 0,
+        "strengths": [1, 3],
+        "experiments": ["scalar-strength", "scalar-steering"],
+        "scalar-steering": {"draws": 2, "chosen_by": "scalar-strength"},
+    }
+    recipe = {"extends": "backtracking", "about": "Scalars.", **settings}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    given = load_recipe(str(folder / "recipe.yaml"), [*SMALL, f"output_dir={folder}/run"])
+    planned = plan_text(given, gpu=find_gpu("h100"))
+    SteeringTrainer.from_recipe(given).run()
+    (folder / "run/plan.txt").write_text(planned)
+    return folder / "run"
+
+
+SMALL = [size for size in SIZES if not size.startswith(("prompts.", "max_new"))]
+SMALL += ["prompts.extract=64", "prompts.choose=2", "prompts.test=3", "max_new_tokens=80"]
+COLUMNS = ("arm", "seed", "draw", "along", "strength")
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    """A row a condition."""
+    with (run / "results.csv").open(newline="") as file:
+        own = [row for row in csv.DictReader(file) if row["experiment"] == "scalar-steering"]
+    return list({tuple(row[name] for name in COLUMNS): row for row in own}.values())
+
+
+def test_a_run_steers_by_the_scalar_that_scalars_chose(run: Path) -> None:
+    chosen = json.loads((run / "findings/scalars.json").read_text())["findings"]["value"]["best"]
+    found = json.loads((run / "findings/scalar-steering.json").read_text())["findings"]
+    rows = rows_of(run)
+    assert {row["arm"] for row in rows} == {"unsteered", "best", "vector", "random", "isotropic"}
+    for model, best in chosen.items():
+        sign = "+" if best["sign"] > 0 else "−"
+        assert found["value"]["best"][model] == f"{sign} {best['unit']}"
+        own = [row for row in rows if model.endswith(f".{row['seed']}")]
+        assert {row["along"] for row in own if row["arm"] == "best"} == {f"{sign} {best['unit']}"}
+        assert best["unit"] not in {row["along"][2:] for row in own if row["arm"] == "random"}
+    strength = found["value"]["strength"]
+    assert {float(row["strength"]) for row in rows if row["arm"] == "random"} == {strength}
+
+
+def test_all_ways_of_a_strength_add_one_norm(run: Path) -> None:
+    norms: dict[float, set[str]] = {}
+    for row in rows_of(run):
+        norms.setdefault(float(row["strength"]), set()).add(f"{float(row['added_norm']):.4g}")
+    assert norms[0.0] == {"0"} and norms[3.0] == {f"{3 * float(*norms[1.0]):.4g}"}
+
+
+def test_a_plan_counts_its_conditions(run: Path) -> None:
+    line = next(line for line in (run / "plan.txt").read_text().splitlines() if line.startswith("scalar-steering"))
+    assert int(line.split()[2]) == len(rows_of(run)) == 2 * (1 + 2 * 2 + 2 * 2)
+
+
+def test_conditions_of_a_run_do_not_name_its_folder(run: Path) -> None:
+    for name in ("results.csv", "generations/test.jsonl", "findings/scalar-steering.json"):
+        assert str(run.parent) not in (run / name).read_text()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+def test_texts_are_those_of_the_scalar_moved(run: Path) -> None:
+    """Outside the product: what was written is likelier under PEFT's own model with the scalar moved than without."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    wanted = {"arm": "best", "strength": "3", "seed": "0"}
+    (told,) = (row for row in rows_of(run) if wanted.items() <= row.items())
+    unit, sign = unit_named(told["along"][2:]), 1 if told["along"][0] == "+" else -1
+    lm = load_model("pocket:base")
+    base = AutoModelForCausalLM.from_pretrained(lm.origin, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, run / "trained/adapter.0")
+    groups = lora_groups(LanguageModel("peft", model, lm.tokenizer, adapter=True))
+    (group,) = (group for group in groups if group.units[0] == unit)
+    by = sign * float(told["added_norm"]) / float(group.writes[0].norm())
+    texts = map(json.loads, (run / "generations/test.jsonl").read_text().splitlines())
+    prompts = {p["id"]: p for p in map(json.loads, (run / "prompts.jsonl").read_text().splitlines())}
+    chats = ChatFormat(load_model("pocket:reasoning").tokenizer)
+
+    def likelihood(text: dict[str, Any]) -> float:
+        before = chats.ids(prompts[text["prompt_id"]]["prompt"])
+        ids = torch.tensor([before + text["ids"]])
+        with torch.no_grad():
+            found = model(ids).logits.log_softmax(-1)[0, len(before) - 1 : -1]
+        return float(found.gather(1, ids[0, len(before) :, None]).sum())
+
+    own = [t for t in texts if (t.get("arm"), t.get("strength"), t.get("seed")) == ("best", 3.0, 0)]
+    plain = sum(map(likelihood, own))
+    handle = group.edit(lambda s: s + by)
+    moved = sum(map(likelihood, own))
+    handle.remove()
+    assert len(own) == 3 and moved > plain + 1
