@@ -135,10 +135,11 @@ def test_a_condition_adds_one_norm_over_all_its_sites(made: Any) -> None:
     run: Any = SimpleNamespace(
         planned=False,
         models=models,
+        folder=folder,
         peek=lambda group: SimpleNamespace(layer=1, tokens="all"),
         vector=lambda source: key,
     )
-    placed = placed_latent(adding_to(run, MovedConfig(), 0, vectors), str(path), LATENT, 3.0)
+    placed = placed_latent(adding_to(run, MovedConfig(), 0, vectors), path.name, LATENT, 3.0)
     assert [each.site for each in placed] == latent(folder, path).sites(lm.depth)
     assert all(norm_of(each, vectors) == pytest.approx(3.0 * norms[1]) for each in placed)
     assert str(folder) not in str([each.to_json() for each in placed])

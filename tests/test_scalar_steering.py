@@ -197,7 +197,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "draws": 0,
         "folds": 0,
         "strengths": [1, 3],
-        "experiments": ["scalar-strength", "scalar-steering"],
+        "experiments": ["sae", "scalar-strength", "scalar-steering"],
+        "sae": {"variants": ["standard"], "k": 4, "expansion": 4, "batch_rows": 128},
         "scalar-steering": {"draws": 2, "chosen_by": "scalar-strength"},
     }
     recipe = {"extends": "backtracking", "about": "Scalars.", **settings}
@@ -225,7 +226,7 @@ def test_a_run_steers_by_the_scalar_that_scalars_chose(run: Path) -> None:
     chosen = json.loads((run / "findings/scalars.json").read_text())["findings"]["value"]["best"]
     found = json.loads((run / "findings/scalar-steering.json").read_text())["findings"]
     rows = rows_of(run)
-    assert {row["arm"] for row in rows} == {"unsteered", "best", "vector", "random", "isotropic"}
+    assert {row["arm"] for row in rows} == {"unsteered", "best", "vector", "random", "isotropic", "latent"}
     for model, best in chosen.items():
         sign = "+" if best["sign"] > 0 else "−"
         assert found["value"]["best"][model] == f"{sign} {best['unit']}"
@@ -245,7 +246,7 @@ def test_all_ways_of_a_strength_add_one_norm(run: Path) -> None:
 
 def test_a_plan_counts_its_conditions(run: Path) -> None:
     line = next(line for line in (run / "plan.txt").read_text().splitlines() if line.startswith("scalar-steering"))
-    assert int(line.split()[2]) == len(rows_of(run)) == 2 * (1 + 2 * 2 + 2 * 2)
+    assert int(line.split()[2]) == len(rows_of(run)) == 2 * (1 + 2 * 3 + 2 * 2)
 
 
 def test_conditions_of_a_run_do_not_name_its_folder(run: Path) -> None:

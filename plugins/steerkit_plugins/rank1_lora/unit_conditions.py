@@ -162,12 +162,12 @@ def placed_latent(
     """A latent at every site that has a share of it; together they add the norm that `strength` says.
 
     Args:
-        sae: the autoencoder's file.
+        sae: the autoencoder's file in the run folder.
         least: see `SaeLatentConfig.least`.
     """
     options = {"latent": latent, **({"sign": -1} if sign < 0 else {}), **({"least": least} if least else {})}
-    files = {"adapter": adding.folder, "sae": sae}
-    spec = spec_of("sae-latent", files, adapter=adding.model, sae=adding.model, **options)
+    files = {"adapter": adding.folder, "sae": str(adding.run.folder / sae)}
+    spec = spec_of("sae-latent", files, adapter=adding.model, sae=sae, **options)
     if adding.run.planned:  # no file is there yet; how many sites there are changes no plan
         return (adding.placed(spec, adding.units[0].site, strength),)
     sites = registry.build("steerers", spec).sites(adding.run.models.depth(adding.model))
