@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from steerkit.judging.metrics import RunMetric
-from steerkit.stats.intervals import Estimate
+from steerkit.stats.intervals import Estimate, constant_interval
 from steerkit.stats.two_level import contrast_interval
 from steerkit.steps.results import Results
 from steerkit_plugins.preventative.measured import Measured, group_of
@@ -37,10 +37,17 @@ class Steered(Measured):
     def mean(self, arm: str) -> Estimate:
         if arm not in self.draws:
             return super().mean(arm)
-        return contrast_interval([(1.0, self.draws[arm])], confidence=self.confidence, bounds=self.metric.limits)
+        return self._crossed([(1.0, self.draws[arm])], self.metric.limits)
 
     def difference(self, one: str, other: str) -> Estimate:
         if not {one, other} & self.draws.keys():
             return super().difference(one, other)
         groups = [(sign, self.draws.get(way, self.values[way])) for sign, way in ((1.0, one), (-1.0, other))]
-        return contrast_interval(groups, confidence=self.confidence, bounds=self.metric.difference)
+        return self._crossed(groups, self.metric.difference)
+
+    def _crossed(self, groups: Sequence[tuple[float, np.ndarray]], bounds: tuple[float, float]) -> Estimate:
+        """Over prompts and draws; where all values agree, as `Measured` has it."""
+        found = contrast_interval(groups, confidence=self.confidence, bounds=bounds)
+        if found.degenerate and np.isfinite(bounds).all():
+            return constant_interval(found, confidence=self.confidence, bounds=bounds)
+        return found
