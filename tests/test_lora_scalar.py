@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,13 @@ def test_a_row_is_the_same_whatever_stands_beside_it(saved: Any) -> None:
     for number, row in enumerate(rows):
         alone = logits(lm, [row], IDS[number : number + 1])
         torch.testing.assert_close(together[number : number + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_it_may_be_sent_to_another_process(saved: Any) -> None:
+    lm, folder = saved("llama")
+    used = Edit(scalar(folder, "2.gate"), Site(2, "gate"), 2.0)
+    expected = logits(lm, used)
+    assert torch.equal(logits(lm, pickle.loads(pickle.dumps(used))), expected)
 
 
 def test_the_key_follows_the_adapter_s_content(saved: Any, tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 from pocket import SIZES
+from steerkit_plugins.rank1_lora.scalar_steering import ScalarSteering
+from steerkit_plugins.rank1_lora.scalar_steering_findings import Said
+from steerkit_plugins.rank1_lora.scalar_strength import ScalarStrength
 from steerkit_plugins.rank1_lora.steered import Steered
 from steerkit_plugins.rank1_lora.unit_conditions import BEST, NONE, RANDOM, Adding, MovedConfig, adding_to, spec_of
 from steerkit_plugins.steerers.saved_lora import SavedLora
@@ -24,6 +27,7 @@ from steerkit.artifacts import Condition, Placed, VectorKey
 from steerkit.data.chat_format import ChatFormat
 from steerkit.data.generated import Score
 from steerkit.data.site import Site
+from steerkit.findings import Findings
 from steerkit.identity import spec_identity
 from steerkit.judging.metrics import RunMetric
 from steerkit.judging.scored import Scored
@@ -164,6 +168,24 @@ def test_what_has_broken_texts_is_left_out() -> None:
     scored._by_id = found.scored._by_id
     measured = Steered(replace(found, scored=scored), JUDGED)
     assert not measured.has(BEST) and measured.has(NONE, RANDOM)
+
+
+def test_without_a_chosen_scalar_nothing_is_claimed(folder: Path) -> None:
+    """As with too few sentences of the label: the vector alone is added, and no strength is chosen."""
+    run = run_of(folder)
+    run.planned, run.use, run.experiments = False, lambda group: SimpleNamespace(training_seeds=(3,)), {}
+    none, vectors = Findings(title="", value={"best": {}}), {KEY: SimpleNamespace(norm=lambda layer: 1.0)}
+    made = ScalarSteering(strengths=(2.0, 4.0))
+    asked = made.conditions(run, None, vectors, none)
+    assert [condition.labels["arm"] for condition in asked] == ["unsteered", "vector", "vector"]
+    choice = ScalarStrength(strengths=(2.0, 4.0))
+    (plain,) = choice.conditions(run, None, vectors, none)
+    found = choice.findings(run, SimpleNamespace(conditions=[plain]))
+    assert found.value["strength"] == 2.0 and "has chosen no scalar" in found.notes[0]
+    results_of_vectors, _ = results(1, 2)
+    kept = [c for c in results_of_vectors.conditions if c.labels["arm"] != BEST]
+    first = next(Said(replace(results_of_vectors, conditions=kept), 1.0, "", 0.25, 2).claims())
+    assert first.verdict == "cannot be told"
 
 
 ROWS = [
