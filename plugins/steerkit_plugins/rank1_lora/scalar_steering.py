@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import Field
 
 from steerkit.artifacts import Condition, Pair
 from steerkit.context import Run
-from steerkit.errors import Problem
+from steerkit.errors import Problem, SteerkitError
 from steerkit.findings import Findings
+from steerkit.judging.metrics import unchoosable
 from steerkit.parts import Experiment
 from steerkit.settings import Steering
 from steerkit.steps.results import Results
+from steerkit.steps.scores import metrics_of_run
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.preventative.compared import heading
@@ -65,6 +68,8 @@ class ScalarSteering(Experiment):
         yield from unknown(self, run)
         if self.config.strength is not None and self.config.chosen_by:
             yield Problem(f"{self.name}.strength", "is given, and chosen_by too", "leave one out")
+        with suppress(SteerkitError):  # the scores say what is wrong with a judge
+            yield from unchoosable(f"{self.name}.metric", self.config.metric, metrics_of_run(run))
 
     def arms(self, run: Run) -> Sequence[Arm]:
         return [adapter_arm(self.config)]
