@@ -114,7 +114,9 @@ def run(rounds: int, size: str = "full", threads: int = 1) -> list[Result]:
     sides: dict[str, Callable[[], Rebuild]] = {}
     variants: tuple[Variant, ...] = ("author", "standard")
     for variant in variants:
-        options = SAEOptions(variant=variant, batch_rows=batch, warmup_steps=max(steps // 10, 1))
+        options = SAEOptions.model_validate(
+            {"variant": variant, "batch_rows": batch, "warmup_steps": max(steps // 10, 1)}
+        )
         sides[variant] = lambda options=options: by_steerkit(train, options)  # type: ignore[misc]
         if variant == "author":
             sides["dense"] = lambda options=options: by_masks(train, options)  # type: ignore[misc]

@@ -10,7 +10,7 @@ import numpy as np
 
 from steerkit.data.trace import Item
 from steerkit.stats.intervals import Estimate
-from steerkit.units.detection import Detected, detect, halves, tested_contrast
+from steerkit.units.detection import Detected, contrast, detect, halves
 from steerkit.units.marks import Marks, Which, marks_of
 from steerkit.units.store import UnitStore
 from steerkit_plugins.rank1_lora.sae.contexts import LatentValues
@@ -78,7 +78,7 @@ class Telling:
 
     def contrast(self, terms: Sequence[tuple[float, Best]]) -> Estimate:
         """Σ weight · AUROC on the testing half, paired by trace."""
-        return tested_contrast([(weight, best.scores) for weight, best in terms], self._marks, **self._bootstrap)
+        return contrast([(weight, best.scores) for weight, best in terms], self._marks, **self._bootstrap)
 
     def _best(self, values: Mapping[str, np.ndarray]) -> Best:
         found: Detected = detect(values, self._marks, self.choosing, self.testing, **self._bootstrap)
