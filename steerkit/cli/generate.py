@@ -86,7 +86,7 @@ def generate(
         raise SteerkitError(f"--model-sampling takes the model's own settings; leave {given} out")
     chat = _chat(sys.stdin.read() if prompt == "-" else prompt, system, begin)
     loaded = SteeringVector.load(vector)
-    edit_by = registry.get("steerers", steerer)()
+    edit_by = registry.build("steerers", PluginSpec(name=steerer))
     lm = load_model(model, bf16=bf16, device=device, device_map=device_map)
     chats = ChatFormat(lm.tokenizer, arguments=_arguments(template_arg or ()))
     ids, key = chats.ids(chat), key_of(seed, identity(chat))
