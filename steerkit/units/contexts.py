@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from steerkit.errors import SteerkitError
+from steerkit.units.context_table import ContextTable
 
 WAITING = 100_000
 """Candidates that wait before they are held against those that are kept."""
@@ -51,8 +51,8 @@ class TopContexts:
         self.count, self.width, self.per_trace, self.least = count, width, per_trace, least
         self.units = 0
         self._names: dict[str, int] = {}  # trace id → its number in the tables
-        self._kept = _Table.empty(width)
-        self._new: list[_Table] = []
+        self._kept = ContextTable.empty(width)
+        self._new: list[ContextTable] = []
         self._floor = np.zeros(0)  # [2 U] size that a candidate must reach to be kept
 
     def add(self, trace: str, values: np.ndarray, first: int = 0) -> None:
@@ -72,7 +72,7 @@ class TopContexts:
         for sign, side in ((1, values), (-1, -values)):
             unit, at = self._strongest(side[first:], 0 if sign > 0 else self.units)
             if len(unit):
-                self._new.append(_Table.around(values, unit, at + first, sign, number, self.width))
+                self._new.append(ContextTable.around(values, unit, at + first, sign, number, self.width))
         if sum(len(table.unit) for table in self._new) > max(WAITING, len(self._kept.unit)):
             self._settle()
 
@@ -116,7 +116,7 @@ class TopContexts:
         made._names = {name: number for number, name in enumerate(value["traces"])}
         if value["units"]:
             made._fit(value["units"])
-        made._new = [_Table.of(value["contexts"], made._names, made.width)] if value["contexts"] else []
+        made._new = [ContextTable.of(value["contexts"], made._names, made.width)] if value["contexts"] else []
         made._settle()
         return made
 
@@ -145,7 +145,7 @@ class TopContexts:
         """Keep the `count` strongest of each unit and sign, in order."""
         if not self._new:
             return
-        table = _Table.joined([self._kept, *self._new])
+        table = ContextTable.joined([self._kept, *self._new])
         self._new = []
         rank = np.argsort(np.argsort(np.array(list(self._names), dtype=object), kind="stable"), kind="stable")
         group = table.unit + self.units * (table.sign < 0)
@@ -169,53 +169,3 @@ class TopContexts:
 def _short(value: float) -> float:
     """The same float32 number, in as few digits as it has."""
     return float(str(np.float32(value)))
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Contexts as columns; `window` [n, 2 width + 1], NaN beyond the trace's ends."""
-
-    unit: np.ndarray
-    sign: np.ndarray
-    trace: np.ndarray
-    at: np.ndarray
-    value: np.ndarray
-    window: np.ndarray
-
-    @classmethod
-    def empty(cls, width: int) -> Self:
-        none = np.zeros(0, np.int64)
-        return cls(none, none, none, none, np.zeros(0, np.float32), np.zeros((0, 2 * width + 1), np.float32))
-
-    @classmethod
-    def around(cls, values: np.ndarray, unit: np.ndarray, at: np.ndarray, sign: int, trace: int, width: int) -> Self:
-        """Contexts of one trace."""
-        places = at[:, None] + np.arange(-width, width + 1)
-        inside = (places >= 0) & (places < len(values))
-        window = np.where(inside, values[np.clip(places, 0, len(values) - 1), unit[:, None]], np.float32("nan"))
-        return cls(unit, np.full_like(unit, sign), np.full_like(unit, trace), at, values[at, unit], window)
-
-    @classmethod
-    def of(cls, rows: list[Any], names: dict[str, int], width: int) -> Self:
-        """Contexts of their JSON."""
-        window = np.full((len(rows), 2 * width + 1), np.nan, np.float32)
-        for number, (_, _, _, at, first, values) in enumerate(rows):
-            begin = first - at + width
-            window[number, begin : begin + len(values)] = values
-        unit, sign, at = (np.array([row[i] for row in rows], np.int64) for i in (0, 1, 3))
-        trace = np.array([names[row[2]] for row in rows], np.int64)
-        return cls(unit, sign, trace, at, window[:, width], window)
-
-    @classmethod
-    def joined(cls, tables: list[Self]) -> Self:
-        return cls(*(np.concatenate(columns) for columns in zip(*(table._columns() for table in tables), strict=True)))
-
-    def renumbered(self, numbers: np.ndarray) -> Self:
-        """The same, with other numbers of the traces."""
-        return type(self)(self.unit, self.sign, numbers[self.trace], self.at, self.value, self.window)
-
-    def rows(self, which: np.ndarray) -> Self:
-        return type(self)(*(column[which] for column in self._columns()))
-
-    def _columns(self) -> Iterator[np.ndarray]:
-        yield from (self.unit, self.sign, self.trace, self.at, self.value, self.window)
