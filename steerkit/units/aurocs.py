@@ -65,10 +65,10 @@ def _count(
     of hits that lie above them."""
     m, units = ranked.shape
     counted, above = np.zeros((2 * m + 1, units)), np.zeros((len(traces), units))
+    columns = np.ascontiguousarray(ranked.T)
     for rows, of in _others(values, marks, traces):
-        for unit in range(units):
-            left, right = (np.searchsorted(ranked[:, unit], rows[:, unit], side) for side in ("left", "right"))
-            both = left + right
+        for unit, numbers in enumerate(np.ascontiguousarray(rows.T)):
+            both = _below(columns[unit], numbers)
             counted[:, unit] += np.bincount(both, minlength=2 * m + 1)
             above[:, unit] += np.bincount(of, 1 - both / (2 * m), len(traces))
     return counted, above
@@ -98,9 +98,17 @@ def _won(counted: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     total = np.cumsum(counted, axis=0)
     found = np.empty(ranked.shape)
     for unit in range(ranked.shape[1]):
-        own = ranked[:, unit]
-        k = np.searchsorted(own, own, "left") + np.searchsorted(own, own, "right")
+        k = _below(ranked[:, unit], ranked[:, unit])
         found[:, unit] = total[k, unit] - counted[k, unit] / 2
+    return found
+
+
+def _below(hits: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """[N] how many of sorted hits [M] lie below each number, and how many below or equal, added."""
+    left = np.searchsorted(hits, numbers)
+    tied = hits[np.minimum(left, len(hits) - 1)] == numbers
+    found: np.ndarray = 2 * left
+    found[tied] = left[tied] + np.searchsorted(hits, numbers[tied], "right")
     return found
 
 
