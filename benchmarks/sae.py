@@ -22,7 +22,7 @@ import torch
 from options import parser_of
 from steerkit_plugins.rank1_lora.sae.batch_topk import Weights, encode, forward, scores
 from steerkit_plugins.rank1_lora.sae.learner import Learner
-from steerkit_plugins.rank1_lora.sae.options import SAEOptions, Variant
+from steerkit_plugins.rank1_lora.sae.options import SAEOptions, SAETraining, Variant
 from torch import Tensor
 
 from steerkit.bench.measure import Question, Result, Work, interleaved, machine, ratios_of, result, settle, write
@@ -114,9 +114,7 @@ def run(rounds: int, size: str = "full", threads: int = 1) -> list[Result]:
     sides: dict[str, Callable[[], Rebuild]] = {}
     variants: tuple[Variant, ...] = ("author", "standard")
     for variant in variants:
-        options = SAEOptions.model_validate(
-            {"variant": variant, "batch_rows": batch, "warmup_steps": max(steps // 10, 1)}
-        )
+        options = SAETraining(batch_rows=batch, warmup_steps=max(steps // 10, 1)).sae(variant)
         sides[variant] = lambda options=options: by_steerkit(train, options)  # type: ignore[misc]
         if variant == "author":
             sides["dense"] = lambda options=options: by_masks(train, options)  # type: ignore[misc]

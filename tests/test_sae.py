@@ -32,6 +32,7 @@ from steerkit_plugins.rank1_lora.sae.trained import TrainedSAE
 from steerkit_plugins.rank1_lora.sae.training import train
 
 from steerkit.errors import SteerkitError
+from steerkit.stats.intervals import cluster_intervals
 
 CPU = torch.device("cpu")
 UNITS = 6
@@ -76,6 +77,16 @@ def test_a_batch_has_exactly_k_entries_a_row_on_the_largest(variant: Any) -> Non
     assert len(on.latents) == 3 * 40 and int((on.values != 0).sum()) == 3 * 40
     np.testing.assert_allclose(on_of(on, 40, 24), dense(weights, x, options), atol=1e-5)
     assert len(set(np.diff([*on.begins.tolist(), 120]))) > 1  # a row may have more than another
+
+
+@pytest.mark.parametrize("variant", PRESETS)
+def test_a_batch_of_one_row_is_learned_from(variant: Any) -> None:
+    """It has no variance that AuxK could be a share of."""
+    options = SAETraining(expansion=4, k=3, batch_rows=20, dead_after=1, warmup_steps=0).sae(variant)
+    learner = Learner(UNITS, options, CPU)
+    for x in torch.from_numpy(random_rows(41)).split(20):
+        learner.step(x)
+    assert len(learner.dead) and math.isfinite(learner.told()["batch_fvu"])
 
 
 def test_alone_in_its_batch_a_row_has_its_own_top_k() -> None:
@@ -224,7 +235,7 @@ def planted(count: int, seed: int = 0) -> tuple[Array, Array]:
 
 def test_a_planted_dictionary_is_found_again() -> None:
     rows, directions = planted(20_000)
-    options = SAETraining(expansion=2, k=2, epochs=40, learning_rate=3e-3, dead_after=5_000).sae("standard")
+    options = SAETraining(expansion=2, k=2, epochs=15, learning_rate=1e-2, dead_after=2_000).sae("standard")
     sae = train([rows], [f"0.u{n}" for n in range(16)], np.ones(16), options)
     made = np.array([sae.decoder_row(latent) for latent in range(sae.latents)])
     made /= np.linalg.norm(made, axis=1, keepdims=True)
@@ -285,6 +296,29 @@ def test_measures_are_those_of_numpy(variant: Any) -> None:
     assert found.fvu_contribution[0] == pytest.approx((raw_error**2).sum() / apart, rel=1e-4)
     assert found.l0[0] == pytest.approx((z != 0).sum() / 203)
     assert found.alive == int((z != 0).any(axis=0).sum()) and found.dead == pytest.approx(1 - found.alive / 24)
+
+
+@pytest.mark.parametrize("variant", PRESETS)
+def test_measures_of_one_batch_and_their_intervals_are_those_of_numpy(variant: Any) -> None:
+    """All rows in one batch: BatchTopK by a sort. Intervals: the same bootstrap of each trace's own sums."""
+    sae = small(variant, batch_rows=500)
+    traces = [random_rows(20 + 7 * n, seed=n) * (1 + n) for n in range(5)]
+    found = measure(sae, traces, resamples=300, seed=4)["batch_topk"]
+    w = {name: value.double().numpy() for name, value in sae.weights.tensors().items()}
+    rows = np.concatenate(traces).astype(np.float64)
+    x = (rows * sae.factor - sae.shift) / sae.spread
+    z = dense(sae.weights, torch.from_numpy(x).float(), sae.options)
+    squares = ((x - z @ w["decoder"] - w["decoder_bias"]) ** 2).sum(axis=1)
+    ends = np.cumsum([len(trace) for trace in traces])[:-1]
+    parts = zip(np.split(squares, ends), np.split(x, ends), strict=True)
+    counts = np.array([[own.sum(), len(own), (part**2).sum(), *part.sum(axis=0)] for own, part in parts])
+
+    def fvu(sums: Array) -> Array:
+        return (sums[:, 0] / (sums[:, 2] - (sums[:, 3:] ** 2).sum(axis=1) / sums[:, 1]))[:, None]
+
+    expected = cluster_intervals(counts, fvu, confidence=0.95, resamples=300, seed=4)
+    np.testing.assert_allclose(found.fvu, [float(each[0]) for each in expected], rtol=1e-3)
+    assert found.l0[0] == pytest.approx((z != 0).sum() / len(z)) and found.rows == len(rows)
 
 
 def test_what_predicts_the_mean_explains_nothing() -> None:

@@ -44,9 +44,9 @@ def recipe(folder: Path, **changed: Any) -> Path:
         "extends": "backtracking",
         "about": "SAEs on an adapter's scalars.",
         "experiments": ["sae"],
-        "prompts": {"extract": 60, "choose": 1, "test": 1},
-        "max_new_tokens": 140,
-        "per_device_batch_size": 60,
+        "prompts": {"extract": 40, "choose": 1, "test": 1},
+        "max_new_tokens": 120,
+        "per_device_batch_size": 40,
         "threads": 1,
         "resamples": 200,
         "train_on": {"name": "jsonl", "path": str(rows)},
@@ -101,7 +101,7 @@ def test_an_sae_learns_from_one_half_and_is_measured_on_the_other(run: Path) -> 
     for name in NAMES:
         sae = TrainedSAE.load(run / f"saes/{name}.safetensors")
         own, held_out = rows_of(store, choosing), rows_of(store, testing)
-        assert sae.told["rows"] == len(own) and sae.meta["traces"] == 30
+        assert sae.told["rows"] == len(own) and sae.meta["traces"] == 20
         assert (sae.activations(own.astype(np.float32)) != 0).sum() == pytest.approx(4 * len(own), abs=2)
         if sae.options.center == "mean":
             np.testing.assert_allclose(sae.shift, (own * sae.norms).mean(axis=0), rtol=1e-4, atol=1e-6)

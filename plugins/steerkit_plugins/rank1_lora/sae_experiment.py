@@ -24,7 +24,7 @@ from steerkit_plugins.rank1_lora.arms import PairConfig, adapter_arm, unknown_mo
 from steerkit_plugins.rank1_lora.latents import Best, Telling
 from steerkit_plugins.rank1_lora.sae.options import PRESETS, SAETraining, Variant
 from steerkit_plugins.rank1_lora.sae.trained import TrainedSAE
-from steerkit_plugins.rank1_lora.sae_tables import ENDS, WHERE, Row, figure_of, rebuilt_table, signed, told_table
+from steerkit_plugins.rank1_lora.sae_tables import ENDS, EVERY, WHERE, Row, figure_of, rebuilt_table, signed, told_table
 from steerkit_plugins.rank1_lora.sae_training import file_of, held_out, saes_of
 from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
 
@@ -83,14 +83,14 @@ class SAEs(Experiment):
         for name, model, _ in saes_of(run):
             rows.append(_row(name, model, saes[name], captured[model], {w: places[w] for w in known}, best[model]))
             run.of(self, f"findings.{self.name}").progress(len(rows), len(saes))
-        chosen = {model: _chosen([row for row in rows if row.model == model]) for model in captured}
+        chosen = {model: _chosen([row for row in rows if row.model == model], ENDS) for model in captured}
         named = {model: (_named(captured[model], own), own) for model, own in best.items()}
-        claim, gain = self._claim(c.label, places[ENDS], best, {m: row for m, row in chosen.items() if row is not None})
+        gain = {where: self._gain(where, places[where], best, rows) for where in WHERE}
         return Findings(
             title="SAEs on the scalars",
             question=f"Does a latent of an SAE on all scalars tell {c.label} better than the best scalar does?",
-            finding=self._finding(rows, gain),
-            claims=(claim,),
+            finding=self._finding(rows, gain[ENDS]),
+            claims=(self._claim(c.label, gain),),
             figures=(figure_of(self.name, c.label, rows, best),),
             tables=(rebuilt_table(rows), told_table(rows, named)),
             cautions=tuple(self._cautions(run, c.label, places[ENDS])),
@@ -98,23 +98,28 @@ class SAEs(Experiment):
             value={"best": {model: _value(row) for model, row in chosen.items() if row is not None}},
         )
 
-    def _claim(
-        self, label: str, telling: Telling, scalars: Mapping[str, Mapping[Which, Best]], chosen: Mapping[str, Row]
-    ) -> tuple[Claim, Estimate | None]:
-        """Mean over models of the chosen SAE's best latent less the best scalar."""
-        text = f"An SAE latent tells {label} better than the best scalar, among sentence ends"
-        share = 1 / max(len(chosen), 1)
-        terms = [term for m, row in chosen.items() for term in ((share, row.told[ENDS]), (-share, scalars[m][ENDS]))]
+    def _gain(
+        self, where: Which, telling: Telling, scalars: Mapping[str, Mapping[Which, Best]], rows: Sequence[Row]
+    ) -> Estimate | None:
+        """Mean over models of AUROC of the chosen SAE's best latent less the best scalar's."""
+        found = [_chosen([row for row in rows if row.model == model], where) for model in scalars]
+        chosen = [row for row in found if row is not None]
+        terms = [(sign / len(chosen), best) for row in chosen for sign, best in _pair(row, scalars, where)]
         gain = telling.contrast(terms) if terms else None
-        if gain is None or words.missing(gain.low):
-            return Claim(text=text, verdict="cannot be told", detail="too few traces with such a sentence"), None
-        which = ", ".join(f"{row.name} {row.told[ENDS].number}" for row in chosen.values())
-        return above_zero(text, gain, 3, detail=f"n: traces; difference of AUROCs, paired by trace; {which}"), gain
+        return None if gain is None or words.missing(gain.low) else gain
+
+    def _claim(self, label: str, gain: Mapping[Which, Estimate | None]) -> Claim:
+        text = f"An SAE latent tells {label} better than the best scalar, among sentence ends"
+        ends, every = gain[ENDS], gain[EVERY]
+        if ends is None:
+            return Claim(text=text, verdict="cannot be told", detail="too few traces with such a sentence")
+        more = f"; over all tokens {shown(every, 3)}" if every else ""
+        return above_zero(text, ends, 3, detail=f"n: traces; difference of AUROCs, paired by trace{more}")
 
     def _finding(self, rows: Sequence[Row], gain: Estimate | None) -> str:
-        fvu = {row.name: row.held_out["threshold"].fvu[0] for row in rows}
+        fvu = {row.name: row.held_out["threshold"].fvu_contribution[0] for row in rows}
         told = ", ".join(f"{name} {words.number(value, 3)}" for name, value in fvu.items())
-        rebuilt = f"Variance of held-out scalars that SAEs leave unexplained: {told}."
+        rebuilt = f"Share of the variance of held-out scalars (contributions) that SAEs leave unexplained: {told}."
         if gain is None:
             return f"{rebuilt} Whether a latent tells more than a scalar cannot be told."
         return f"{rebuilt} The best latent's AUROC among sentence ends less the best scalar's: {shown(gain, 3)}."
@@ -157,10 +162,14 @@ def _row(
     return Row(name, model, sae, held_out(sae), told, gain)
 
 
-def _chosen(rows: Sequence[Row]) -> Row | None:
-    """The SAE whose best latent tells best among sentence ends of the choosing half."""
-    known = [row for row in rows if ENDS in row.told]
-    return max(known, key=lambda row: row.told[ENDS].choosing) if known else None
+def _chosen(rows: Sequence[Row], where: Which) -> Row | None:
+    """The SAE whose best latent tells best on the choosing half."""
+    known = [row for row in rows if where in row.told]
+    return max(known, key=lambda row: row.told[where].choosing) if known else None
+
+
+def _pair(row: Row, scalars: Mapping[str, Mapping[Which, Best]], where: Which) -> tuple[tuple[float, Best], ...]:
+    return (1.0, row.told[where]), (-1.0, scalars[row.model][where])
 
 
 def _named(store: UnitStore, best: Mapping[Which, Best]) -> str:

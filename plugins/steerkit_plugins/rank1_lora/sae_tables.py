@@ -112,8 +112,8 @@ def told_table(rows: Sequence[Row], scalars: Mapping[str, tuple[str, Mapping[Whi
 
 
 def figure_of(name: str, label: str, rows: Sequence[Row], scalars: Mapping[str, Mapping[Which, Best]]) -> Figure:
-    """FVU of each SAE; AUROC of its best latent beside the best scalar's."""
-    fvu = [row.held_out["threshold"].fvu for row in rows]
+    """FVU of each SAE, in the scale that all have in common; AUROC of its best latent beside the best scalar's."""
+    fvu = [row.held_out["threshold"].fvu_contribution for row in rows]
     panels = [
         Bars(
             title="Variance unexplained, held out",
@@ -141,9 +141,10 @@ def figure_of(name: str, label: str, rows: Sequence[Row], scalars: Mapping[str, 
     return Figure(
         name=name,
         title="SAEs on the scalars",
-        caption="Left: what SAEs leave unexplained of the scalars of held-out traces, by a fixed threshold. Others: "
-        f"how well the best scalar and each SAE's best latent tell that a {label} sentence begins at the next token, "
-        "chosen on one half of the traces, shown for the other. Bootstrap intervals over traces. Dashed: chance.",
+        caption="Left: what SAEs leave unexplained of held-out scalars, as contributions s · γ‖B‖, by a fixed "
+        "threshold. Others: how well the best scalar and each SAE's best latent tell that a "
+        f"{label} sentence begins at the next token, chosen on one half of the traces, shown for the other. Bootstrap "
+        "intervals over traces. Dashed: chance.",
         panels=tuple(panels),
         columns=3,
     )

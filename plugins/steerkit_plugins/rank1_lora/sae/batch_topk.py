@@ -87,6 +87,9 @@ def first_weights(units: int, options: SAEOptions, generator: torch.Generator) -
     """Kaiming-uniform for ReLU, the decoder the encoder's transpose, biases 0.
 
     The author's tensor is [U, F], whose second size torch takes for the fan: sqrt(6 / F), not sqrt(6 / U).
+
+    With directions of length 1 the encoder is U / F of the transpose, which rebuilds the input where all latents are
+    on: the transpose itself would rebuild it several times over, and a short training would only undo that.
     """
     latents = options.latents(units)
     bound = math.sqrt(6 / (latents if options.init_fan == "author_fan" else units))
@@ -94,7 +97,7 @@ def first_weights(units: int, options: SAEOptions, generator: torch.Generator) -
     decoder = encoder.T.clone()
     if options.decoder == "unit_norm":
         decoder /= decoder.norm(dim=1, keepdim=True)
-        encoder = decoder.T.clone()
+        encoder = decoder.T.clone() / options.expansion
     return Weights(encoder, torch.zeros(latents), decoder, torch.zeros(units))
 
 
@@ -172,7 +175,8 @@ def _auxk(weights: Weights, x: Tensor, error: Tensor, dead: Tensor) -> Tensor:
     z = torch.addmm(weights.encoder_bias[dead], x, weights.encoder[:, dead]).relu()
     kept = z.detach().topk(min(max(x.shape[1] // 2, 1), len(dead)), dim=1).indices
     variance = (error - error.mean(dim=0)).square().mean()
-    return (functional.mse_loss(_rebuilt(weights, z, kept, dead), error) / variance).nan_to_num(0.0, 0.0, 0.0)
+    scale = torch.where(variance > 0, variance, torch.inf)  # a batch of one row has none, and no gradient then
+    return functional.mse_loss(_rebuilt(weights, z, kept, dead), error) / scale
 
 
 def _rebuilt(weights: Weights, z: Tensor, kept: Tensor, dead: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Learner:
                 self.weights.decoder.div_(self.weights.decoder.norm(dim=1, keepdim=True))
         self._steps += 1
         variance = (x - x.mean(dim=0)).square().mean()
-        self._fvu += found.squared.detach() / variance
+        self._fvu += torch.where(variance > 0, found.squared.detach() / variance, 0.0)  # one row alone has no variance
         return found
 
     def told(self) -> dict[str, Any]:
