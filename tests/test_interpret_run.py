@@ -186,3 +186,11 @@ def test_an_explainer_puts_each_feature_in_a_class(silent: Path, monkeypatch: py
 def test_a_judge_that_explains_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SteerkitError, match="the judge 'keyword' explains no features; name llm-explain"):
         run(tmp_path, explainer="keyword")
+
+
+def test_a_recipe_that_sends_texts_elsewhere_needs_a_word(tmp_path: Path) -> None:
+    recipe = {"extends": "backtracking", "about": "x", "experiments": ["interpret"]}
+    recipe["interpret"] = {"explainer": {"name": "llm-explain", "base_url": "https://example.org/v1"}}
+    (tmp_path / "units.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(SteerkitError, match=r"example.org is sent the run's texts.*--allow servers"):
+        load_recipe(str(tmp_path / "units.yaml"))
