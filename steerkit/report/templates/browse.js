@@ -55,11 +55,11 @@ const fields = [
   { title: "strongest at", of: (f) => f.strongest.map((n) => data.tokens[n]).join("\n"), name: "tokens",
     about: "Tokens that its contexts were taken for, the commonest first", tokens: true },
 ].filter((field) => field.title === "feature" || features.some((f) => field.of(f)) || field.column);
-const numeric = (field) => field.column && features.some((f) => typeof field.of(f) === "number");
+for (const field of fields) field.numeric = Boolean(field.column) && features.some((f) => typeof field.of(f) === "number");
 
 function heads() {
   for (const field of fields) {
-    const head = made("th", "", numeric(field) ? "n" : "");
+    const head = made("th", "", field.numeric ? "n" : "");
     head.scope = "col";
     head.append(button(field.title, () => order(field)));
     if (field.about) head.title = field.about;
@@ -69,7 +69,7 @@ function heads() {
 }
 
 function filters() {
-  for (const field of fields.filter((f) => f.filter && !numeric(f))) {
+  for (const field of fields.filter((f) => f.filter && !f.numeric)) {
     const words = [...new Set(features.map((f) => field.of(f) ?? ""))];
     if (words.length < 2 || words.length > 12) continue;
     const label = made("label", `${field.title} `);
@@ -82,7 +82,7 @@ function filters() {
 }
 
 function order(field) {
-  const down = numeric(field) ? field.better !== "down" : false;
+  const down = field.numeric ? field.better !== "down" : false;
   sort = sort.by === field ? { by: field, down: !sort.down } : { by: field, down };
   search();
 }
@@ -128,7 +128,7 @@ function draw() {
 function row(feature) {
   const line = made("tr");
   for (const field of fields) {
-    const cell = made(field.title === "feature" ? "th" : "td", "", numeric(field) ? "n" : field.name || "");
+    const cell = made(field.title === "feature" ? "th" : "td", "", field.numeric ? "n" : field.name || "");
     if (field.title === "feature") {
       const link = made("a", feature.name);
       link.href = address(feature);
@@ -138,7 +138,8 @@ function row(feature) {
     } else if (field.tokens) {
       cell.append(...feature.strongest.slice(0, 4).map((n) => made("span", visible(data.tokens[n]), "token")));
     } else {
-      cell.textContent = field.column ? told(field.of(feature), field.column) : field.of(feature);
+      const value = field.of(feature);
+      cell.textContent = field.numeric ? told(value, field.column) : value ?? "";
     }
     line.append(cell);
   }
@@ -181,6 +182,7 @@ async function show() {
   at("detail").replaceChildren(steps, ...parts);
   at("detail").scrollTop = 0;
   if (name) at("detail").focus({ preventScroll: true });
+  if (shown.includes(open)) while (shown.indexOf(open) >= drawn) draw();
   open?.line?.setAttribute("aria-current", "true");
   open?.line?.scrollIntoView({ block: "nearest" });
   position();
@@ -196,7 +198,6 @@ function position() {
 function step(by) {
   const next = shown[open ? shown.indexOf(open) + by : 0];
   if (!next) return;
-  while (shown.indexOf(next) >= drawn) draw();
   location.hash = address(next);
 }
 
@@ -206,6 +207,7 @@ function described(feature, contexts) {
   const facts = made("dl");
   facts.append(made("dt", "kind"), made("dd", feature.kind));
   columns.forEach((column, i) => {
+    if (feature.values[i] === null) return;
     const value = made("dd");
     value.append(made("b", told(feature.values[i], column)), made("span", column.about ? ` \u00b7 ${column.about}` : ""));
     facts.append(made("dt", column.title), value);
