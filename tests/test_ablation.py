@@ -132,6 +132,7 @@ def test_every_set_is_what_a_copy_without_its_weights_gives(family: str) -> None
             assert values == pytest.approx(expected, rel=2e-4, abs=2e-5), (text.id, sorted(zeroed))
         assert found.full[column] == pytest.approx(by_hand(full, full, text)[2], rel=1e-5)
     assert (found.kl >= 0).all() and (found.kl[:-1].sum(1) > 0).all()
+    assert (found.noise < 1e-6 * found.counts).all()
     assert (found.kl[-1] == 0).all() and (found.ce[-1] == found.full).all()  # nothing zeroed: exact
 
 
@@ -300,6 +301,7 @@ def test_bfloat16_is_as_near_as_its_numbers() -> None:
     sets = [frozenset(units_in(groups)), frozenset()]
     exact, found = ablate(lm, groups, texts(), sets), ablate(half, lora_groups(half), texts(), sets)
     assert found.kl[0] == pytest.approx(exact.kl[0], rel=0.2) and (found.kl[1] == 0).all()
+    assert (found.noise < 0.1 * found.kl[0]).all()
 
 
 def test_weak_effects_are_above_rounding() -> None:

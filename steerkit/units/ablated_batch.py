@@ -115,6 +115,11 @@ class AblatedBatch(TextBatch):
         self.most = len(parts[0]) // 2
         return self.ablated(sets, first)
 
+    def noise(self, count: int) -> np.ndarray:
+        """[B] KL of the full model against itself, when it runs with the rows of so many sets."""
+        found: np.ndarray = self.ablated([frozenset()] * count, 0)[0][-1] if count else np.zeros(self.rows)
+        return found
+
     def _forward(self, sets: Sequence[frozenset[Unit]], first: int) -> Sums:
         import torch
 

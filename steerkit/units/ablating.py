@@ -20,14 +20,13 @@ from steerkit.models.adapter_layout import adapter_state
 from steerkit.models.limits import check_ids, check_lengths
 from steerkit.models.units import Unit, UnitGroup, units_in
 from steerkit.units.ablated_batch import AblatedBatch
-from steerkit.units.divergence import Average, CountedText, Direction, mean
+from steerkit.units.divergence import Average, CountedText, Direction, mean, room_of, tokens_of_texts
 from steerkit.units.zeroing import zeroing
 
 if TYPE_CHECKING:
     from steerkit.models.language_model import LanguageModel
 
 log = logging.getLogger("steerkit")
-ROOM = 2**26  # logits held at once, in numbers: 256 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class Ablated:
         ce: [S, N] float64 cross-entropy of the text under the ablated model.
         full: [N] float64 the same under the full model.
         counts: [N] counted tokens.
+        noise: [N] KL of the full model against itself, in forwards with as many rows as ablations have at most: what
+            rounding alone gives. In bfloat16 it can be more than what weak units do.
         whole: blocks that a forward could not begin at, as the family hands on more than hidden states there.
     """
 
@@ -46,6 +47,7 @@ class Ablated:
     ce: np.ndarray
     full: np.ndarray
     counts: np.ndarray
+    noise: np.ndarray
     whole: tuple[int, ...] = ()
 
     def mean_kl(self, average: Average = "per_sequence") -> np.ndarray:
@@ -65,7 +67,7 @@ def ablate(
     *,
     direction: Direction = "full || ablated",
     batch_tokens: int = BATCH_TOKENS,
-    room: int = ROOM,
+    room: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Ablated:
     """KL divergence and cross-entropy for each set of zeroed units, on each text.
@@ -74,7 +76,7 @@ def ablate(
         sets: units that are zeroed together; the empty set is the full model, with a KL of exactly 0.
         direction: of the KL; the author's code computes "full || ablated".
         batch_tokens: padded tokens of a forward, at most (or one text).
-        room: logits held at once, in numbers.
+        room: logits held at once, in numbers; what the device takes well when left out.
         on_batch: called as (done, in all), in texts times sets.
 
     Raises:
@@ -87,8 +89,9 @@ def ablate(
     first = [min((unit.layer for unit in own), default=0) for own in sets]
     numbers = {id(text): number for number, text in enumerate(texts)}
     kl, ce, full = np.zeros((len(sets), len(texts))), np.zeros((len(sets), len(texts))), np.zeros(len(texts))
-    whole: set[int] = set()
-    queue, done = Queue(lm, list(texts), batch_tokens), 0
+    noise, whole = np.zeros(len(texts)), set[int]()
+    room = room or room_of(lm)
+    queue, done = Queue(lm, list(texts), tokens_of_texts(lm, batch_tokens, room)), 0
     while queue.left:
         with queue.next() as [batch], torch.inference_mode(), adapter_state(lm), zeroing(groups) as zeroed:
             places = [numbers[id(text)] for text in batch]
@@ -98,7 +101,9 @@ def ablate(
             begins = {at: forwards.begins(at) for at in set(first)}
             whole |= {at for at, begin in begins.items() if begin != at}
             order = sorted((number for number, own in enumerate(sets) if own), key=lambda n: begins[first[n]])
-            for own in forwards.cuts([begins[first[n]] for n in order], comfortable_tokens(lm, batch_tokens), room):
+            cuts = forwards.cuts([begins[first[n]] for n in order], comfortable_tokens(lm, batch_tokens), room)
+            noise[places] = forwards.noise(max(map(len, cuts), default=0))
+            for own in cuts:
                 chosen = [order[n] for n in own]
                 found = forwards.ablated([sets[n] for n in chosen], begins[first[chosen[0]]])
                 kl[np.ix_(chosen, places)], ce[np.ix_(chosen, places)] = found
@@ -116,7 +121,7 @@ def ablate(
             ", ".join(map(str, sorted(whole))),
         )
     _check_finite(lm, texts, sets, full, ce, kl)
-    return Ablated(kl, ce, full, np.array([text.count for text in texts]), tuple(sorted(whole)))
+    return Ablated(kl, ce, full, np.array([text.count for text in texts]), noise, tuple(sorted(whole)))
 
 
 def _check(

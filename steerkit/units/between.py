@@ -13,7 +13,7 @@ from steerkit.models.adapter_layout import adapter_state
 from steerkit.models.limits import check_ids
 from steerkit.units.ablated_batch import TextBatch
 from steerkit.units.continued import logits_at
-from steerkit.units.divergence import CountedText, log_probabilities, position_sums
+from steerkit.units.divergence import CountedText, log_probabilities, position_sums, room_of, tokens_of_texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,8 @@ def kl_between(
     theirs = {id(own): other for own, other in texts}
     numbers = {id(own): number for number, (own, _) in enumerate(texts)}
     kl, ce = np.zeros(len(texts)), np.zeros(len(texts))
-    queue, done = Queue(first, [own for own, _ in texts], batch_tokens), 0
+    tokens = min(tokens_of_texts(lm, batch_tokens, room_of(lm)) for lm in (first, second))
+    queue, done = Queue(first, [own for own, _ in texts], tokens), 0
     while queue.left:
         with queue.next() as [batch], torch.inference_mode():
             mine = TextBatch(first, batch)

@@ -13,6 +13,8 @@ from steerkit.errors import SteerkitError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from steerkit.models.language_model import LanguageModel
+
 Direction = Literal["full || ablated", "ablated || full"]
 """KL(P ‖ Q) = Σ P (log P − log Q): whose probabilities weigh it stands first."""
 
@@ -21,6 +23,9 @@ Average = Literal["per_sequence", "per_token"]
 
 CPU_CHUNK, GPU_CHUNK = 2**20, 2**26
 """Logits that are worked on at once, in numbers; a CPU's caches take no more."""
+
+CPU_ROOM, GPU_ROOM = 2**26, 2**28
+"""Logits that are held at once, in numbers: 256 MiB and 1 GiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,16 @@ def predicting(texts: Sequence[CountedText]) -> np.ndarray:
     for row, text in enumerate(texts):
         found[row, : len(text.ids) - 1] = text.counted[1:]
     return found
+
+
+def room_of(lm: LanguageModel) -> int:
+    """Logits that are held at once, in numbers."""
+    return CPU_ROOM if lm.device.type == "cpu" else GPU_ROOM
+
+
+def tokens_of_texts(lm: LanguageModel, batch_tokens: int, room: int) -> int:
+    """Padded tokens of a batch of texts whose logits at every position are to be held."""
+    return max(1, min(batch_tokens, room // int(lm.config.vocab_size)))
 
 
 def mean(sums: np.ndarray, counts: np.ndarray, average: Average) -> np.ndarray:

@@ -100,6 +100,12 @@ class Ablation(Experiment):
                 f"Few texts: {texts}. Below {ENOUGH}, intervals hold less often than they say on some kinds of data "
                 "(docs/statistics.md)."
             )
+        singles, noise = own.named("projection"), own.noise()
+        if lost := sum(own.kl(name).mean() <= noise for name in singles):
+            yield (
+                f"Rounding alone gives a KL divergence of {nats(noise)}; {lost} of {len(singles)} single projections "
+                "do no more, and can't be told apart. Float32 rounds less."
+            )
 
     def _notes(self, own: Read) -> Iterator[str]:
         options: AblationOptions = self.config
@@ -115,6 +121,7 @@ class Ablation(Experiment):
             "beside the adapters (the output matrix, say) stay, so that zeroing all adapters gives the base only where "
             f"there are none. {SCALE['base || adapter']} turns off all that was trained."
         )
+        yield f"The full model against itself, in other batches: {nats(own.noise())} (what rounding alone gives)."
         yield "Halves of an odd number of blocks leave out the one in the middle."
         if own.curve():
             how = {

@@ -11,7 +11,7 @@ from steerkit.findings import Bars, Figure, Heatmap, Lines, Series, Table
 from steerkit.report import words
 from steerkit.stats.intervals import Estimate
 from steerkit_plugins.preventative.numbers import shown
-from steerkit_plugins.rank1_lora.ablation_read import Read
+from steerkit_plugins.rank1_lora.ablation_read import POSITIVE, Read
 from steerkit_plugins.rank1_lora.ablation_sets import ALL, ATTENTION, IN_ATTENTION, IN_MLP, MLP
 
 UNIT = "KL, nats a token"
@@ -28,7 +28,9 @@ def digits(value: float) -> int:
 
 
 def nats(value: float) -> str:
-    """A divergence with three digits that count."""
+    """A divergence with three digits that count; one digit where it is next to nothing."""
+    if 0 < abs(value) < 1e-6:
+        return f"{value:.0e}"
     return words.number(value, digits(value))
 
 
@@ -147,7 +149,7 @@ def tables(own: Read) -> Iterator[Table]:
                 str(len(own.units[name])),
                 estimated(own.mean(name)),
                 estimated(own.estimate(own.loss(name))),
-                estimated(own.estimate(alone)),
+                estimated(own.estimate(alone, POSITIVE)),
                 estimated(own.estimate(joint - alone)),
             )
         )

@@ -26,8 +26,8 @@ class Read:
         self.texts: Sequence[str] = first["texts"]
 
     def named(self, *kinds: str) -> list[str]:
-        """Names of the sets of these kinds, in their order."""
-        return [name for name, kind in self.kinds.items() if kind in kinds]
+        """Names of the sets of these kinds, kind after kind."""
+        return [name for wanted in kinds for name, kind in self.kinds.items() if kind == wanted]
 
     def kl(self, name: str) -> np.ndarray:
         """[N, K] KL divergence without a set of units."""
@@ -42,6 +42,10 @@ class Read:
     def alone(self, name: str) -> np.ndarray:
         """[N, K] sum of what a set's projections do one by one."""
         return np.asarray(sum(self.kl(unit) for unit in self.units[name]))
+
+    def noise(self) -> float:
+        """KL divergence that rounding alone gives."""
+        return float(self._stacked(lambda model: (model["sets"]["noise"], model["sets"]["counts"])).mean())
 
     def mean(self, name: str) -> Estimate:
         """KL divergence without a set of units."""

@@ -132,7 +132,7 @@ def _joined(before: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, 
     for key in result.keys() & {"kl", "ce"}:
         joined = {name: [*before[key][name], *own] for name, own in result[key].items()}
         before[key] = joined
-    for key in result.keys() & {"full", "counts", "texts"}:
+    for key in result.keys() & {"full", "counts", "noise", "texts"}:
         before[key] = [*before[key], *result[key]]
     return before
 
@@ -161,6 +161,7 @@ def _sets(models: Models, piece: AblationPiece) -> dict[str, Any]:
         "ce": {each.name: own.tolist() for each, own in zip(sets, found.ce, strict=True)},
         "full": found.full.tolist(),
         "counts": found.counts.tolist(),
+        "noise": found.noise.tolist(),
         "texts": [text.id for text in piece.texts],
         "whole": list(found.whole),
     }
