@@ -62,6 +62,7 @@ def generate(
     from rich.text import Text
 
     from steerkit import registry
+    from steerkit.artifacts import PluginSpec
     from steerkit.data.chat_format import ChatFormat, in_words
     from steerkit.data.chats import identity
     from steerkit.data.tokens import decode
