@@ -51,7 +51,7 @@ class Shard:
         save_tensors(path, tensors, {"units": json.dumps(head)})
 
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        yield "scalars", self.rows
+        yield "rows", self.rows
         yield "norms", self.norms
 
 
@@ -119,7 +119,7 @@ class UnitStore:
         from safetensors import safe_open
 
         with safe_open(self.files[number], "np") as file:
-            rows: np.ndarray = file.get_slice("scalars")[first:end]
+            rows: np.ndarray = file.get_slice("rows")[first:end]
         return rows * self.norms if scale == "contribution" else rows
 
 
@@ -134,7 +134,7 @@ def _head(path: Path) -> Any:
         with safe_open(path, "np") as file:
             head = loads(file.metadata()["units"])
             units, lengths = tuple(map(unit_named, head["units"])), tuple(map(int, head["lengths"]))
-            shape, norms = tuple(file.get_slice("scalars").get_shape()), file.get_tensor("norms")
+            shape, norms = tuple(file.get_slice("rows").get_shape()), file.get_tensor("norms")
         if shape != (sum(lengths), len(units)) or len(norms) != len(units) or len(lengths) != len(head["traces"]):
             raise ValueError("its parts don't fit together")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
