@@ -324,7 +324,7 @@ def test_the_page_loads_nothing_and_runs_no_other_script(browser: Any, tmp_path:
 
 @browsing
 def test_thousands_of_features_stay_quick(browser: Any, tmp_path: Path) -> None:
-    """2,224 features are sorted, filtered and drawn within 3 s on a busy machine, a hundred rows at a time."""
+    """2,224 features are sorted, filtered and drawn at once (within 3 s if busy), a hundred rows at a time."""
     rng = np.random.default_rng(0)
     many = [
         Feature(
