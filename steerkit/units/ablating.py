@@ -39,7 +39,7 @@ class Ablated:
         full: [N] float64 the same under the full model.
         counts: [N] counted tokens.
         noise: [N] KL of the full model against itself, in forwards with as many rows as ablations have at most: what
-            rounding alone gives. In bfloat16 it can be more than what weak units do.
+            rounding alone gives. In bfloat16 it can be more than what weak units do. NaN where not asked for.
         whole: blocks that a forward could not begin at, as the family hands on more than hidden states there.
     """
 
@@ -68,6 +68,7 @@ def ablate(
     direction: Direction = "full || ablated",
     batch_tokens: int = BATCH_TOKENS,
     room: int | None = None,
+    with_noise: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Ablated:
     """KL divergence and cross-entropy for each set of zeroed units, on each text.
@@ -77,6 +78,7 @@ def ablate(
         direction: of the KL; the author's code computes "full || ablated".
         batch_tokens: padded tokens of a forward, at most (or one text).
         room: logits held at once, in numbers; what the device takes well when left out.
+        with_noise: whether the full model is held against itself, too: a forward more a batch of texts.
         on_batch: called as (done, in all), in texts times sets.
 
     Raises:
@@ -89,7 +91,7 @@ def ablate(
     first = [min((unit.layer for unit in own), default=0) for own in sets]
     numbers = {id(text): number for number, text in enumerate(texts)}
     kl, ce, full = np.zeros((len(sets), len(texts))), np.zeros((len(sets), len(texts))), np.zeros(len(texts))
-    noise, whole = np.zeros(len(texts)), set[int]()
+    noise, whole = np.full(len(texts), np.nan), set[int]()
     room = room or room_of(lm)
     queue, done = Queue(lm, list(texts), tokens_of_texts(lm, batch_tokens, room)), 0
     while queue.left:
@@ -102,7 +104,8 @@ def ablate(
             whole |= {at for at, begin in begins.items() if begin != at}
             order = sorted((number for number, own in enumerate(sets) if own), key=lambda n: begins[first[n]])
             cuts = forwards.cuts([begins[first[n]] for n in order], comfortable_tokens(lm, batch_tokens), room)
-            noise[places] = forwards.noise(max(map(len, cuts), default=0))
+            if with_noise:
+                noise[places] = forwards.noise(max(map(len, cuts), default=0))
             for own in cuts:
                 chosen = [order[n] for n in own]
                 found = forwards.ablated([sets[n] for n in chosen], begins[first[chosen[0]]])

@@ -152,6 +152,7 @@ def _sets(models: Models, piece: AblationPiece) -> dict[str, Any]:
         [each.units for each in sets],
         direction=options.direction,
         batch_tokens=piece.batch_tokens,
+        with_noise=True,
         on_batch=_progress(models, piece),
     )
     return {
