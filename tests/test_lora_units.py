@@ -176,7 +176,6 @@ def test_several_adapters_at_once_are_refused() -> None:
     assert len(lora_groups(lm)) == 7 * lm.depth
 
 
-@pytest.mark.xfail(strict=True, reason="lora_groups takes a LoRA on a parameter for one on a projection")
 @pytest.mark.parametrize(
     ("architecture", "parameter"), [("llama", "self_attn.q_proj.weight"), ("olmoe", "mlp.experts.gate_up_proj")]
 )

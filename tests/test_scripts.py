@@ -27,6 +27,7 @@ MEASURE = ("--size", "smallest", "--out", "out.json")
 ONCE = (*MEASURE, "--rounds", "1", "--threads", "1")
 
 RUN_HERE: dict[str, Sequence[str]] = {
+    "benchmarks/ablations.py": ONCE,
     "benchmarks/costs.py": ONCE,
     "benchmarks/determinism.py": MEASURE,
     "benchmarks/executors.py": ONCE,
@@ -35,6 +36,8 @@ RUN_HERE: dict[str, Sequence[str]] = {
     "benchmarks/page.py": ("--page", "benchmarks.md"),
     "benchmarks/peers.py": ONCE,
     "benchmarks/run.py": (*ONCE, "--only", "determinism"),
+    "benchmarks/sae.py": ONCE,
+    "benchmarks/scalars.py": ONCE,
     "benchmarks/smollm2.py": (
         "tiny.gguf",
         "traces.jsonl",

@@ -109,6 +109,7 @@ def _refuse(where: str, layer: Any) -> None:
         raise SteerkitError(f"{where}: {len(names)} adapters are active at once ({', '.join(names)}); turn on one")
     (name,) = names
     wrong = [
+        (hasattr(layer, "parameter_name"), "a LoRA on a parameter (experts)"),
         (name not in layer.lora_A, f"a {type(layer).__name__} (embeddings, convolutions, experts)"),
         (getattr(layer, "use_dora", {}).get(name, False), "DoRA"),
         (getattr(layer, "lora_bias", {}).get(name, False), "a LoRA with biases"),

@@ -51,7 +51,8 @@ class RunExperiment(Step):
         if asks_texts(experiment):
             results = self._results(run, own, experiment, needs[:3], given)
         with run.models.only(f"experiment {self.of}", experiment.models(own)):
-            found = experiment.findings(own, results, *given)
+            shown = replace(own, title=run.title)  # progress and judges speak of the step
+            found = experiment.findings(shown, results, *given)
         if not isinstance(found, Findings):
             raise SteerkitError(f"experiment {self.of}: findings() gave {found!r:.60}; return a Findings")
         if results is None:

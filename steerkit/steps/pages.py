@@ -33,7 +33,7 @@ class Report(Step):
 
     def depends(self, run: Run, *needs: Any) -> Any:
         files = sorted(Path(report.__file__).parent.rglob("*"))
-        page = digest([source_digest(path) for path in files if path.suffix in (".py", ".j2", ".css")])
+        page = digest([source_digest(path) for path in files if path.suffix in (".py", ".j2", ".css", ".js")])
         return [file_digest(run.folder / "recipe.yaml"), version_of("steerkit-hf"), page]
 
     def make(self, run: Run, *needs: Any) -> list[str]:

@@ -92,7 +92,7 @@ class Scalars(Experiment):
         told: dict[str, dict[Which, Told | None]] = {}
         for name in adapted(run, c):
             told[name] = {where: data.tell(where, scalars[name]) for where in WHERE}
-            run.of(self, f"findings.{self.name}").progress(len(told), len(scalars))
+            run.progress(len(told), len(scalars))
         rows = self._rows(data, told, probabilities)
         ends = {name: own for name, each in told.items() if (own := each[ENDS]) is not None}
         return Findings(
