@@ -1,8 +1,8 @@
 """Training an SAE on rows of scalars, then its threshold.
 
-sae-lens (6.54, which installs beside transformers 5) trains BatchTopK, too. It is not used: the author's variant (no ReLU,
-an auxiliary loss that encodes the error and learns through it) can't be said in it, its threshold is a moving average of
-training, it brings transformer-lens along, and a step takes it about half as long again (benchmarks/sae.py).
+sae-lens (6.54, which installs beside transformers 5) trains BatchTopK, too. It is not used: the author's variant (no
+ReLU, an auxiliary loss that encodes the error and learns through it) can't be said in it, its threshold is a moving
+average of training, it brings transformer-lens along, and a step takes it about half as long again (benchmarks/sae.py).
 """
 
 from __future__ import annotations
