@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steerkit_plugins.preventative.measured import Measured
+from steerkit_plugins.trained.measured import Measured
 
 from steerkit import InputError, SteeringTrainer, load_recipe
 from steerkit.stats.intervals import Estimate, constant_interval, mean_interval

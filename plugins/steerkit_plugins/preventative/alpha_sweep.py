@@ -13,9 +13,10 @@ from steerkit.steps.compose import panel
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import NONE, ArmsOf, Strengths, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedTexts, heading, told
-from steerkit_plugins.preventative.measured import UNTRAINED, Measured, by_metric, table_of
+from steerkit_plugins.preventative.compared import TrainedTexts
 from steerkit_plugins.preventative.texts import FIRST, Trained, losses
+from steerkit_plugins.trained.measured import UNTRAINED, Measured, by_metric, table_of
+from steerkit_plugins.trained.words import few_seeds, heading, told
 
 XLABEL = "vector added in training, times its fitted length"
 
@@ -62,7 +63,7 @@ class AlphaSweep(TrainedTexts):
                 ),
             ),
             tables=(table_of(found, names, losses(trained, self.arms(run), names)),),
-            cautions=self.cautions(run),
+            cautions=few_seeds(run),
             notes=self.remarks(),
         )
 

@@ -23,9 +23,10 @@ from steerkit_plugins.preventative.arms import (
     DefenceConfig,
     steered_name,
 )
-from steerkit_plugins.preventative.compared import TrainedTexts, changed
-from steerkit_plugins.preventative.measured import ARM, UNTRAINED, Measured, missing
+from steerkit_plugins.preventative.compared import TrainedTexts
 from steerkit_plugins.preventative.texts import Trained, group, losses
+from steerkit_plugins.trained.measured import ARM, UNTRAINED, Measured, missing
+from steerkit_plugins.trained.words import changed
 
 ABLATE = "ablate-direction"
 IN_WORDS = {

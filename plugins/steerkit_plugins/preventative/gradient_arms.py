@@ -13,9 +13,10 @@ from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import NONE, ArmsOf, TrainedConfig
-from steerkit_plugins.preventative.compared import TrainedTexts, changed
-from steerkit_plugins.preventative.measured import UNTRAINED, Measured
+from steerkit_plugins.preventative.compared import TrainedTexts
 from steerkit_plugins.preventative.texts import Trained, losses
+from steerkit_plugins.trained.measured import UNTRAINED, Measured
+from steerkit_plugins.trained.words import changed
 
 PREFIX = "gradients+"
 RULES = {"neutralise": "taken out", "attenuate": "turned away from it", "amplify": "turned towards it"}

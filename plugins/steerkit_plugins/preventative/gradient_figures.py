@@ -11,7 +11,7 @@ from steerkit.findings import Figure, Lines, Series, Table
 from steerkit.report import words
 from steerkit_plugins.preventative.arms import INOCULATION, NEUTRAL, NONE, RANDOM, SHUFFLED, steered_name
 from steerkit_plugins.preventative.gradient_read import Read
-from steerkit_plugins.preventative.numbers import shown
+from steerkit_plugins.trained.numbers import shown
 
 PRESSURE = 1e4  # what pressures are multiplied by, to be read
 CALLED = {

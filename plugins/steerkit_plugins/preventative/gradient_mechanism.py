@@ -32,7 +32,7 @@ from steerkit_plugins.preventative.arms import (
 from steerkit_plugins.preventative.gradient_figures import PRESSURE, called, curves, layers, table
 from steerkit_plugins.preventative.gradient_read import Read
 from steerkit_plugins.preventative.gradients import MECHANISM, Gradients, Setting
-from steerkit_plugins.preventative.numbers import above_zero
+from steerkit_plugins.trained.numbers import above_zero
 
 
 class GradientMechanismConfig(TrainedConfig):

@@ -10,9 +10,10 @@ from steerkit.report import words
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, Strengths, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedTexts, changed
-from steerkit_plugins.preventative.measured import UNTRAINED, Measured
+from steerkit_plugins.preventative.compared import TrainedTexts
 from steerkit_plugins.preventative.texts import Trained, losses
+from steerkit_plugins.trained.measured import UNTRAINED, Measured
+from steerkit_plugins.trained.words import changed
 
 FURTHER = f"{NONE}+{NONE}"
 

@@ -13,7 +13,7 @@ from steerkit.steps.trained_models import TrainedModel
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.preventative.arms import RANDOM, SHUFFLED
-from steerkit_plugins.preventative.measured import SEED, UNTRAINED, group_of, labels
+from steerkit_plugins.trained.measured import SEED, UNTRAINED, group_of, labels
 
 FIRST = 3  # steps whose loss is that of the beginning
 

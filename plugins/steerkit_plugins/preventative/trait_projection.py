@@ -19,10 +19,11 @@ from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.preventative.arms import INOCULATION, NONE, ArmsOf, TrainedConfig, steered_name
-from steerkit_plugins.preventative.compared import TrainedExperiment, over_seeds
-from steerkit_plugins.preventative.measured import UNTRAINED
-from steerkit_plugins.preventative.numbers import above_zero, shown
+from steerkit_plugins.preventative.compared import TrainedExperiment
 from steerkit_plugins.preventative.projections import PROJECTION
+from steerkit_plugins.trained.measured import UNTRAINED
+from steerkit_plugins.trained.numbers import above_zero, shown
+from steerkit_plugins.trained.words import few_seeds, over_seeds
 
 
 class TraitProjectionConfig(TrainedConfig):
@@ -111,6 +112,6 @@ class TraitProjection(TrainedExperiment):
                 ),
             ),
             tables=(Table(headings=("trained with", "⟨h, v̂⟩", "after minus before"), rows=tuple(rows)),),
-            cautions=self.cautions(run),
+            cautions=few_seeds(run),
             value={claim.text: claim.verdict for claim in claims},
         )

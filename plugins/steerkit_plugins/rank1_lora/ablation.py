@@ -14,14 +14,14 @@ from steerkit.stats.intervals import ENOUGH
 from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
-from steerkit_plugins.preventative.numbers import above_zero
 from steerkit_plugins.rank1_lora.ablation_figures import SCALE, digits, estimated, figures, nats, tables
 from steerkit_plugins.rank1_lora.ablation_options import AblationOptions
 from steerkit_plugins.rank1_lora.ablation_read import Read
 from steerkit_plugins.rank1_lora.ablation_sets import ALL, EARLY, IN_ATTENTION, IN_MLP, LATE
 from steerkit_plugins.rank1_lora.arms import adapted, adapter_arm, unknown_models
+from steerkit_plugins.trained.numbers import above_zero
+from steerkit_plugins.trained.words import few_seeds
 
-FEW = 10  # training seeds below which an interval over them is a rough one
 WORDS = {
     "full || ablated": "KL(full ‖ ablated), with the full adapter's probabilities as weights",
     "ablated || full": "KL(ablated ‖ full), with the ablated model's probabilities as weights",
@@ -62,7 +62,7 @@ class Ablation(Experiment):
             claims=claims,
             figures=tuple(figures(own, heading)),
             tables=tuple(tables(own)),
-            cautions=tuple(self._cautions(own)),
+            cautions=tuple(self._cautions(run, own)),
             notes=tuple(self._notes(own)),
             value={
                 **{claim.text: claim.verdict for claim in claims},
@@ -82,19 +82,13 @@ class Ablation(Experiment):
                 detail = f"KL without {more} {estimated(own.mean(more))} − without {less} {estimated(own.mean(less))}"
                 yield above_zero(text, estimate, digits(estimate.mean), detail=detail)
 
-    def _cautions(self, own: Read) -> Iterator[str]:
+    def _cautions(self, run: Run, own: Read) -> Iterator[str]:
         yield (
             "KL divergence is that of single predictions on a given text. What a model without these adapters writes, "
             "and whether it still reasons, it doesn't say: that takes texts that it generates."
         )
-        seeds, texts = len(own.models), len(own.texts)
-        if seeds == 1:
-            yield "One training seed: intervals cover texts alone, and nothing is said about another training."
-        elif seeds < FEW:
-            yield (
-                f"Few training seeds: intervals rest on {seeds}. With fewer than {FEW}, an interval over them is wide, "
-                "and can miss the true value more often than its level says (docs/statistics.md)."
-            )
+        yield from few_seeds(run)
+        texts = len(own.texts)
         if texts < ENOUGH:
             yield (
                 f"Few texts: {texts}. Below {ENOUGH}, intervals hold less often than they say on some kinds of data "

@@ -10,9 +10,9 @@ import numpy as np
 from steerkit.findings import Bars, Figure, Heatmap, Lines, Series, Table
 from steerkit.report import words
 from steerkit.stats.intervals import Estimate
-from steerkit_plugins.preventative.numbers import shown
 from steerkit_plugins.rank1_lora.ablation_read import POSITIVE, Read
 from steerkit_plugins.rank1_lora.ablation_sets import ALL, ATTENTION, IN_ATTENTION, IN_MLP, MLP
+from steerkit_plugins.trained.numbers import shown
 
 UNIT = "KL, nats a token"
 SCALE = {

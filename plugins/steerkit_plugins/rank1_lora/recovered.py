@@ -11,7 +11,7 @@ from steerkit.report import words
 from steerkit.stats.intervals import Estimate, mean_interval
 from steerkit.stats.two_level import contrast_interval
 from steerkit_plugins.experiments.shares import Share, share_of
-from steerkit_plugins.preventative.measured import Measured
+from steerkit_plugins.trained.measured import Measured
 
 BASE, FULL = "base", "full"
 

@@ -21,13 +21,12 @@ from steerkit.steps.trained_models import TrainedModel
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.experiments.measured import capital
-from steerkit_plugins.preventative.compared import heading, told
-from steerkit_plugins.preventative.measured import ARM, Measured, by_metric, labels, table_of
-from steerkit_plugins.preventative.numbers import shown
 from steerkit_plugins.rank1_lora.arms import ADAPTER, PairConfig, adapter_arm, unknown_models
 from steerkit_plugins.rank1_lora.curves import training_curves
-from steerkit_plugins.rank1_lora.notes import few_seeds
 from steerkit_plugins.rank1_lora.recovered import BASE, FULL, Losses, lengths, recovery_table
+from steerkit_plugins.trained.measured import ARM, Measured, by_metric, labels, table_of
+from steerkit_plugins.trained.numbers import shown
+from steerkit_plugins.trained.words import few_seeds, heading, told
 
 HEAD = "head"
 

@@ -19,7 +19,6 @@ from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit.units.marks import Which
 from steerkit.units.store import UnitStore
-from steerkit_plugins.preventative.numbers import above_zero, shown
 from steerkit_plugins.rank1_lora.arms import PairConfig, adapter_arm, unknown_models
 from steerkit_plugins.rank1_lora.latents import Best, Telling
 from steerkit_plugins.rank1_lora.sae.options import PRESETS, SAETraining, Variant
@@ -27,6 +26,7 @@ from steerkit_plugins.rank1_lora.sae.trained import TrainedSAE
 from steerkit_plugins.rank1_lora.sae_tables import ENDS, EVERY, WHERE, Row, figure_of, rebuilt_table, signed, told_table
 from steerkit_plugins.rank1_lora.sae_training import file_of, held_out, saes_of
 from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
+from steerkit_plugins.trained.numbers import above_zero, shown
 
 FEW_HITS = 30
 """Hits in the testing half below which a caution stands."""

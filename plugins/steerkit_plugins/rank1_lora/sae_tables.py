@@ -9,11 +9,11 @@ from steerkit.findings import Bars, Figure, Table
 from steerkit.report import words
 from steerkit.stats.intervals import Estimate
 from steerkit.units.marks import Which
-from steerkit_plugins.preventative.numbers import shown
 from steerkit_plugins.rank1_lora.latents import Best
 from steerkit_plugins.rank1_lora.sae.measured import Figure as Measured
 from steerkit_plugins.rank1_lora.sae.measured import Measures
 from steerkit_plugins.rank1_lora.sae.trained import Inference, TrainedSAE
+from steerkit_plugins.trained.numbers import shown
 
 ENDS: Which = "sentence ends"
 EVERY: Which = "all tokens"

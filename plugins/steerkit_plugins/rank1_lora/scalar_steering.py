@@ -19,10 +19,8 @@ from steerkit.steps.results import Results
 from steerkit.steps.scores import metrics_of_run
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
-from steerkit_plugins.preventative.compared import heading
 from steerkit_plugins.rank1_lora.arms import adapter_arm
 from steerkit_plugins.rank1_lora.chosen_units import SAE, SCALARS, best_latent, best_unit
-from steerkit_plugins.rank1_lora.notes import few_seeds
 from steerkit_plugins.rank1_lora.scalar_steering_findings import Said
 from steerkit_plugins.rank1_lora.unit_conditions import (
     BEST,
@@ -35,6 +33,7 @@ from steerkit_plugins.rank1_lora.unit_conditions import (
     strengths_of,
     unknown,
 )
+from steerkit_plugins.trained.words import few_seeds, heading
 
 
 class ScalarSteeringConfig(MovedConfig):

@@ -12,10 +12,10 @@ from steerkit.steps.compose import panel
 from steerkit.steps.results import Results
 from steerkit_plugins.experiments.measured import capital
 from steerkit_plugins.experiments.words import strength_label
-from steerkit_plugins.preventative.compared import changed, told
-from steerkit_plugins.preventative.measured import table_of
 from steerkit_plugins.rank1_lora.steered import Steered
 from steerkit_plugins.rank1_lora.unit_conditions import BEST, ISOTROPIC, LATENT, NONE, RANDOM, VECTOR
+from steerkit_plugins.trained.measured import table_of
+from steerkit_plugins.trained.words import changed, told
 
 IN_WORDS = {
     NONE: "unsteered",

@@ -19,12 +19,12 @@ from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit.units.marks import Which
 from steerkit.units.store import Scale
-from steerkit_plugins.preventative.numbers import above_zero, shown
 from steerkit_plugins.rank1_lora.arms import PairConfig, adapted, adapter_arm, unknown_models
 from steerkit_plugins.rank1_lora.scalar_capture import Captured
 from steerkit_plugins.rank1_lora.scalar_tables import Row, figure_of, lifts_of, table_of, units_of
 from steerkit_plugins.rank1_lora.told import ENDS, EVERY, WHERE, Told, Traces
 from steerkit_plugins.rank1_lora.turn_probabilities import Probabilities
+from steerkit_plugins.trained.numbers import above_zero, shown
 
 FEW_HITS = 30
 """Sentences with the label in the testing half below which a caution stands."""

@@ -10,7 +10,7 @@ from steerkit.judging.metrics import RunMetric
 from steerkit.stats.intervals import Estimate, constant_interval
 from steerkit.stats.two_level import contrast_interval
 from steerkit.steps.results import Results
-from steerkit_plugins.preventative.measured import Measured, group_of
+from steerkit_plugins.trained.measured import Measured, group_of
 
 
 class Steered(Measured):

@@ -20,9 +20,9 @@ from steerkit.parts import Experiment
 from steerkit.settings import Steering, distinct
 from steerkit.stats.noise import key_of
 from steerkit.steps.vectors import Vectors
-from steerkit_plugins.preventative.measured import labels
 from steerkit_plugins.rank1_lora.arms import PairConfig, adapter_arm, unknown_models
 from steerkit_plugins.steerers.saved_lora import SavedLora, files_of
+from steerkit_plugins.trained.measured import labels
 
 NONE, BEST, RANDOM, ISOTROPIC, VECTOR, LATENT = "unsteered", "best", "random", "isotropic", "vector", "latent"
 
