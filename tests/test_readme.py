@@ -22,7 +22,7 @@ COMMANDS = [
 ] + re.findall(r"`(steerkit recipe (?:cp|run) [^`]+)`", README)
 
 
-OTHERS = ("fig", "persona", "preventative")
+OTHERS = ("fig", "persona", "preventative", "rank1")
 """Recipes with experiments of their own."""
 
 
