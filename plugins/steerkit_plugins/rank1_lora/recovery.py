@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from statistics import mean
 from typing import Any
 
@@ -11,12 +12,14 @@ from pydantic import Field
 
 from steerkit.artifacts import Condition, PluginSpec
 from steerkit.context import Run
-from steerkit.errors import Problem
+from steerkit.errors import Problem, SteerkitError
 from steerkit.findings import Claim, Figure, Findings
+from steerkit.judging.metrics import unchoosable
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals
 from steerkit.steps.results import Results
+from steerkit.steps.scores import metrics_of_run
 from steerkit.steps.trained_models import TrainedModel
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
@@ -53,6 +56,8 @@ class Recovery(Experiment):
         yield from unknown_models(self.name, run, self.config)
         if run.use(Training).held_out is None:
             yield Problem("held_out", f"is left out, and {self.name} reads held-out rows", "name a source of rows")
+        with suppress(SteerkitError):  # the scores say what is wrong with a judge
+            yield from unchoosable(f"{self.name}.metric", self.config.metric, metrics_of_run(run))
 
     def arms(self, run: Run) -> Sequence[Arm]:
         c = self.config
