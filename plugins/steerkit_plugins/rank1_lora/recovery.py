@@ -14,7 +14,7 @@ from steerkit.artifacts import Condition, PluginSpec
 from steerkit.context import Run
 from steerkit.errors import Problem, SteerkitError
 from steerkit.findings import Claim, Figure, Findings
-from steerkit.judging.metrics import unchoosable
+from steerkit.judging.metrics import ACCURACY, OTHERS, unchoosable
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals
@@ -96,6 +96,8 @@ class Recovery(Experiment):
         arms, confidence = self.by_arm(run), run.use(Intervals).confidence
         losses = Losses(rows, {arm: [model for model, _ in own] for arm, own in arms.items()}, confidence)
         found = by_metric(results, self.config.metric)
+        beside = [metric for metric in results.metrics if metric.name in (OTHERS, ACCURACY)]
+        found |= {metric.name: Measured(results, metric) for metric in beside if metric.name not in found}
         main = next(iter(found.values()))
         head = f"{self.config.head.strip('^')} alone"
         called = {BASE: "base", ADAPTER: "adapter", HEAD: head, FULL: "full fine-tuning"}
@@ -113,7 +115,7 @@ class Recovery(Experiment):
         curves = training_curves(trained, losses, called)
         return Findings(
             title="Recovery",
-            question="How much of what full fine-tuning does does the adapter bring back?",
+            question="How much of what full fine-tuning changes does the adapter bring back?",
             finding=told(main, names),
             claims=claims,
             figures=(
