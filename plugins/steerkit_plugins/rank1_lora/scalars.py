@@ -128,7 +128,11 @@ class Scalars(Experiment):
         return found
 
     def _finding(self, rows: Sequence[Row]) -> str:
-        told = ", ".join(f"{name} {shown(own[ENDS], 2)}" for name, own in rows if _known(own.get(ENDS)))
+        groups = dict[str, list[Estimate]]()
+        for name, own in rows:
+            if _known(own.get(ENDS)):
+                groups.setdefault(_without_seed(name), []).append(own[ENDS])
+        told = ", ".join(f"{name} {_range(own)}" for name, own in groups.items())
         if not told:
             return f"It cannot be told: too few {self.config.label} sentences."
         return f"AUROC that a {self.config.label} sentence begins next, among sentence ends: {told}; 0.5 is chance."
@@ -188,6 +192,20 @@ def _best(told: Told) -> dict[str, Any]:
     ends = {"auroc": d.tested.mean, "low": d.tested.low, "high": d.tested.high}
     numbers = {name: None if words.missing(value) else value for name, value in ends.items()}
     return {"unit": told.units[d.best].name, "sign": d.sign, **numbers}
+
+
+def _without_seed(name: str) -> str:
+    """What trainings with other seeds have in common."""
+    before, _, seed = name.rpartition(".")
+    return before if seed.isdecimal() else name
+
+
+def _range(own: Sequence[Estimate]) -> str:
+    """One value with its interval; of several trainings the lowest and the highest."""
+    if len(own) == 1:
+        return shown(own[0], 2)
+    low, high = (words.number(end(estimate.mean for estimate in own), 2) for end in (min, max))
+    return f"{low} to {high}"
 
 
 def _known(estimate: Estimate | None) -> bool:
