@@ -13,27 +13,35 @@ from collections.abc import Callable
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import ablations
 import costs
 import determinism
 import gradients
 import memory
 import peers
+import sae
+import scalars
 import training
 from options import parser_of
 
 from steerkit.bench.measure import Result, write
 from steerkit.bench.table import text_table
 
+PARTS = ("costs", "determinism", "gradients", "scalars", "ablations", "sae", "training", "peers", "memory")
+
 
 def main() -> int:
     parser = parser_of(__doc__, rounds=7)
     parser.add_argument("--no-peers", action="store_true", help="leave out what compares with other libraries")
-    parser.add_argument("--only", choices=("costs", "determinism", "gradients", "training", "peers", "memory"))
+    parser.add_argument("--only", choices=PARTS)
     args = parser.parse_args()
     parts: dict[str, Callable[[], list[Result]]] = {
         "costs": lambda: costs.run(args.rounds, args.size, args.threads),
         "determinism": lambda: determinism.run(args.size),
         "gradients": lambda: gradients.run(args.rounds, args.size, args.threads),
+        "scalars": lambda: scalars.run(args.rounds, args.size, args.threads),
+        "ablations": lambda: ablations.run(args.rounds, args.size, args.threads),
+        "sae": lambda: sae.run(args.rounds, args.size, args.threads),
         "training": lambda: training.run(args.rounds, args.size, args.threads),
         "peers": lambda: peers.run(args.rounds, args.size, threads=args.threads, out=args.out),
         "memory": lambda: memory.run(args.size),
