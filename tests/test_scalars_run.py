@@ -244,7 +244,8 @@ def test_pieces_are_whole_traces_of_like_length() -> None:
 
 def test_too_few_hits_are_said_in_words(run: Path, tmp_path: Path) -> None:
     """A label that no sentence has, and no fully fine-tuned model."""
-    found = findings(trainer(tmp_path, like=run.parent, scalars={"label": "example", "full": ""}).run())
+    rare = {"span_judge": {"patterns": {"example": []}}, "scalars": {"label": "example", "full": ""}}
+    found = findings(trainer(tmp_path, like=run.parent, **rare).run())
     assert found["finding"] == "It cannot be told: too few example sentences."
     assert found["claims"][0]["verdict"] == "cannot be told" and found["value"] == {"best": {}}
     assert not any("reasoning" in row[0] for row in found["tables"][0]["rows"])
