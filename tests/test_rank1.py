@@ -249,3 +249,9 @@ def test_the_large_recipe_on_a_small_model(tmp_path: Path, monkeypatch: pytest.M
     made = SteeringTrainer.from_recipe(load_recipe("rank1-qwen-32b", settings)).run()
     told = json.loads((made / "trained/adapter.42/training.json").read_text())
     assert told["steps"] == 4 and told["held_out"][0] != told["held_out"][1]
+
+
+def test_saved_adapters_are_the_same_files_in_every_process(run: Path) -> None:
+    """PEFT keeps names in sets, whose order is another one in each process."""
+    told = json.loads((run / "trained/adapter.0/adapter_config.json").read_text())
+    assert told["target_modules"] == sorted(told["target_modules"]) and len(told["target_modules"]) == 7

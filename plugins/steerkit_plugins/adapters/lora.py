@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from pydantic import Field
 
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.interfaces import Config
-from steerkit.models.adapters import adapter_config, with_adapter
+from steerkit.models.adapters import CONFIG, adapter_config, with_adapter
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.lora_units import lora_groups
 from steerkit.models.units import UnitGroup
+from steerkit.store.files import write_json
 from steerkit.training.as_before import own_randomness
 from steerkit.training.contract import Adapter
 
@@ -74,6 +76,7 @@ class Lora(Adapter):
         # False: PEFT would ask the hub whether the base's vocabulary is another one. It never is here.
         lm.model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+        _in_order(folder / CONFIG)
 
     def units(self, lm: LanguageModel) -> Sequence[UnitGroup]:
         return lora_groups(lm)
@@ -153,6 +156,15 @@ class Before:
                 setattr(module, name, child)
         for parameter, learns in self._learn:
             parameter.requires_grad_(learns)
+
+
+def _in_order(path: Path) -> None:
+    """Write PEFT's sets of names in order: in its own, two runs of one training leave different files."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(told.get(name), list):
+            told[name] = sorted(told[name])
+    write_json(path, told)
 
 
 def _is_linear(module: Any) -> bool:
