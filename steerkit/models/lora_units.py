@@ -95,9 +95,12 @@ def lora_groups(lm: LanguageModel) -> list[LoraGroup]:
                 found.append(LoraGroup(layer, _part(lm, layer, module, name), name, module, module.active_adapters[0]))
     for name, module in lm.model.named_modules():
         if isinstance(module, LoraLayer) and id(module) not in inside:
-            raise SteerkitError(f"{lm.name}: {name} has a LoRA and is in no decoder block; its units are unknown")
+            raise SteerkitError(
+                f"{lm.name}: {name} has a LoRA and is in no decoder block; its units are unknown: adapt projections of "
+                "blocks alone (`target_modules`)"
+            )
     if not found:
-        raise SteerkitError(f"{lm.name}: has no LoRA, so there are no scalars to read")
+        raise SteerkitError(f"{lm.name}: has no LoRA, so there are no scalars to read; load it with one (`adapter:`)")
     _refuse_shared(lm, found)
     return sorted(found, key=lambda group: group.units[0])
 
@@ -138,7 +141,7 @@ def _refuse_shared(lm: LanguageModel, groups: Sequence[LoraGroup]) -> None:
     if shared:
         raise SteerkitError(
             f"{lm.name}: blocks share one adapted projection ({', '.join(shared[:4])}), so that a token has several "
-            "scalars of one unit"
+            "scalars of one unit; leave it out of target_modules"
         )
     twice = Counter((group.layer, group.part) for group in groups)
     if doubled := [f"block {layer}: {part}" for (layer, part), n in twice.items() if n > 1]:

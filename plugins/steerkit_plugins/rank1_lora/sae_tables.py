@@ -13,6 +13,7 @@ from steerkit_plugins.rank1_lora.latents import Best
 from steerkit_plugins.rank1_lora.sae.measured import Figure as Measured
 from steerkit_plugins.rank1_lora.sae.measured import Measures
 from steerkit_plugins.rank1_lora.sae.trained import Inference, TrainedSAE
+from steerkit_plugins.rank1_lora.scalar_tables import auroc_bars
 from steerkit_plugins.trained.numbers import shown
 
 ENDS: Which = "sentence ends"
@@ -127,17 +128,7 @@ def figure_of(name: str, label: str, rows: Sequence[Row], scalars: Mapping[str, 
     for where in WHERE:
         own = [(f"scalar\n{model}", best[where].tested) for model, best in scalars.items() if where in best]
         own += [(_lines(row.name, row.model), row.told[where].tested) for row in rows if where in row.told]
-        panels.append(
-            Bars(
-                title=f"AUROC {TITLES[where]}",
-                ylabel="AUROC",
-                names=tuple(called for called, _ in own),
-                values=tuple(_number(each.mean) for _, each in own),
-                low=tuple(_number(each.low) for _, each in own),
-                high=tuple(_number(each.high) for _, each in own),
-                level=0.5,
-            )
-        )
+        panels.append(auroc_bars(f"AUROC {TITLES[where]}", own))
     return Figure(
         name=name,
         title="SAEs on the scalars",

@@ -23,17 +23,7 @@ def figure_of(name: str, label: str, data: Traces, rows: Sequence[Row]) -> Figur
     panels = []
     for where in WHERE:
         own = [(called, each[where]) for called, each in rows if where in each]
-        panels.append(
-            Bars(
-                title=TITLES[where],
-                ylabel="AUROC",
-                names=tuple(called for called, _ in own),
-                values=tuple(_number(each.mean) for _, each in own),
-                low=tuple(_number(each.low) for _, each in own),
-                high=tuple(_number(each.high) for _, each in own),
-                level=0.5,
-            )
-        )
+        panels.append(auroc_bars(TITLES[where], own))
     return Figure(
         name=name,
         title="What the scalars know",
@@ -43,6 +33,19 @@ def figure_of(name: str, label: str, data: Traces, rows: Sequence[Row]) -> Figur
         heading=f"n = {len(data.testing)} traces",
         panels=tuple(panels),
         columns=2,
+    )
+
+
+def auroc_bars(title: str, own: Sequence[tuple[str, Estimate]]) -> Bars:
+    """A bar with its interval for each (name, AUROC); a dashed line at chance."""
+    return Bars(
+        title=title,
+        ylabel="AUROC",
+        names=tuple(called for called, _ in own),
+        values=tuple(_number(each.mean) for _, each in own),
+        low=tuple(_number(each.low) for _, each in own),
+        high=tuple(_number(each.high) for _, each in own),
+        level=0.5,
     )
 
 
