@@ -26,6 +26,7 @@ from steerkit.settings import Chatting, Fitting, Steering, SteeringArguments
 from steerkit.store.files import write_json
 from steerkit.store.folder import RunFolder
 from steerkit.training.arms import Arm, arms_by_name
+from steerkit.training.derived import Derived, derived_by_name
 
 TOKENS = ("all", "prompt", "generated")
 G = TypeVar("G", bound=Config)
@@ -276,6 +277,11 @@ class Run:
     def arms(self) -> Mapping[str, Arm]:
         """The ways of training that the experiments ask for, by name, each after the one that it goes on from."""
         return arms_by_name((name, each.arms(self.of(each, name))) for name, each in self.experiments.items())
+
+    @cached_property
+    def derived(self) -> Mapping[str, Derived]:
+        """The models that steps of the run make of trained ones, by name."""
+        return derived_by_name((name, each.derived(self.of(each, name))) for name, each in self.experiments.items())
 
     def experiment(self, name: str) -> Experiment:
         """An experiment of the run. Raises: SteerkitError when it has none of that name."""

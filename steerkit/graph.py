@@ -54,6 +54,8 @@ def with_experiments(run: Run) -> Run:
             for arm in made.arms.values()
             for name in map(arm.trained, training.training_seeds)
         }
+    for name, model in made.derived.items():
+        made.models.trained[name] = Trained(model.origin, model.folder(made.folder.path), whole=False)
     return made
 
 

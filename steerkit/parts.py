@@ -165,6 +165,10 @@ class Experiment(RunPart):
         """Models (`steerkit.training.arms.Arm`) that must have been trained: conditions name them by `Arm.trained`."""
         return ()
 
+    def derived(self, run: Any) -> Sequence[Any]:
+        """Models (`steerkit.training.derived.Derived`) that steps make of trained ones: conditions name them."""
+        return ()
+
     def conditions(self, run: Any, *needs: Any, **_: Any) -> Sequence[Condition]:
         """The conditions whose texts it reads. Loads no weights: a plan asks too."""
         return ()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
+from steerkit import registry
 from steerkit.errors import SteerkitError
 
 WORK = (
@@ -79,6 +81,17 @@ def kind_of(config: Any) -> str:
     return str(getattr(kind, "value", kind))
 
 
+@cache
+def brought(kind: str) -> bool:
+    """Whether a registered adapter brings this kind to PEFT (`Adapter.kind`); if so, PEFT knows it from now on."""
+    for name in registry.entries("adapters"):
+        found = registry.get("adapters", name)
+        if found.kind == kind:
+            found.bring()
+            return True
+    return False
+
+
 def own_tokens(config: Any) -> list[int]:
     """Ids that an adapter has trained vectors for."""
     found: list[int] = []
@@ -111,7 +124,7 @@ def refuse_kind(name: str, configs: Iterable[Any], *, offloaded: bool = False, h
     """
     for config in configs:
         kind = kind_of(config)
-        if kind not in WORK:
+        if kind not in WORK and not brought(kind):
             reason = REFUSED.get(kind, "steerkit was never tried with it")
             raise SteerkitError(
                 f"{name}: a {kind} adapter can't be used: {reason}; these kinds can: {', '.join(WORK)}\n"

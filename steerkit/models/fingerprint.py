@@ -92,7 +92,7 @@ def fingerprint(lm: Opened) -> str:
                 continue
             state.update(f"{name if plain is None else plain} {tuple(value.shape)} {value.dtype}".encode())
             state.update(_content(value))
-        settings = _forward_settings(lm.config)
+        settings = forward_settings(lm.config)
         if layout and lm.adapter:
             settings["adapter"] = _adapter_settings(lm.model)
         if packed := arithmetic(lm.model):
@@ -138,7 +138,7 @@ def _content(value: Tensor) -> Any:
     return torch.cat([sums.view(torch.uint8), raw[whole:]]).cpu().numpy()
 
 
-def _forward_settings(config: Any) -> dict[str, Any]:
+def forward_settings(config: Any) -> dict[str, Any]:
     """The configuration's values that differ from the architecture's defaults, sizes and bookkeeping left out."""
     kind: Any = type(config)
     default = _defaults(kind)

@@ -17,6 +17,7 @@ from steerkit.models.identity import model_identity
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import ModelShape, load_model, load_shape, load_tokenizer, wrap_model
 from steerkit.models.model_spec import Loading, ModelSpec, Trained
+from steerkit.models.parts_from import Swapped, put_parts
 from steerkit.models.same_ids import check_vocabulary
 from steerkit.store.identity import Identity
 
@@ -63,7 +64,8 @@ class Models:
         if not writer and len(self.specs) > 1:
             raise SteerkitError(f"say which of the models writes the traces: `writer:` one of {', '.join(self.specs)}")
         self.writer = writer or next(iter(self.specs))
-        for name in (self.writer, *(other for spec in self.specs.values() for other in spec.id_map)):
+        others = (other for spec in self.specs.values() for other in (*spec.id_map, *spec.parts_from.values()))
+        for name in (self.writer, *others):
             self.check_name(name)
 
     def __reduce__(self) -> Any:
@@ -133,7 +135,8 @@ class Models:
 
     def _load(self, name: str) -> LanguageModel:
         spec = self.specs[name]
-        alike = [n for n, other in self.specs.items() if other.weights == spec.weights and n not in self.in_memory]
+        made_of = spec.weights, spec.parts_from
+        alike = [n for n, o in self.specs.items() if (o.weights, o.parts_from) == made_of and n not in self.in_memory]
         for other in alike:
             if other in self._loaded and self.specs[other].adapter == spec.adapter:
                 return self._loaded[other]
@@ -142,7 +145,7 @@ class Models:
         if plain and adapted and name in (plain, adapted):
             self._load_over_one(plain, adapted)
             return self._loaded[name]
-        lm = self._plain(spec.weights)
+        lm = self._bare(name)
         return self._adapted(lm, spec.adapter) if spec.adapter else lm
 
     def _trained(self, name: str) -> LanguageModel:
@@ -165,11 +168,36 @@ class Models:
         """A model of the recipe a second time, which may be changed."""
         lm = self._at(self.check_name(name))
         if name not in self.in_memory and not self.specs[name].adapter:
-            return self._plain(self.specs[name].weights)
+            return self._bare(name)
         return replace(lm, model=deepcopy(lm.model))
 
     def _plain(self, weights: str) -> LanguageModel:
         return load_model(weights, **asdict(self.loading))
+
+    def _bare(self, name: str) -> LanguageModel:
+        """A model of the recipe without its adapter, loaded anew.
+
+        Raises:
+            SteerkitError: a part is to come from a model that has an adapter, or parts of others itself.
+        """
+        spec = self.specs[name]
+        lm = self._plain(spec.weights)
+        if not spec.parts_from:
+            return lm
+        swapped = Swapped({})
+        for other in dict.fromkeys(spec.parts_from.values()):
+            donor = self.specs[self.check_name(other)]
+            if donor.adapter or donor.parts_from or other in self.in_memory:
+                raise SteerkitError(
+                    f"models.{name}.parts_from: {other} is not a model that lies somewhere by itself; name one without "
+                    "an adapter, without parts of others and not in memory"
+                )
+            parts = [part for part, source in spec.parts_from.items() if source == other]
+            given = load_model(donor.weights, **{**asdict(self.loading), "device": "cpu", "device_map": None})
+            swapped = Swapped({**swapped.modules, **put_parts(lm, given, parts).modules})
+        lm.model.steerkit_swapped = swapped  # what a training holds it against; no part of its weights
+        label = ", ".join(f"{part} of {self.specs[other].weights}" for part, other in spec.parts_from.items())
+        return replace(lm, name=f"{spec.weights} with {label}", origin="")
 
     def _adapted(self, lm: LanguageModel, adapter: str) -> LanguageModel:
         return with_adapter(lm, adapter, trust_remote_code=self.loading.trust_remote_code)
@@ -180,10 +208,10 @@ class Models:
         Where the adapter changes the weights' own tensors (biases, the embedding), they are loaded twice.
         """
         spec = self.specs[adapted]
-        alone = self._plain(spec.weights)
+        alone = self._bare(plain)
         before = alone.fingerprint
         both = self._adapted(alone, str(spec.adapter))
-        shared = LanguageModel(spec.weights, both.model, alone.tokenizer, adapter=False)
+        shared = LanguageModel(alone.name, both.model, alone.tokenizer, adapter=False)
         if shared.fingerprint != before:
             log.warning(
                 "%s: the adapter changes the model's own tensors (its biases, embedding or initial weights), which "
@@ -191,7 +219,7 @@ class Models:
                 spec.adapter,
                 plain,
             )
-            shared = self._plain(spec.weights)
+            shared = self._bare(plain)
         self._loaded |= {plain: shared, adapted: both}
 
     @property
@@ -237,7 +265,7 @@ class Models:
         loaded = {one, other} & self.in_memory
         if loaded and self._loaded.get(one) is not self._loaded.get(other):
             return one == other
-        same = (mine.weights, mine.adapter) == (theirs.weights, theirs.adapter)
+        same = (mine.weights, mine.adapter, mine.parts_from) == (theirs.weights, theirs.adapter, theirs.parts_from)
         return same and self.mapped(one) == self.mapped(other)
 
     def mapped(self, name: str, writer: str = "") -> dict[int, int]:
@@ -257,7 +285,7 @@ class Models:
     def identities(self, name: str) -> tuple[Identity, Identity]:
         """What a model's activations depend on, and what its texts do besides, as it is now."""
         spec, lm = self.specs[name], self._at(name)
-        named = name not in self.in_memory and not spec.weights.endswith(".gguf")
+        named = name not in self.in_memory and not spec.weights.endswith(".gguf") and not spec.parts_from
         settings = [self.loading.attn_implementation, self.loading.torch_compile, self.loading.bf16]
         return model_identity(name, lm, named=named, adapter=spec.adapter, settings=settings)
 

@@ -162,8 +162,10 @@ class _Finder:
         return Place(self.site, module, name, side)
 
     def projection(self, part: Part, side: str) -> Place:
-        above, holder = self._container(ABOVE[part])
+        above, outer = self._container(ABOVE[part])
+        holder = _inner(outer)
         prefix = f"{above}." if above else ""
+        prefix += "base_layer." if holder is not outer else ""
         fused = next((FUSED[kind.__name__] for kind in type(holder).__mro__ if kind.__name__ in FUSED), None)
         if fused is not None and part in fused.parts:
             module = _child(holder, fused.name)
@@ -184,8 +186,8 @@ class _Finder:
     def _container(self, part: Part) -> tuple[str, nn.Module]:
         names = ATTENTION if part == "attention" else MLP
         found = [(name, module) for name in names if (module := _child(self.block, name)) is not None]
-        found = [(name, module) for name, module in found if _is_attention(module) == (part == "attention")]
-        found = [(name, module) for name, module in found if name != "mixer" or part == "attention" or _is_mlp(module)]
+        found = [(name, module) for name, module in found if _is_attention(_inner(module)) == (part == "attention")]
+        found = [(name, m) for name, m in found if name != "mixer" or part == "attention" or _is_mlp(_inner(m))]
         if not found and part == "mlp" and _is_mlp(self.block):
             return "", self.block
         if len(found) == 1:
@@ -224,6 +226,11 @@ def _child(module: nn.Module, name: str) -> nn.Module | None:
 
     child = getattr(module, name, None)
     return child if isinstance(child, nn.Module) and not isinstance(child, nn.ModuleList | nn.ModuleDict) else None
+
+
+def _inner(module: nn.Module) -> nn.Module:
+    """The model's own module where an adapter is wrapped around a whole MLP or attention (PEFT's `base_layer`)."""
+    return _child(module, "base_layer") or module
 
 
 def _is_attention(module: nn.Module) -> bool:

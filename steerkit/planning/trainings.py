@@ -24,9 +24,10 @@ def training_lines(run: Run) -> list[str]:
     told = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     rows = f"{s.train_rows:,} rows, {s.held_out_rows:,} held out" if s.held_out else f"{s.train_rows:,} rows"
     adapters = ", ".join(dict.fromkeys((arm.adapter or s.adapter).name for arm in run.arms.values()))
+    objectives = ", ".join(dict.fromkeys((arm.objective or s.objective).name for arm in run.arms.values()))
     return [
         f"trainings       {arms * seeds}: {arms} arms × {seeds} seeds, {told} steps each on {rows}; adapter "
-        f"{adapters}, objective {s.objective.name}"
+        f"{adapters}, objective {objectives}"
     ]
 
 

@@ -62,7 +62,11 @@ class Generations(Step):
 
     def follows(self, run: Run) -> Sequence[str]:
         trained = any(e.split == self.of and e.arms(run.of(e, name)) for name, e in run.experiments.items())
-        return ("prompts", "chats", "vectors", *(["training"] if trained else []))  # of the others: `depends`
+        derived = {
+            d.step: None for n, e in run.experiments.items() if e.split == self.of for d in e.derived(run.of(e, n))
+        }
+        # Of the others: `depends`.
+        return ("prompts", "chats", "vectors", *(["training"] if trained else []), *derived)
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(run.models)

@@ -93,8 +93,9 @@ class TrainModels(Step):
                     yield Problem(key, what, problem.fix)
         for arm in run.arms.values():
             run.models.check_name(arm.model)
-            if arm.adapter:
-                registry.build("adapters", arm.adapter)
+            for kind, spec in (("adapters", arm.adapter), ("objectives", arm.objective)):
+                if spec:
+                    registry.build(kind, spec)
             if run.models.specs[arm.model].adapter:
                 yield Problem(
                     f"models.{arm.model}.adapter", "a model with an adapter can't be trained", "merge it first"
@@ -115,6 +116,7 @@ class TrainModels(Step):
             [[arm.name, arm.to_json()] for arm in arms],
             [spec_identity("steerers", spec, f"steerer {spec.name}") for spec in specs.values()],
             [spec_identity("adapters", a.adapter, f"adapter of arm {a.name}") for a in arms if a.adapter],
+            [spec_identity("objectives", a.objective, f"objective of arm {a.name}") for a in arms if a.objective],
         ]
 
     def pieces(self, run: Run, *needs: Any) -> list[TrainingPiece] | None:
@@ -140,7 +142,7 @@ class TrainModels(Step):
                         held_out=tuple(rows.held_out),
                         edits=edits,
                         adapter=arm.adapter or s.adapter,
-                        objective=s.objective,
+                        objective=arm.objective or s.objective,
                         arguments={**s.training_arguments, **arm.arguments},
                         encoding=s.encoding,
                         chat=(c.chat, c.chat_template_kwargs, c.chat_date),

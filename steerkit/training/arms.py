@@ -24,6 +24,7 @@ class Arm:
         prefix: a text that every row's first user message begins with in training.
         after: the arm whose weights it goes on from; empty for the model as it is.
         adapter: what of the model is trained; the run's `adapter` when left out.
+        objective: what it is trained for; the run's `objective` when left out.
         arguments: transformers' TrainingArguments in which it differs from the run's `training_arguments`.
     """
 
@@ -34,6 +35,7 @@ class Arm:
     prefix: str = ""
     after: str = ""
     adapter: PluginSpec | None = None
+    objective: PluginSpec | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def trained(self, seed: int) -> str:
@@ -56,6 +58,7 @@ class Arm:
             "prefix": self.prefix,
             "after": self.after,
             "adapter": self.adapter.given if self.adapter else None,
+            "objective": self.objective.given if self.objective else None,
             "arguments": dict(self.arguments),
         }
 

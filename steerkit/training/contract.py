@@ -68,6 +68,12 @@ class Adapter(Plugin):
     whole: ClassVar[bool]
     """Whether `save` writes whole weights with their tokenizer, a model of its own; else a PEFT adapter, to be loaded
     on the model that it was trained on (`load_model(base, adapter=folder)`)."""
+    kind: ClassVar[str] = ""
+    """The `peft_type` of an adapter that PEFT itself doesn't know; empty where PEFT does."""
+
+    @classmethod
+    def bring(cls) -> None:
+        """Register `kind` with PEFT: called once, before an adapter of that kind is loaded."""
 
     @abstractmethod
     def attach(self, lm: LanguageModel, *, seed: int, start: Path | None = None) -> LanguageModel:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import json
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from pydantic import Field
 
 from steerkit.errors import InputError, Problem, SteerkitError, nearest
 from steerkit.interfaces import Config
-from steerkit.models.adapters import CONFIG, adapter_config, with_adapter
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.lora_units import lora_groups
 from steerkit.models.units import UnitGroup
-from steerkit.store.files import write_json
 from steerkit.training.as_before import own_randomness
-from steerkit.training.contract import Adapter
+from steerkit_plugins.adapters.put_on import PutOn
 
 
 class LoraOptions(Config):
@@ -41,42 +35,17 @@ class LoraOptions(Config):
     """More arguments of `peft.LoraConfig` (`lora_dropout`, `init_lora_weights`, `bias`, ...)."""
 
 
-class Lora(Adapter):
+class Lora(PutOn):
     """W + scale · B A with B = 0 at the start, so that the model begins as it was. Dropout is 0 if not an option."""
 
     Config = LoraOptions
     whole = False
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._before: WeakKeyDictionary[Any, Before] = WeakKeyDictionary()
-
-    def attach(self, lm: LanguageModel, *, seed: int, start: Path | None = None) -> LanguageModel:
+    def _fresh(self, lm: LanguageModel, seed: int) -> Any:
         from peft import get_peft_model
 
-        before = Before(lm.model)
-        with _quiet():
-            if start is not None:
-                model = self._from(lm, start)
-            else:
-                with own_randomness(seed), _in_words():
-                    model = get_peft_model(lm.model, self._config(lm))
-                model.peft_config["default"].base_model_name_or_path = lm.origin or lm.name
-        self._before[model] = before
-        if not any(p.requires_grad for p in model.parameters()):
-            raise SteerkitError(f"lora: nothing of {lm.name} would be trained")
-        return LanguageModel(lm.name, model, lm.tokenizer, adapter=True, origin=lm.origin)
-
-    def detach(self, lm: LanguageModel) -> None:
-        if before := self._before.pop(lm.model, None):
-            lm.model.unload()
-            before.put_back()
-
-    def save(self, lm: LanguageModel, folder: Path) -> None:
-        # False: PEFT would ask the hub whether the base's vocabulary is another one. It never is here.
-        lm.model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
-        _in_order(folder / CONFIG)
+        with own_randomness(seed), _in_words():
+            return get_peft_model(lm.model, self._config(lm))
 
     def units(self, lm: LanguageModel) -> Sequence[UnitGroup]:
         return lora_groups(lm)
@@ -125,60 +94,13 @@ class Lora(Adapter):
         inside = (name for block in lm.blocks for name, module in block.named_modules() if _is_linear(module))
         return sorted({name.rpartition(".")[2] for name in inside})
 
-    def _from(self, lm: LanguageModel, start: Path) -> Any:
-        """The adapter in a folder, to be trained on.
-
-        Raises:
-            SteerkitError: it is no LoRA of these settings.
-        """
-        found, c = adapter_config(str(start), lm.model), self.config
+    def _differences(self, found: Any) -> list[str]:
         told = {name: getattr(found, name, None) for name in ("r", "lora_alpha", "use_rslora")}
-        other = [f"{name} is {told[name]} there" for name in told if told[name] != getattr(c, name)]
-        if other:
-            raise SteerkitError(f"{start}: the adapter to go on from has other settings: {', '.join(other)}")
-        model = with_adapter(lm, str(start)).model
-        model.set_adapter("default")
-        model.peft_config["default"].inference_mode = False
-        return model
-
-
-class Before:
-    """A model's modules and which weights are trained, as they are now. PEFT's `unload` leaves trained copies of
-    `modules_to_save` where the originals were."""
-
-    def __init__(self, model: Any) -> None:
-        self._children = [(module, dict(module.named_children())) for module in model.modules()]
-        self._learn = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-
-    def put_back(self) -> None:
-        for module, children in self._children:
-            for name, child in children.items():
-                setattr(module, name, child)
-        for parameter, learns in self._learn:
-            parameter.requires_grad_(learns)
-
-
-def _in_order(path: Path) -> None:
-    """Write PEFT's sets of names in order: in its own, two runs of one training leave different files."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("target_modules", "exclude_modules", "modules_to_save"):
-        if isinstance(told.get(name), list):
-            told[name] = sorted(told[name])
-    write_json(path, told)
+        return [f"{name} is {told[name]} there" for name in told if told[name] != getattr(self.config, name)]
 
 
 def _is_linear(module: Any) -> bool:
     return hasattr(module, "weight") and ("Linear" in type(module).__name__ or type(module).__name__ == "Conv1D")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without PEFT's remarks on what it does right by itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # GPT-2's Conv1D
-        warnings.filterwarnings("ignore", r"The following \w+_pattern keys did not match")  # experts in one tensor
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        yield
 
 
 @contextmanager

@@ -1,0 +1,3 @@
+"""The name of the kind in adapter_config.json."""
+
+KIND = "TRANSCODER"
