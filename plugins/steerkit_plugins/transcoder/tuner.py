@@ -111,6 +111,10 @@ class TranscoderLayer(nn.Module, BaseTunerLayer):
             return output
         return with_hidden(output, hidden_of(output) + added(x))
 
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Raises: NotImplementedError: its features are no neurons of the MLP, which has another activation."""
+        raise NotImplementedError("a transcoder runs beside the MLP and is no part of its weights; engine hf runs it")
+
 
 class TranscoderModel(BaseTuner):
     """PEFT's side of it: which modules are wrapped."""
