@@ -22,7 +22,7 @@ COMMANDS = [
 ] + re.findall(r"`(steerkit recipe (?:cp|run) [^`]+)`", README)
 
 
-OTHERS = ("fig", "persona", "preventative", "rank1")
+OTHERS = ("fig", "persona", "preventative", "rank1", "transcoder")
 """Recipes with experiments of their own."""
 
 
