@@ -15,7 +15,8 @@ from steerkit_plugins.pocket.traces import PocketTraces
 from steerkit_plugins.prompts.dataset import DatasetPrompts
 from steerkit_plugins.prompts.jsonl import JsonlPrompts
 from steerkit_plugins.rank1_lora.adapter import Rank1Lora
-from steerkit_plugins.rank1_lora.recovered import Losses, gain, ratio
+from steerkit_plugins.rank1_lora.recovered import ENDS, Losses
+from steerkit_plugins.trained.recovered import gain, ratio
 from tiny_gguf import write_gguf
 
 from steerkit import InputError, SteeringTrainer, SteerkitError, load_recipe
@@ -115,12 +116,14 @@ def test_gain_and_ratio_against_their_definitions() -> None:
     base, full = rng.normal(1, 0.1, (200, 1)), rng.normal(5, 0.1, (200, 1))
     adapter = rng.normal(4, 0.1, (200, 3))
     values = {"base": base, "full": full, "adapter": adapter}
-    found, share = gain(values, "adapter", 1, 0.95), ratio(values, "adapter", 0.95)
+    found, share = gain(values, "adapter", ENDS, 1, 0.95), ratio(values, "adapter", "full", 0.95)
     assert found is not None and share is not None
     assert found.value == pytest.approx((adapter.mean() - base.mean()) / (full.mean() - base.mean()), rel=1e-9)
     assert share.value == pytest.approx(adapter.mean() / full.mean(), rel=1e-9)
     assert found.low < found.value < found.high
-    assert gain({**values, "full": base - 0.1}, "adapter", 1, 0.95) is None  # full is below base: no number, not inf
+    assert (
+        gain({**values, "full": base - 0.1}, "adapter", ENDS, 1, 0.95) is None
+    )  # full is below base: no number, not inf
 
 
 def test_recovered_loss_is_weighted_by_tokens() -> None:

@@ -1,4 +1,4 @@
-"""How much of what full fine-tuning changes an adapter brings back: gain and ratio, in losses and in texts."""
+"""How much of what full fine-tuning changes an adapter brings back, in held-out losses."""
 
 from __future__ import annotations
 
@@ -6,37 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from steerkit.findings import Table
-from steerkit.report import words
-from steerkit.stats.intervals import Estimate, mean_interval
+from steerkit.stats.intervals import Estimate
 from steerkit.stats.two_level import contrast_interval
-from steerkit_plugins.experiments.shares import Share, share_of
-from steerkit_plugins.trained.measured import Measured
+from steerkit_plugins.experiments.shares import Share
+from steerkit_plugins.trained.recovered import gain
 
 BASE, FULL = "base", "full"
-
-
-def gain(values: Mapping[str, np.ndarray], arm: str, sign: int, confidence: float) -> Share | None:
-    """(arm − base) / (full − base): how much of what full fine-tuning changes is there; None where it is not shown to
-    change anything.
-
-    Args:
-        values: [prompts, seeds] of each, seeds 1 for base and full.
-        sign: 1 where up is better, −1 where down is.
-    """
-    four = values[arm], values[BASE], values[FULL], values[BASE]
-    return share_of(*four, sign=sign, confidence=confidence)
-
-
-def ratio(values: Mapping[str, np.ndarray], arm: str, confidence: float) -> Share | None:
-    """arm / full; None where full is not shown to be above 0."""
-    nothing = np.zeros_like(values[FULL])
-    return share_of(values[arm], nothing, values[FULL], nothing, sign=1, confidence=confidence)
-
-
-def told(share: Share | None) -> str:
-    """A share in words; a dash where there is none."""
-    return share.text() if share else words.NOTHING
+ENDS = BASE, FULL
 
 
 class Losses:
@@ -65,37 +41,4 @@ class Losses:
 
     def recovered(self, arm: str) -> Share | None:
         """(base − arm) / (base − full)."""
-        return gain(self.values, arm, -1, self.confidence) if FULL in self.values else None
-
-
-def recovery_table(found: Sequence[Measured], losses: Losses | None, names: Mapping[str, str]) -> Table:
-    """A row an arm: gain and ratio of each metric, and the recovered loss."""
-    headings, columns = ["trained"], list[list[str]]()
-    if losses is not None:
-        headings.append("held-out loss: gain")
-        columns.append([told(losses.recovered(arm)) for arm in names])
-    for measured in found:
-        if not measured.has(BASE, FULL):
-            continue
-        own, title = measured.values, measured.metric.title
-        headings += [f"{title}: gain", f"{title}: ratio"]
-        sign = measured.metric.sign or (1 if np.nanmean(own[FULL]) >= np.nanmean(own[BASE]) else -1)
-        columns.append([told(gain(own, arm, sign, measured.confidence)) for arm in names])
-        columns.append([told(ratio(own, arm, measured.confidence)) for arm in names])
-    rows = tuple((name, *(column[number] for column in columns)) for number, name in enumerate(names.values()))
-    return Table(
-        title="Recovered",
-        headings=tuple(headings),
-        rows=rows,
-        note="gain = (it − base) / (full − base); ratio = it / full; a dash where full fine-tuning changes nothing.",
-    )
-
-
-def lengths(words_by_prompt: Sequence[np.ndarray], confidence: float) -> str:
-    """Mean words of texts with an interval over prompts.
-
-    Args:
-        words_by_prompt: [prompts] mean words, one a training seed.
-    """
-    found = mean_interval(np.mean(words_by_prompt, 0), confidence=confidence)
-    return f"{words.number(found.mean)} [{words.number(found.low)}, {words.number(found.high)}]"
+        return gain(self.values, arm, ENDS, -1, self.confidence) if FULL in self.values else None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from statistics import mean
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from steerkit.artifacts import Condition, PluginSpec
@@ -26,9 +24,10 @@ from steerkit.training.settings import Training
 from steerkit_plugins.experiments.measured import capital
 from steerkit_plugins.rank1_lora.arms import ADAPTER, PairConfig, adapter_arm, unknown_models
 from steerkit_plugins.rank1_lora.curves import training_curves
-from steerkit_plugins.rank1_lora.recovered import BASE, FULL, Losses, lengths, recovery_table
-from steerkit_plugins.trained.measured import ARM, Measured, by_metric, labels, table_of
+from steerkit_plugins.rank1_lora.recovered import BASE, ENDS, FULL, Losses
+from steerkit_plugins.trained.measured import Measured, by_metric, labels, table_of
 from steerkit_plugins.trained.numbers import shown
+from steerkit_plugins.trained.recovered import lengths, recovery_table, share_text
 from steerkit_plugins.trained.words import few_seeds, heading, told
 
 HEAD = "head"
@@ -103,13 +102,15 @@ class Recovery(Experiment):
         called = {BASE: "base", ADAPTER: "adapter", HEAD: head, FULL: "full fine-tuning"}
         names = {arm: called[arm] for arm in (BASE, ADAPTER, HEAD, FULL) if main.has(arm)}
         columns = {
-            "words": [self._words(results, arm, confidence) for arm in names],
+            "words": lengths(results, list(names), confidence),
             "loss on held-out rows": [shown(losses.mean(arm), 3) for arm in names],
             "trained numbers": [_share(trained, arm) for arm in names],
         }
         own = {told.arm for told in trained.values()} - {FULL}
         compared = {arm: name for arm, name in names.items() if arm in own}
-        recovered = recovery_table(list(found.values()), losses, compared)
+        loss = {"held-out loss: gain": [share_text(losses.recovered(arm)) for arm in compared]}
+        note = "gain = (it − base) / (full − base); ratio = it / full; a dash where full fine-tuning changes nothing."
+        recovered = recovery_table(list(found.values()), compared, ENDS, loss, note)
         claims = tuple(self._claims(main))
         bars = tuple(measured.bars(names) for measured in found.values())
         curves = training_curves(trained, losses, called)
@@ -147,17 +148,6 @@ class Recovery(Experiment):
             yield main.claim(f"The adapter raises {name} more than {alone} alone does", HEAD, ADAPTER, 0.0)
         if main.has(FULL):
             yield from main.beside({f"{capital(name)}: full fine-tuning minus adapter": (FULL, ADAPTER)})
-
-    def _words(self, results: Results, arm: str, confidence: float) -> str:
-        own = [c for c in results.conditions if c.labels[ARM] == arm]
-        return lengths([_mean_words(results, c) for c in own], confidence)
-
-
-def _mean_words(results: Results, condition: Condition) -> np.ndarray:
-    by_prompt: dict[str, list[int]] = {}
-    for (prompt, _), score in results.scored[condition].items():
-        by_prompt.setdefault(prompt, []).append(score.words)
-    return np.array([mean(own) for _, own in sorted(by_prompt.items())])
 
 
 def _share(trained: Mapping[str, TrainedModel], arm: str) -> str:
