@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from steerkit.interventions.steering import Steering
     from steerkit.models.language_model import LanguageModel
 
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-2}  # of the largest logit
+TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-2}  # of the largest logit
 
 
 def prefill(
