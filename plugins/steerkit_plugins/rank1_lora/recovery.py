@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pydantic import Field
 
 from steerkit.artifacts import Condition, PluginSpec
 from steerkit.context import Run
-from steerkit.errors import Problem, SteerkitError
+from steerkit.errors import Problem
 from steerkit.findings import Claim, Figure, Findings
-from steerkit.judging.metrics import ACCURACY, OTHERS, unchoosable
+from steerkit.judging.metrics import ACCURACY, OTHERS
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals
 from steerkit.steps.results import Results
-from steerkit.steps.scores import metrics_of_run
 from steerkit.steps.trained_models import TrainedModel
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
@@ -25,6 +23,7 @@ from steerkit_plugins.experiments.measured import capital
 from steerkit_plugins.rank1_lora.arms import ADAPTER, PairConfig, adapter_arm, unknown_models
 from steerkit_plugins.rank1_lora.curves import training_curves
 from steerkit_plugins.rank1_lora.recovered import BASE, ENDS, FULL, Losses
+from steerkit_plugins.trained.checks import unknown_metric
 from steerkit_plugins.trained.measured import Measured, by_metric, labels, table_of
 from steerkit_plugins.trained.numbers import shown
 from steerkit_plugins.trained.recovered import lengths, recovery_table, share_text
@@ -55,8 +54,7 @@ class Recovery(Experiment):
         yield from unknown_models(self.name, run, self.config)
         if run.use(Training).held_out is None:
             yield Problem("held_out", f"is left out, and {self.name} reads held-out rows", "name a source of rows")
-        with suppress(SteerkitError):  # the scores say what is wrong with a judge
-            yield from unchoosable(f"{self.name}.metric", self.config.metric, metrics_of_run(run))
+        yield from unknown_metric(f"{self.name}.metric", self.config.metric, run)
 
     def arms(self, run: Run) -> Sequence[Arm]:
         c = self.config

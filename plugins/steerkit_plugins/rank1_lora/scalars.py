@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
 
-from steerkit import registry
 from steerkit.context import Run
 from steerkit.data.trace import Item, Span, Trace, spans_by_trace
-from steerkit.errors import Problem, SteerkitError, nearest
+from steerkit.errors import Problem
 from steerkit.findings import Claim, Findings
 from steerkit.parts import Experiment
 from steerkit.report import words
-from steerkit.settings import Intervals, Labelling
+from steerkit.settings import Intervals
 from steerkit.stats.intervals import ENOUGH_POOLED, Estimate
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
@@ -26,6 +24,7 @@ from steerkit_plugins.rank1_lora.scalar_capture import Captured
 from steerkit_plugins.rank1_lora.scalar_tables import Row, figure_of, lifts_of, table_of, units_of
 from steerkit_plugins.rank1_lora.told import ENDS, EVERY, WHERE, Told, Traces
 from steerkit_plugins.rank1_lora.turn_probabilities import Probabilities
+from steerkit_plugins.trained.checks import unknown_label
 from steerkit_plugins.trained.numbers import above_zero, shown
 
 FEW_HITS = 30
@@ -71,12 +70,7 @@ class Scalars(Experiment):
 
     def check(self, run: Run) -> Iterator[Problem]:
         yield from unknown_models(self.name, run, self.config)
-        with suppress(SteerkitError):  # the step `spans` says what is wrong with a judge
-            judge = registry.build("judges", run.peek(Labelling).span_judge)
-            labels = list(judge.labels())
-            if labels and self.config.label not in labels:
-                what = f"the span judge {judge.name!r} has no label {self.config.label!r}"
-                yield Problem(f"{self.name}.label", what, nearest(self.config.label, labels))
+        yield from unknown_label(f"{self.name}.label", self.config.label, run)
 
     def needs(self, run: Run) -> Sequence[str]:
         return ("unit-scalars", "turn-probabilities", "traces", "spans", "training")

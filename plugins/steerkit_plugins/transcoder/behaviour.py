@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
 
 from pydantic import Field
 
 from steerkit.artifacts import Condition
 from steerkit.context import Run
-from steerkit.errors import Problem, SteerkitError
+from steerkit.errors import Problem
 from steerkit.findings import Claim, Figure, Findings, Lines, Series
-from steerkit.judging.metrics import ACCURACY, OTHERS, unchoosable
+from steerkit.judging.metrics import ACCURACY, OTHERS
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals
 from steerkit.steps.results import Results
-from steerkit.steps.scores import metrics_of_run
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
+from steerkit_plugins.trained.checks import unknown_metric
 from steerkit_plugins.trained.measured import Measured, Verdict, by_metric, labels, table_of
 from steerkit_plugins.trained.recovered import gain, lengths, recovery_table, share_text, sign_of
 from steerkit_plugins.trained.words import few_seeds, heading, told
@@ -61,10 +59,7 @@ class Behaviour(Experiment):
     def arms(self, run: Run) -> Sequence[Arm]:
         return adapter_arms(run, self.config)
 
-    def needs(self, run: Run) -> Sequence[str]:
-        return ("training",)
-
-    def conditions(self, run: Run, *needs: Any, **_: Any) -> Sequence[Condition]:
+    def conditions(self, run: Run) -> Sequence[Condition]:
         c, seeds = self.config, run.use(Training).training_seeds
         fixed = {TARGET: c.target, HYBRID: c.hybrid} | ({BASE: c.base} if c.base_texts else {})
         found = [Condition(model=model, labels=labels(arm, "")) for arm, model in fixed.items()]
@@ -73,7 +68,7 @@ class Behaviour(Experiment):
             found += [Condition(model=model, labels=labels(arm.name, seed)) for model, seed in pairs]
         return found
 
-    def findings(self, run: Run, results: Results, trained: Any) -> Findings:
+    def findings(self, run: Run, results: Results) -> Findings:
         confidence = run.use(Intervals).confidence
         found = by_metric(results, self.config.metric)
         beside = [metric for metric in results.metrics if metric.name in (OTHERS, ACCURACY)]
@@ -160,12 +155,6 @@ class Behaviour(Experiment):
             heading=above,
             panels=tuple(_ladder(measured, weights) for measured in found),
         )
-
-
-def unknown_metric(key: str, name: str, run: Run) -> Iterator[Problem]:
-    """A metric that the run has not, or that is better neither up nor down."""
-    with suppress(SteerkitError):  # the scores say what is wrong with a judge
-        yield from unchoosable(key, name, metrics_of_run(run))
 
 
 def _ladder(measured: Measured, weights: Sequence[float]) -> Lines:
