@@ -21,7 +21,7 @@ from steerkit.errors import InputError, SteerkitError
 from steerkit.generation.stream import GenerationRow, generate
 from steerkit.models.adapters import with_adapter
 from steerkit.models.language_model import LanguageModel
-from steerkit.models.loading import load_model
+from steerkit.models.loading import ModelShape, load_model
 from steerkit.models.models import Models
 from steerkit.models.parts_from import PARTS, block_part, modules_of, put_parts
 from steerkit.models.sites import resolve
@@ -118,6 +118,16 @@ def test_seeds_make_the_first_weights_and_leave_the_generator_alone() -> None:
     torch.manual_seed(5)
     assert torch.equal(encoder(1), first) and torch.equal(torch.rand(3), drawn) and not torch.equal(encoder(2), first)
     assert first.abs().max() <= 16**-0.5 and first.std() == pytest.approx(16**-0.5 / 3**0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("options", [{}, {"decoder_bias": False}, {"layers": (0, 2)}])
+def test_its_size_is_known_before(options: dict[str, Any]) -> None:
+    kept = adapter(**options)
+    attached = kept.attach(breed("llama"), seed=0)
+    count = sum(weight.numel() for weight in attached.model.parameters() if weight.requires_grad)
+    assert kept.count(ModelShape("llama", 4, 16, 8, 1, 1, 64)) == count
+    paper = adapter(features=8192).count(ModelShape("qwen", 28, 3584, 512, 1, 1, 152064))
+    assert paper == 1_644_496_896  # arXiv 2602.20904's pair
 
 
 def test_it_can_not_be_merged() -> None:

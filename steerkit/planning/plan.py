@@ -123,7 +123,7 @@ def _load(run: Run, steps: Mapping[str, Step], asked: Asked, texts: Mapping[str,
     s = run.peek(Generating)
     readers = sum(title.startswith("statistics.") for title in steps)
     again = readers if "directions" in steps and run.peek(Drawing).folds else 0  # what directions tell of the traces
-    weights = {(spec.weights, "") for spec in run.models.specs.values()}
+    weights = {(spec.weights, *sorted(spec.parts_from.items())) for spec in run.models.specs.values()}
     return Load(
         texts=sum(texts[split] for split, _ in _distinct(asked)) + _traces(run, steps, extract),
         new_tokens=s.max_new_tokens,

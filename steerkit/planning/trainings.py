@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from steerkit import registry
 from steerkit.context import Run
 from steerkit.settings import Generating
 from steerkit.training.settings import Training
 
 BATCH, EPOCHS = 8, 3  # transformers' own, where `training_arguments` don't say
 PROMPT = 100  # tokens, about
+STATE = 16  # bytes a trained number: itself, its gradient and Adam's two means, in float32
 
 
 def training_lines(run: Run) -> list[str]:
@@ -27,18 +29,37 @@ def training_lines(run: Run) -> list[str]:
     objectives = ", ".join(dict.fromkeys((arm.objective or s.objective).name for arm in run.arms.values()))
     return [
         f"trainings       {arms * seeds}: {arms} arms × {seeds} seeds, {told} steps each on {rows}; adapter "
-        f"{adapters}, objective {objectives}"
+        f"{adapters}, objective {objectives}",
+        *_sizes(run, s),
     ]
 
 
+def _sizes(run: Run, s: Training) -> list[str]:
+    """How much is trained of each model, where its shape tells."""
+    found: dict[str, None] = {}
+    for arm in run.arms.values():
+        spec, shape = arm.adapter or s.adapter, run.models.shape(arm.model)
+        count = registry.build("adapters", spec).count(shape) if shape.parameters else None
+        if count:
+            share = f"{100 * count / shape.parameters:.3g} % of {arm.model}"
+            found[
+                f"trained         {count:,} numbers ({share}), {count * STATE / 2**30:.1f} GiB with gradients and Adam"
+            ] = 0
+    return list(found)
+
+
 def trained_tokens(run: Run) -> int:
-    """Tokens that trainings go through, every row being as long as a text may be."""
+    """Tokens that trainings go through in steps of one forward and one backward, every row being as long as a text may
+    be, or as its `max_row_tokens`."""
     if not run.arms:
         return 0
     s = run.peek(Training)
-    longest = PROMPT + run.peek(Generating).max_new_tokens
-    rows = sum(_steps(s, arm.arguments) * _batch(s, arm.arguments) for arm in run.arms.values())
-    return rows * len(s.training_seeds) * longest
+    longest = s.max_row_tokens or PROMPT + run.peek(Generating).max_new_tokens
+    rows = 0.0
+    for arm in run.arms.values():
+        cost = registry.get("objectives", (arm.objective or s.objective).name).cost
+        rows += _steps(s, arm.arguments) * _batch(s, arm.arguments) * cost
+    return int(rows * len(s.training_seeds) * longest)
 
 
 def _batch(s: Training, own: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from steerkit.models.language_model import LanguageModel
+    from steerkit.models.loading import ModelShape
     from steerkit.models.units import UnitGroup
 
 
@@ -89,6 +90,10 @@ class Adapter(Plugin):
             SteerkitError: the model has no such parts, or `start` doesn't fit.
         """
 
+    def count(self, shape: ModelShape) -> int | None:
+        """How many numbers are trained of a model of this shape; None where only its weights can tell, as here."""
+        return None
+
     @abstractmethod
     def detach(self, lm: LanguageModel) -> None:
         """Take off what `attach` put on: the model that it was given is as it was before, bit for bit.
@@ -112,6 +117,9 @@ class Adapter(Plugin):
 
 class Objective(Plugin):
     """What a training minimises."""
+
+    cost: ClassVar[float] = 1.0
+    """What a step of it takes, in steps of one forward and one backward: for the time that a plan tells."""
 
     @abstractmethod
     def loss(self, lm: LanguageModel, batch: Batch) -> Loss:

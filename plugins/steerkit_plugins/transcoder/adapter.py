@@ -10,6 +10,7 @@ from pydantic import Field
 from steerkit.errors import InputError, Problem
 from steerkit.interfaces import Config
 from steerkit.models.language_model import LanguageModel
+from steerkit.models.loading import ModelShape
 from steerkit.models.parts_from import block_part
 from steerkit.models.units import UnitGroup
 from steerkit.training.as_before import own_randomness
@@ -46,6 +47,11 @@ class TranscoderAdapter(PutOn):
         from steerkit_plugins.transcoder.tuner import register
 
         register()
+
+    def count(self, shape: ModelShape) -> int:
+        c = self.config
+        each = 2 * shape.width * c.features + c.features + (shape.width if c.decoder_bias else 0)
+        return each * (shape.depth if c.layers is None else len(set(c.layers)))
 
     def units(self, lm: LanguageModel) -> Sequence[UnitGroup]:
         return transcoder_groups(lm)

@@ -73,6 +73,8 @@ class Bridging(Objective):
     """
 
     Config = BridgingOptions
+    cost = 7 / 3
+    """A pass of the target without gradients, the student's with, and on average two halves of passes with."""
 
     @property
     def weights(self) -> Mapping[str, Any]:
