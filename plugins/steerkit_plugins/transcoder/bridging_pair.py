@@ -5,13 +5,15 @@ the transcoder. Shapes: B rows, T tokens, F features of a block.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, MutableMapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from steerkit.errors import SteerkitError
+from steerkit.interventions.recomputed import in_backward
+from steerkit.interventions.steering import Steering
 from steerkit.models.parts_from import block_part
 from steerkit_plugins.transcoder.units import TranscoderGroup, transcoder_groups
 
@@ -48,11 +50,12 @@ class Pair:
                 f"{lm.name}: objective bridging trains a hybrid, which is the target with the base's MLPs and nothing "
                 "else of the base; write the model as {weights: TARGET, parts_from: {mlp: BASE}}"
             )
-        for module in (lm.decoder, *lm.blocks):
-            if module._forward_hooks or module._forward_pre_hooks:
-                raise SteerkitError(f"{lm.name}: objective bridging trains without interventions; take them off")
+        hooks = lm.decoder._forward_pre_hooks.values()
+        if any(isinstance(getattr(hook, "__self__", None), Steering) for hook in hooks):
+            raise SteerkitError(f"{lm.name}: objective bridging trains without interventions; leave them out")
         targets = {
-            here[name]: (lm.transformer.get_submodule(name), before) for name, (before, _) in swapped.modules.items()
+            here[name]: (lm.transformer.get_submodule(name), before.eval())
+            for name, (before, _) in swapped.modules.items()
         }
         return cls(lm, targets, transcoder_groups(lm))
 
@@ -142,7 +145,7 @@ def _recomputed(model: nn.Module, again: Callable[[], Any]) -> Iterator[None]:
     def within(checkpoint: Callable[..., Any]) -> Callable[..., Any]:
         def bound(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             def same(*inputs: Any, **named: Any) -> Any:
-                with again():
+                with again() if in_backward() else nullcontext():
                     return run(*inputs, **named)
 
             return checkpoint(same, *args, **kwargs)

@@ -87,10 +87,10 @@ class Bridging(Objective):
         import torch
 
         from steerkit_plugins.transcoder.bridging_pair import Pair
-        from steerkit_plugins.transcoder.bridging_passes import Halves
+        from steerkit_plugins.transcoder.bridging_passes import halves_of
         from steerkit_plugins.transcoder.bridging_terms import counted, divergences, nmse, weights_of
 
-        o, pair, halves = self.weights, Pair.of(lm), Halves(lm, batch.ids, batch.mask)
+        o, pair, halves = self.weights, Pair.of(lm), halves_of(lm, batch.ids, batch.mask)
         counts = counted(batch.mask, batch.labels, IGNORED, response=o["tokens"] == "response").to(lm.device)
         weights = weights_of(counts, o["average"])
         kept: Outputs = {}
@@ -136,8 +136,7 @@ class Bridging(Objective):
 
         if cut in (0, pair.lm.depth):
             return ()
-        with pair.playing(pair.whole):
-            first = cut if can_begin(halves, cut) else 0
+        first = cut if can_begin(pair.lm, cut) else 0
         below = frozenset(range(cut))
         found = []
         for target, outputs in ((pair.whole - below, own), (below, kept)):
