@@ -14,7 +14,7 @@ import torch
 from pocket import SIZES
 from sklearn.metrics import roc_auc_score
 from steerkit_plugins.rank1_lora import scalar_capture
-from steerkit_plugins.rank1_lora.scalar_capture import parts_of
+from steerkit_plugins.trained.parts import parts_of
 from test_training_run import ROWS
 from tiny import random_items
 

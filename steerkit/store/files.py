@@ -178,3 +178,12 @@ def file_digest(path: Path) -> str:
     """16 hex digits of a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def linked(file: Path, to: Path) -> None:
+    """A second name for a file, or a copy where the disk knows no such thing."""
+    try:
+        os.link(file, to)
+    except OSError:
+        with atomic(to) as temporary:
+            shutil.copyfile(file, temporary)

@@ -16,7 +16,7 @@ from steerkit_plugins.rank1_lora.contexts import Contexts
 from steerkit_plugins.rank1_lora.examples import examples_text
 from steerkit_plugins.rank1_lora.interpret_config import INTERPRET, config_of
 from steerkit_plugins.rank1_lora.sources import SOURCES, explained_sources
-from steerkit_plugins.rank1_lora.token_texts import TokenTexts
+from steerkit_plugins.trained.token_texts import TokenTexts
 
 Name = tuple[str, str, str]
 """Model (or SAE), kind, feature (``3.down +``)."""

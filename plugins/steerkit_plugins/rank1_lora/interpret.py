@@ -31,8 +31,8 @@ from steerkit_plugins.rank1_lora.interpret_words import (
 )
 from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
 from steerkit_plugins.rank1_lora.sources import NEURONS, SOURCES, UNITS, explained_sources, sources
-from steerkit_plugins.rank1_lora.token_texts import TokenTexts
 from steerkit_plugins.rank1_lora.unit_browser import EXPLAINED, page_file
+from steerkit_plugins.trained.token_texts import TokenTexts
 
 
 class Interpret(Experiment):

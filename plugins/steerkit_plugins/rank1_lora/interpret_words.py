@@ -14,7 +14,7 @@ from steerkit_plugins.judges.llm_explain import CLASSES
 from steerkit_plugins.rank1_lora.classes import ClassDifference, ClassShares
 from steerkit_plugins.rank1_lora.feature_contexts import Found
 from steerkit_plugins.rank1_lora.sources import LATENTS, NEURONS, UNITS
-from steerkit_plugins.rank1_lora.token_texts import TokenTexts
+from steerkit_plugins.trained.token_texts import TokenTexts
 
 KINDS = {UNITS: "adapter units", NEURONS: "neurons", LATENTS: "latents"}
 TABLE = 12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +17,16 @@ from steerkit.models.lora_units import lora_groups
 from steerkit.models.models import Models
 from steerkit.models.units import units_in, write_norms
 from steerkit.parts import Step
-from steerkit.store.files import atomic
+from steerkit.store.files import atomic, linked
 from steerkit.training.settings import Training
 from steerkit.units.contexts import TopContexts
 from steerkit.units.reading import read_units
 from steerkit.units.store import Shard, UnitStore
 from steerkit_plugins.rank1_lora.arms import adapted
+from steerkit_plugins.trained.parts import parts_of
 
 SCALARS = "scalars"
 """The experiment whose settings these are, and the folder."""
-PIECE_TOKENS = 2**15
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class UnitScalars(Step):
             folder.mkdir(parents=True)
             moved[name] = [folder / f"{number:05}.safetensors" for number in range(len(files))]
             for file, to in zip(files, moved[name], strict=True):
-                _linked(file, to)
+                linked(file, to)
             written += [f"{SCALARS}/{name}/{to.name}" for to in moved[name]]
             written.append(_contexts_file(name))
             with atomic(run.folder / written[-1]) as temporary:
@@ -163,31 +162,9 @@ class UnitScalars(Step):
         return Captured(files, {name: run.folder / _contexts_file(name) for name in names})
 
 
-def parts_of(items: Sequence[Item]) -> list[tuple[Item, ...]]:
-    """Whole traces, those of like length together, in parts of `PIECE_TOKENS` tokens or one trace."""
-    found: list[list[Item]] = []
-    room = 0
-    for item in sorted(items, key=lambda item: (len(item.ids), item.trace.id)):
-        if not found or len(item.ids) > room:
-            found.append([])
-            room = PIECE_TOKENS
-        found[-1].append(item)
-        room -= len(item.ids)
-    return [tuple(part) for part in found]
-
-
 def _config(run: Run) -> Any:
     return run.experiment(SCALARS).config
 
 
 def _contexts_file(name: str) -> str:
     return f"{SCALARS}/{name}.contexts.json"
-
-
-def _linked(file: Path, to: Path) -> None:
-    """A second name for a file, or a copy where the disk knows no such thing."""
-    try:
-        os.link(file, to)
-    except OSError:
-        with atomic(to) as temporary:
-            shutil.copyfile(file, temporary)

@@ -19,7 +19,8 @@ from steerkit.training.settings import Training
 from steerkit.units.detection import halves
 from steerkit.units.own_probability import first_token_shares, next_token_sums
 from steerkit_plugins.rank1_lora.arms import adapted
-from steerkit_plugins.rank1_lora.scalar_capture import SCALARS, parts_of
+from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
+from steerkit_plugins.trained.parts import parts_of
 
 Probabilities = Mapping[str, Mapping[str, np.ndarray]]
 """Model name → trace id → [T] float32: the probability after each token, prompt and response."""

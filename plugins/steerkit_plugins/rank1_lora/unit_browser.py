@@ -23,7 +23,7 @@ from steerkit_plugins.rank1_lora.explanations import Explanations
 from steerkit_plugins.rank1_lora.feature_contexts import SHOWN, FeatureContexts, Found
 from steerkit_plugins.rank1_lora.interpret_config import config_of, scalars_of
 from steerkit_plugins.rank1_lora.sources import LATENTS, NEURONS, SOURCES, UNITS, parts_of_model, sources
-from steerkit_plugins.rank1_lora.token_texts import TokenTexts
+from steerkit_plugins.trained.token_texts import TokenTexts
 
 COLUMNS = (
     Column(key="sign", title="sign", about="of the numbers that count as the feature"),
