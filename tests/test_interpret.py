@@ -17,7 +17,7 @@ from steerkit_plugins.rank1_lora.classes import class_difference, class_shares, 
 from steerkit_plugins.rank1_lora.examples import examples_text
 from steerkit_plugins.rank1_lora.feature_contexts import FeatureContexts
 from steerkit_plugins.rank1_lora.neurons import neuron_groups
-from steerkit_plugins.rank1_lora.token_texts import TokenTexts
+from steerkit_plugins.trained.token_texts import TokenTexts
 from tiny import byte_tokenizer, random_items
 from zoo import breed
 
