@@ -54,7 +54,7 @@ def unit_aurocs(values: Mapping[str, np.ndarray], marks: Mapping[str, Marks], tr
     owner = np.repeat(np.arange(len(traces)), m)[order]
     sums = np.stack([np.bincount(owner[:, u], won[:, u], len(traces)) for u in range(len(value))], axis=1)
     # What each trace's hits, and its other tokens, are above what is expected of them.
-    error = _error(sums - m[:, None] * value, lost - n[:, None] * value, m, n)
+    error = clustered_error(sums - m[:, None] * value, lost - n[:, None] * value, m, n)
     return Aurocs(value, error, int((m > 0).sum()), int(m.sum()))
 
 
@@ -112,8 +112,8 @@ def _below(hits: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return found
 
 
-def _error(hits: np.ndarray, others: np.ndarray, m: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """[U] standard errors (Obuchowski 1997, Biometrics 53:567).
+def clustered_error(hits: np.ndarray, others: np.ndarray, m: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """[U] standard errors of AUROCs over traces (Obuchowski 1997, Biometrics 53:567).
 
     Args:
         hits, others: [C, U] sums over a trace's hits and other tokens, less their expectation.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,14 +67,44 @@ def detect(
     if choosing & testing:
         raise SteerkitError(f"detection: {len(choosing & testing)} traces are in both halves")
     chosen, tested = (unit_aurocs(values, marks, sorted(half)) for half in (choosing, testing))
+    return detected(
+        chosen,
+        tested,
+        lambda unit: {name: values[name][:, unit] for name in testing},
+        marks,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def detected(
+    chosen: Aurocs,
+    tested: Aurocs,
+    numbers: Callable[[int], Mapping[str, np.ndarray]],
+    marks: Mapping[str, Marks],
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> Detected:
+    """The best unit on the choosing half, tested on the other one.
+
+    Args:
+        chosen, tested: AUROCs of all units on the halves.
+        numbers: a unit → trace → [T] its numbers in the testing half.
+
+    Raises:
+        SteerkitError: the choosing half has no hit, or nothing else.
+    """
     if not len(chosen.value) or np.isnan(chosen.value).any():
         raise SteerkitError(
-            f"detection: the choosing half, {len(choosing)} traces, has {chosen.hits} hits, or no other token; a unit "
-            "can only be chosen with both: use more traces"
+            f"detection: the choosing half has {chosen.hits} hits, or no other token; a unit can only be chosen with "
+            "both: use more traces"
         )
     best, signs = int(np.argmax(np.abs(chosen.value - 0.5))), np.where(chosen.value >= 0.5, 1, -1)
     sign = int(signs[best])
-    scores = {name: sign * values[name][:, best] for name in testing}
+    scores = {name: sign * own for name, own in numbers(best).items()}
     return Detected(
         choosing=chosen.value,
         testing=tested.value,

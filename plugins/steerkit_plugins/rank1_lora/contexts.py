@@ -25,7 +25,8 @@ from steerkit_plugins.rank1_lora.feature_contexts import FeatureContexts
 from steerkit_plugins.rank1_lora.interpret_config import InterpretConfig, config_of, first_of, scalars_of, top_of
 from steerkit_plugins.rank1_lora.neurons import neuron_groups
 from steerkit_plugins.rank1_lora.scalar_capture import Captured
-from steerkit_plugins.rank1_lora.told import ENDS, Cut
+from steerkit_plugins.rank1_lora.told import Cut
+from steerkit_plugins.trained.halved import ENDS
 from steerkit_plugins.trained.parts import parts_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from steerkit.findings import Bars, Figure, Table
 from steerkit.report import words
 from steerkit.stats.intervals import Estimate
 from steerkit.units.marks import Which
-from steerkit_plugins.rank1_lora.told import ENDS, EVERY, WHERE, Told, Traces
+from steerkit_plugins.rank1_lora.told import Told, Traces
+from steerkit_plugins.trained.halved import ENDS, EVERY, WHERE
 from steerkit_plugins.trained.numbers import shown
 
 Row = tuple[str, Mapping[Which, Estimate]]

@@ -22,9 +22,9 @@ from steerkit.units.store import Scale
 from steerkit_plugins.rank1_lora.arms import PairConfig, adapted, adapter_arm, unknown_models
 from steerkit_plugins.rank1_lora.scalar_capture import Captured
 from steerkit_plugins.rank1_lora.scalar_tables import Row, figure_of, lifts_of, table_of, units_of
-from steerkit_plugins.rank1_lora.told import ENDS, EVERY, WHERE, Told, Traces
+from steerkit_plugins.rank1_lora.told import Told, Traces
 from steerkit_plugins.rank1_lora.turn_probabilities import Probabilities
-from steerkit_plugins.trained.checks import unknown_label
+from steerkit_plugins.trained.halved import ENDS, EVERY, WHERE
 from steerkit_plugins.trained.numbers import above_zero, shown
 
 FEW_HITS = 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,11 @@ from steerkit.data.trace import Item
 from steerkit.models.units import Unit
 from steerkit.settings import Intervals
 from steerkit.stats.intervals import Estimate
-from steerkit.units.detection import Detected, contrast, detect, halves, lift
-from steerkit.units.marks import Marks, Which, marks_of
+from steerkit.units.detection import Detected, detect, lift
+from steerkit.units.marks import Which
 from steerkit.units.probe import fit_probe
 from steerkit.units.store import Scale, UnitStore
-
-ENDS: Which = "sentence ends"
-EVERY: Which = "all tokens"
-WHERE: tuple[Which, ...] = (ENDS, EVERY)
+from steerkit_plugins.trained.halved import ENDS, HalvedTraces
 
 
 @dataclass(frozen=True)
@@ -64,53 +61,23 @@ class Cut(Mapping[str, np.ndarray]):
         return len(self.places)
 
 
-class Traces:
-    """The traces of a run in two halves, and which of their tokens count where.
+class Traces(HalvedTraces):
+    """The traces of a run in two halves, and what a model's units tell on them.
 
     Attributes:
         config: of the experiment `scalars`.
-        choosing, testing: the halves.
-        labels: of the traces' sentences.
     """
 
     def __init__(self, items: Sequence[Item], config: Any, intervals: Intervals, seed: int) -> None:
+        super().__init__(items, config.label, config.halves_seed, intervals, seed)
         self.config = config
-        self.choosing, self.testing = halves([item.trace.id for item in items], config.halves_seed)
-        self.labels = sorted({span.label for item in items for span in item.spans})
-        self._bootstrap = {"confidence": intervals.confidence, "resamples": intervals.resamples, "seed": seed}
-        self._places: dict[Which, dict[str, np.ndarray]] = {}
-        self._marks: dict[tuple[Which, str], dict[str, Marks]] = {}
-        for where, label in {(where, label) for where in WHERE for label in (*self.labels, config.label)}:
-            whole = marks_of(items, label, where)
-            places = {trace: np.flatnonzero(own.candidates) for trace, own in whole.items()}
-            self._places[where] = places
-            self._marks[where, label] = {
-                trace: Marks(np.ones(len(at), bool), whole[trace].hits[at]) for trace, at in places.items()
-            }
-
-    def marks(self, where: Which, label: str = "") -> dict[str, Marks]:
-        """Of the tokens that count alone; of the experiment's label, or another one."""
-        return self._marks[where, label or self.config.label]
-
-    def counts(self, where: Which, half: Set[str]) -> tuple[int, int]:
-        """Hits of a half, and tokens that count."""
-        own = [mark for trace, mark in self.marks(where).items() if trace in half]
-        return sum(int(mark.hits.sum()) for mark in own), sum(len(mark.hits) for mark in own)
-
-    def contrast(self, where: Which, terms: Sequence[tuple[float, Mapping[str, np.ndarray]]]) -> Estimate:
-        """Σ weight · AUROC of scores, trace → [T], on the testing half, paired by trace."""
-        places = self._places[where]
-        return self._contrast(where, [(w, {t: own[t][places[t]] for t in self.testing}) for w, own in terms])
-
-    def _contrast(self, where: Which, terms: Sequence[tuple[float, Mapping[str, np.ndarray]]]) -> Estimate:
-        return contrast(terms, self.marks(where), **self._bootstrap)  # type: ignore[arg-type]
 
     def tell(self, where: Which, store: UnitStore) -> Told | None:
         """What a model's units tell; None where nothing can be chosen: no hit in the choosing half, or nothing else."""
         hits, tokens = self.counts(where, self.choosing)
         if not 0 < hits < tokens:
             return None
-        values: Mapping[str, np.ndarray] = Cut(store, self.config.scale, self._places[where])
+        values: Mapping[str, np.ndarray] = Cut(store, self.config.scale, self.places(where))
         if where == ENDS:
             values = dict(values)  # few
         marks = self.marks(where)
@@ -118,8 +85,8 @@ class Traces:
         return Told(
             units=store.units,
             values=values,
-            detected=detect(values, marks, self.choosing, self.testing, **self._bootstrap),  # type: ignore[arg-type]
-            probe=self._contrast(where, [(1.0, {trace: probe.scores(values[trace]) for trace in self.testing})]),
+            detected=detect(values, marks, self.choosing, self.testing, **self.bootstrap),  # type: ignore[arg-type]
+            probe=self.contrast_of(where, [(1.0, {trace: probe.scores(values[trace]) for trace in self.testing})]),
         )
 
     def lift(self, label: str, told: Told, unit: int) -> float:

@@ -29,6 +29,24 @@ class FeaturesConfig(OneAdapterConfig):
     """Tokens kept behind it."""
     context_tokens: Literal["response", "all"] = "response"
     """Which tokens count: those of responses, or of prompts, too."""
+    label: str = "backtracking"
+    """Label of the sentences that are to be told beforehand."""
+    halves_seed: int = Field(default=0, ge=0)
+    """Deals the traces into a half on which features are chosen, and one on which they are tested."""
+    top: int = Field(default=10, ge=1)
+    """Features in the tables, those that tell best on the choosing half."""
+    lens_tokens: int = Field(default=10, ge=1)
+    """Tokens kept of each feature's logit lens, at the top and at the bottom."""
+    lens_norm: bool = True
+    """Whether decoder columns go through the model's final norm before the unembedding."""
+    page_features: int = Field(default=2000, ge=1)
+    """Features on the page, at most: those that add most."""
+    page_contexts: int = Field(default=10, ge=1)
+    """Strongest contexts shown of each."""
+    bins: int = Field(default=4, ge=1)
+    """Parts of equal size by a feature's number from which the page shows drawn contexts, too."""
+    per_bin: int = Field(default=2, ge=0)
+    """Contexts shown of each part."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Padded tokens in a batch that is read."""
 
