@@ -23,9 +23,10 @@ from steerkit_plugins.rank1_lora.arms import PairConfig, adapted, adapter_arm, u
 from steerkit_plugins.rank1_lora.scalar_capture import Captured
 from steerkit_plugins.rank1_lora.scalar_tables import Row, figure_of, lifts_of, table_of, units_of
 from steerkit_plugins.rank1_lora.told import Told, Traces
-from steerkit_plugins.rank1_lora.turn_probabilities import Probabilities
+from steerkit_plugins.trained.checks import unknown_label
 from steerkit_plugins.trained.halved import ENDS, EVERY, WHERE
 from steerkit_plugins.trained.numbers import above_zero, shown
+from steerkit_plugins.trained.own_probabilities import Probabilities
 
 FEW_HITS = 30
 """Sentences with the label in the testing half below which a caution stands."""
