@@ -13,7 +13,7 @@ from steerkit_plugins.rank1_lora.latents import Best
 from steerkit_plugins.rank1_lora.sae.measured import Figure as Measured
 from steerkit_plugins.rank1_lora.sae.measured import Measures
 from steerkit_plugins.rank1_lora.sae.trained import Inference, TrainedSAE
-from steerkit_plugins.rank1_lora.scalar_tables import auroc_bars
+from steerkit_plugins.trained.auroc_bars import auroc_bars
 from steerkit_plugins.trained.numbers import shown
 
 ENDS: Which = "sentence ends"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from steerkit.findings import Bars, Figure, Table
+from steerkit.findings import Figure, Table
 from steerkit.report import words
 from steerkit.stats.intervals import Estimate
 from steerkit.units.marks import Which
 from steerkit_plugins.rank1_lora.told import Told, Traces
+from steerkit_plugins.trained.auroc_bars import auroc_bars
 from steerkit_plugins.trained.halved import ENDS, EVERY, WHERE
 from steerkit_plugins.trained.numbers import shown
 
@@ -34,19 +35,6 @@ def figure_of(name: str, label: str, data: Traces, rows: Sequence[Row]) -> Figur
         heading=f"n = {len(data.testing)} traces",
         panels=tuple(panels),
         columns=2,
-    )
-
-
-def auroc_bars(title: str, own: Sequence[tuple[str, Estimate]]) -> Bars:
-    """A bar with its interval for each (name, AUROC); a dashed line at chance."""
-    return Bars(
-        title=title,
-        ylabel="AUROC",
-        names=tuple(called for called, _ in own),
-        values=tuple(_number(each.mean) for _, each in own),
-        low=tuple(_number(each.low) for _, each in own),
-        high=tuple(_number(each.high) for _, each in own),
-        level=0.5,
     )
 
 
@@ -109,7 +97,3 @@ def lifts_of(data: Traces, told: Mapping[str, Told], config: Any) -> Iterator[Ta
 
 def _sign(told: Told, unit: int) -> str:
     return "+" if told.sign(unit) > 0 else "−"
-
-
-def _number(value: float) -> float | None:
-    return None if words.missing(value) else float(value)

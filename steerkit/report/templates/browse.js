@@ -8,7 +8,8 @@ const data = await unpacked(at("data").textContent);
 const columns = data.columns.map(([key, title, about, digits, better]) => ({ key, title, about, digits, better }));
 const features = data.features.map(([name, kind, label, explanation, values, strongest, largest], order) => ({
   name, kind, label, explanation, values, strongest, largest, order,
-  text: [name, kind, label, explanation, ...strongest.map((n) => data.tokens[n])].join("\n").toLowerCase(),
+  text: [name, kind, label, explanation, ...values.filter((v) => typeof v === "string"), ...strongest.map((n) => data.tokens[n])]
+    .join("\n").toLowerCase(),
 }));
 const byName = new Map(features.map((feature) => [feature.name, feature]));
 const title = document.title;
