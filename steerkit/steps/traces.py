@@ -163,5 +163,6 @@ def check_all_limits(run: Run, prompts: list[Prompt], writers: dict[str, dict[st
     """
     for split, condition in known_conditions(run):
         writers.setdefault(split, {})[condition.model] = None
-    for split, models in writers.items():
-        check_limits(run, [prompt for prompt in prompts if prompt.split == split], models)
+    with run.models.only(run.title, run.models.specs):  # what is refused here changes no trace
+        for split, models in writers.items():
+            check_limits(run, [prompt for prompt in prompts if prompt.split == split], models)
