@@ -128,3 +128,10 @@ class Objective(Plugin):
         `lm.model` may be called several times (several named passes). Passes that need no gradient run under
         ``torch.no_grad()``. Interventions of the training are on; for held-out rows they are off, and so are gradients.
         """
+
+    def state(self, lm: LanguageModel) -> Mapping[str, Tensor]:
+        """What it remembers of the steps so far, for its log; a checkpoint keeps it, each process its own."""
+        return {}
+
+    def restore(self, lm: LanguageModel, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` that was not empty."""

@@ -31,6 +31,8 @@ from steerkit.training.masks import Encoded
 
 TRAINED = "trained.safetensors"
 """A checkpoint's file of trained weights, by their names in the model."""
+REMEMBERED = "objective_{process}.safetensors"
+"""A checkpoint's files of what the objective remembers."""
 
 
 class Reporter(TrainerCallback):
@@ -146,6 +148,9 @@ class InterventionTrainer(Trainer):
         folder = Path(str(self.args.output_dir))
         try:
             super()._save_checkpoint(model, trial)
+            if remembered := self.objective.state(self.lm):
+                file = REMEMBERED.format(process=self.args.process_index)
+                save_file(dict(remembered), folder / f"checkpoint-{self.state.global_step}" / file)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch's writer has a RuntimeError for a full disk
             raise disk_error(folder, error) from error
         self.ledger.gather(self.accelerator)
@@ -166,6 +171,9 @@ class InterventionTrainer(Trainer):
         with torch.no_grad():
             for name, weight in self._trained().items():
                 weight.copy_(kept[name])
+        remembered = Path(resume_from_checkpoint) / REMEMBERED.format(process=self.args.process_index)
+        if remembered.is_file():
+            self.objective.restore(self.lm, load_file(remembered))
 
 
 def _compared(record: logging.LogRecord) -> bool:

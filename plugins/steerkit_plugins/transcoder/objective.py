@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import Field
 
@@ -22,6 +23,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"kl": 1.0, "bridge": 1.0, "nmse": 1.0, "nmse_layers": "blocks", "cutoffs": "1..L"},
     "author-code": {"kl": 1.0, "bridge": 2.0, "nmse": 1.0, "nmse_layers": "blocks_and_embeddings", "cutoffs": "0..L"},
 }
+
+DEAD_AFTER = (100, 1000)
+"""Rows without activity."""
 
 
 class BridgingOptions(Config):
@@ -69,12 +73,17 @@ class Bridging(Objective):
     ratios of sums are those of each micro-batch.
 
     The log has, each without its weight: `kl`, `student_then_target`, `target_then_student`, `nmse` and `nmse.LAYER`,
-    `l1`, and `l0`, the active features a token and block.
+    `l1`; `l0`, the active features a token and block; and `dead.100` and `dead.1000`, the share of features that were
+    active at no counted token of the last 100 and 1,000 rows (of those that this process has trained on).
     """
 
     Config = BridgingOptions
     cost = 7 / 3
     """A pass of the target without gradients, the student's with, and on average two halves of passes with."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._idle: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()  # rows since a feature was active, [blocks, F]
 
     @property
     def weights(self) -> Mapping[str, Any]:
@@ -117,8 +126,19 @@ class Bridging(Objective):
             total = total + o["bridge"] * (parts["student_then_target"] + parts["target_then_student"])
         parts["l0"] = torch.stack([one for _, one, _ in seen.values()]).mean()
         parts |= {f"nmse.{n}": error for n, error in enumerate(errors)}
+        if torch.is_grad_enabled():
+            active = torch.stack([one for _, _, one in seen.values()])
+            idle = self._idle.get(lm.model, torch.zeros_like(active, dtype=torch.int32))
+            self._idle[lm.model] = (idle + len(batch.rows)).masked_fill(active, 0)
+            parts |= {f"dead.{rows}": (self._idle[lm.model] >= rows).float().mean() for rows in DEAD_AFTER}
         share = (batch.labels != IGNORED).sum().to(total.device) / batch.tokens
         return Loss(total * share, {name: part.detach() * share for name, part in parts.items()})
+
+    def state(self, lm: LanguageModel) -> Mapping[str, Tensor]:
+        return {"idle": self._idle[lm.model]} if lm.model in self._idle else {}
+
+    def restore(self, lm: LanguageModel, state: Mapping[str, Tensor]) -> None:
+        self._idle[lm.model] = state["idle"].to(lm.device)
 
     def _cut(self, lm: LanguageModel, batch: Batch) -> int:
         """k of a micro-batch."""
