@@ -5,10 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from steerkit.units.active_store import ActiveShard, ActiveStore
-from steerkit.units.collected import CollectedUnits, Layout
-from steerkit.units.parts import save_parts
-from steerkit.units.sparse_table import SparseTable
 from steerkit_plugins.transcoder.hesitation_choice import by_block, by_contexts, by_scores, drawn, matched
 from steerkit_plugins.transcoder.hesitation_config import HesitationConfig
 from steerkit_plugins.transcoder.hesitation_features import of_model
@@ -16,6 +12,11 @@ from steerkit_plugins.transcoder.hesitation_scores import sums_at, toward
 from steerkit_plugins.transcoder.hesitation_tables import block_table, chosen_table, shares
 from steerkit_plugins.transcoder.units import transcoder_groups
 from tiny_transcoder import with_transcoder
+
+from steerkit.units.active_store import ActiveShard, ActiveStore
+from steerkit.units.collected import CollectedUnits, Layout
+from steerkit.units.parts import save_parts
+from steerkit.units.sparse_table import SparseTable
 
 TRACES, TOKENS, COUNTS = ("b", "a", "c"), 40, (5, 7)
 UNITS = sum(COUNTS)

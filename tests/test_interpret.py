@@ -14,9 +14,9 @@ from llm_server import KEY, Json, State, completion, serving
 from pydantic import ValidationError
 from steerkit_plugins.judges.llm_explain import CLASSES, Explained, LLMExplainJudge
 from steerkit_plugins.rank1_lora.classes import class_difference, class_shares, clusters, same_shares
-from steerkit_plugins.rank1_lora.examples import examples_text
 from steerkit_plugins.rank1_lora.feature_contexts import FeatureContexts
 from steerkit_plugins.rank1_lora.neurons import neuron_groups
+from steerkit_plugins.trained.examples import examples_text
 from steerkit_plugins.trained.token_texts import TokenTexts
 from tiny import byte_tokenizer, random_items
 from zoo import breed

@@ -31,6 +31,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
     "benchmarks/costs.py": ONCE,
     "benchmarks/determinism.py": MEASURE,
     "benchmarks/executors.py": ONCE,
+    "benchmarks/features.py": ONCE,
     "benchmarks/gradients.py": ONCE,
     "benchmarks/growth.py": ("--size", "smallest", "--rounds", "1", "--out", "."),
     "benchmarks/page.py": ("--page", "benchmarks.md"),

@@ -240,4 +240,5 @@ SUMS: Sequence[str] = ("norms", "active", "total", "largest", "region_tokens", "
 
 
 def _layout(value: dict[str, Any]) -> Layout:
-    return Layout(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
+    own: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    return Layout(**own)

@@ -13,9 +13,9 @@ from steerkit.identity import spec_identity
 from steerkit.parts import Step
 from steerkit_plugins.judges.llm_explain import Explained
 from steerkit_plugins.rank1_lora.contexts import Contexts
-from steerkit_plugins.rank1_lora.examples import examples_text
 from steerkit_plugins.rank1_lora.interpret_config import INTERPRET, config_of
 from steerkit_plugins.rank1_lora.sources import SOURCES, explained_sources
+from steerkit_plugins.trained.examples import examples_text
 from steerkit_plugins.trained.token_texts import TokenTexts
 
 Name = tuple[str, str, str]

@@ -11,9 +11,9 @@ from steerkit.context import Run
 from steerkit.data.trace import Trace
 from steerkit.interfaces import Config
 from steerkit.units.contexts import TopContexts
-from steerkit_plugins.rank1_lora.examples import Shows
 from steerkit_plugins.rank1_lora.neurons import Which
 from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
+from steerkit_plugins.trained.examples import Shows
 
 INTERPRET = "interpret"
 """The experiment."""

@@ -24,13 +24,11 @@ from steerkit_plugins.trained.halved import ENDS
 from steerkit_plugins.trained.token_texts import TokenTexts
 from steerkit_plugins.transcoder.arms import Diffing
 from steerkit_plugins.transcoder.feature_config import FEATURES, FeaturesConfig, config_of
+from steerkit_plugins.transcoder.feature_judging import Judged
 from steerkit_plugins.transcoder.feature_labels import FeatureLabels
-from steerkit_plugins.transcoder.feature_lens import FeatureLens
+from steerkit_plugins.transcoder.feature_lens import FeatureLens, in_words
 from steerkit_plugins.transcoder.feature_store import FeatureStore
 from steerkit_plugins.transcoder.feature_words import ranked
-
-LENS_SHOWN = 6
-"""Tokens of the lens in a column."""
 
 
 def page_file(model: str) -> str:
@@ -40,7 +38,8 @@ def page_file(model: str) -> str:
 
 def needs_of(config: FeaturesConfig, arm: str) -> list[str]:
     """The steps that say something of an arm's features, the texts left out."""
-    return [f"transcoder-features.{arm}", f"feature-labels.{arm}", f"feature-lens.{arm}"]
+    judged = [f"feature-judgements.{arm}"] if config.judge else []
+    return [f"transcoder-features.{arm}", f"feature-labels.{arm}", f"feature-lens.{arm}", *judged]
 
 
 class FeatureBrowser(Step):
@@ -65,10 +64,12 @@ class FeatureBrowser(Step):
         features: FeatureStore,
         labels: Mapping[str, FeatureLabels],
         lens: Mapping[str, FeatureLens],
+        judged: Sequence[Judged] = (),
     ) -> list[str]:
         c, tokens = config_of(run), TokenTexts(run.models.tokenizer, traces)
         for number, model in enumerate(features):
-            page = Page(c, features[model], labels[model], lens[model], tokens, run.models.tokenizer)
+            own = [each for each in judged if each.model == model]
+            page = Page(c, features[model], labels[model], lens[model], tokens, run.models.tokenizer, own)
             write_browser(
                 run.folder / page_file(model),
                 title=f"Features of {model}",
@@ -97,18 +98,22 @@ class Page:
         lens: FeatureLens,
         tokens: TokenTexts,
         tokenizer: Any,
+        judged: Sequence[Judged],
     ) -> None:
         self.config, self.own, self.labels, self.lens, self.tokens = config, own, labels, lens, tokens
         self.texts = token_texts(tokenizer)
         self.density = own.density()
+        self.judged = {each.column: each for each in judged if each.label}
 
     def shown(self) -> list[int]:
-        """Columns of the features on the page: those that tell best, and those that add most, ordered by what they
-        add."""
-        best = ranked(self.labels.told[ENDS], self.config.top) if ENDS in self.labels.told else []
+        """Columns of the features on the page: those that tell best, those that were judged, and those that add most,
+        ordered by what they add."""
+        best = list(self.judged)
+        if ENDS in self.labels.told:
+            best += ranked(self.labels.told[ENDS], self.config.top)
         order = np.argsort(-self.own.contribution, kind="stable")
         most = [int(u) for u in order if self.own.active[u]][: self.config.page_features]
-        chosen = {*best, *most[: self.config.page_features - len(set(best) - set(most))]}
+        chosen = {*best, *most[: max(0, self.config.page_features - len(set(best) - set(most)))]}
         return [int(u) for u in order if int(u) in chosen]
 
     def columns(self) -> list[Column]:
@@ -136,7 +141,9 @@ class Page:
         for u in self.shown():
             yield Feature(
                 name=self.own.layout.unit(u).name,
-                kind="feature",
+                kind=self.judged[u].kind if u in self.judged else "",
+                label=self.judged[u].label if u in self.judged else "",
+                explanation=self.judged[u].description if u in self.judged else "",
                 values=self._values(u),
                 contexts=tuple(self._contexts(u)),
             )
@@ -145,7 +152,7 @@ class Page:
         """What the page shows."""
         c, own = self.config, self.own
         count, alive = len(self.shown()), int(own.alive.sum())
-        which = "all" if count == alive else f"the {count:,} that add most, and those that tell best,"
+        which = "all" if count == alive else f"{count:,} (those that add most, tell best or were judged)"
         return (
             f"Features of {model}: {which} of {alive:,} that are active at any of {own.tokens:,} tokens, of "
             f"{own.layout.units:,}. The {c.page_contexts} strongest contexts of each, {c.contexts_per_trace} of a text "
@@ -193,13 +200,3 @@ class Page:
             at=context.at - context.first,
             facts=f"{before}{context.trace}, {where}",
         )
-
-
-def in_words(texts: Sequence[str], ids: Sequence[int] | np.ndarray) -> str:
-    """The first of some tokens, each in marks where it begins or ends with a blank."""
-    return " ".join(json_like(texts[int(i)]) for i in ids[:LENS_SHOWN])
-
-
-def json_like(text: str) -> str:
-    """A token's text, blanks at its edges and line breaks made visible."""
-    return text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "·") or "∅"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from steerkit.artifacts import Kind, PluginSpec
 from steerkit.context import Run
 from steerkit_plugins.transcoder.arms import OneAdapterConfig
+from steerkit_plugins.transcoder.feature_shares import Weighting
 
 FEATURES = "features"
 """The experiment, and the folder."""
@@ -47,6 +49,23 @@ class FeaturesConfig(OneAdapterConfig):
     """Parts of equal size by a feature's number from which the page shows drawn contexts, too."""
     per_bin: int = Field(default=2, ge=0)
     """Contexts shown of each part."""
+    judge: Annotated[PluginSpec, Kind("judges")] | None = None
+    """Judge that says what features are about and is tested on its descriptions: llm-features; null for none."""
+    judged_per_block: int = Field(default=250, ge=1)
+    """Features of each block and training that it is asked about, drawn from those that are alive."""
+    sample_weighting: Weighting = "alive_weighted"
+    """How blocks count in the share of a class: by their features that are alive, so that it is the share of all of
+    these, or each the same, as in the authors' code."""
+    examples: int = Field(default=10, ge=1)
+    """Strongest contexts that the judge is shown of each, in random order."""
+    shown: int = Field(default=20, ge=0)
+    """Tokens on each side that it is shown, as far as they are kept."""
+    tested: int = Field(default=5, ge=1)
+    """Passages with the feature, and as many without, in each test of a description."""
+    passage_before: int = Field(default=30, ge=0)
+    """Tokens of a passage before the one that it is taken for."""
+    passage_after: int = Field(default=10, ge=0)
+    """Tokens behind it."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Padded tokens in a batch that is read."""
 

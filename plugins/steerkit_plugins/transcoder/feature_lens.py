@@ -21,6 +21,8 @@ from steerkit_plugins.transcoder.units import transcoder_groups
 
 ROOM = 2**24
 """Logits held at once, in numbers."""
+SHOWN = 6
+"""Tokens that stand in a table."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,16 @@ def _read(path: Path) -> FeatureLens:
 
 def _file(model: str) -> str:
     return f"{FEATURES}/{model}.lens.safetensors"
+
+
+def in_words(texts: Sequence[str], ids: Sequence[int] | np.ndarray, count: int = SHOWN) -> str:
+    """The first of some tokens in a line, blanks and line breaks made visible.
+
+    Args:
+        texts: of the vocabulary.
+    """
+    return " ".join(_visible(texts[int(i)]) for i in ids[:count])
+
+
+def _visible(text: str) -> str:
+    return text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "·") or "∅"

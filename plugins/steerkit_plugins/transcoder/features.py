@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ from steerkit_plugins.trained.numbers import above_zero, shown
 from steerkit_plugins.trained.own_probabilities import Probabilities
 from steerkit_plugins.trained.token_texts import TokenTexts
 from steerkit_plugins.transcoder.arms import Diffing, one_arm, problems
-from steerkit_plugins.transcoder.feature_browser import in_words, needs_of, page_file
+from steerkit_plugins.transcoder.feature_browser import needs_of, page_file
+from steerkit_plugins.transcoder.feature_classes import JudgedFeatures
 from steerkit_plugins.transcoder.feature_config import FeaturesConfig
+from steerkit_plugins.transcoder.feature_judging import Judged
 from steerkit_plugins.transcoder.feature_labels import FeatureLabels, halved
-from steerkit_plugins.transcoder.feature_lens import FeatureLens
+from steerkit_plugins.transcoder.feature_lens import FeatureLens, in_words
 from steerkit_plugins.transcoder.feature_store import FeatureStore
 from steerkit_plugins.transcoder.feature_words import (
     auroc_figure,
@@ -78,14 +81,14 @@ class Features(Experiment):
         features: FeatureStore,
         labels: Mapping[str, FeatureLabels],
         lens: Mapping[str, FeatureLens],
-        *more: Any,
+        *judged: Any,
     ) -> Findings:
         c, data = self.config, halved(run, traces, spans)
         rows = self._rows(data, labels, probabilities)
         texts, tokens = token_texts(run.models.tokenizer), TokenTexts(run.models.tokenizer, traces)
         promoted = {model: [in_words(texts, ids) for ids in own.top] for model, own in lens.items()}
         pages = ", ".join(map(page_file, features))
-        return Findings(
+        found = Findings(
             title="What the features respond to",
             question="What do the transcoders' features respond to, and does one tell that the model turns back?",
             finding=self._finding(features, rows),
@@ -104,6 +107,42 @@ class Features(Experiment):
             data={"features.csv": list(_table(features, labels, promoted))},
             value={"best": {model: _best(features, model, own) for model, own in labels.items() if ENDS in own.told}},
         )
+        if c.judge is None:
+            silent = "No judge was asked (`judge: null`), so nothing is said of what features are about."
+            return replace(found, notes=(*found.notes, silent))
+        return self._judged(run, found, features, judged[0])
+
+    def _judged(self, run: Run, found: Findings, features: FeatureStore, judged: Sequence[Judged]) -> Findings:
+        c = self.config
+        own = JudgedFeatures(judged, features, c.sample_weighting, run.use(Intervals).confidence)
+        lost = sum(not each.label for each in judged)
+        untested = sum(not each.detection for each in own.judged)
+        spec = c.judge
+        name = str(spec.options.get("model") or spec.name) if spec else ""
+        by_name = {(each.model, each.column): each for each in own.judged}
+        rows = [
+            {**row, "class": each.label if (each := by_name.get((row["model"], row["column"]))) else ""}
+            for row in found.data["features.csv"]
+        ]
+        return replace(
+            found,
+            finding=f"{own.finding(name)} {found.finding}",
+            claims=(own.claim(), *found.claims),
+            figures=(own.figure(f"{self.name}-classes"), *found.figures),
+            tables=(*own.tables(), *found.tables),
+            cautions=(
+                *found.cautions,
+                "Classes and descriptions are a language model's reading of a few strong contexts of each; no one has "
+                "checked them.",
+                *([f"{lost} features have no usable answer and are in no class."] if lost else []),
+                *(
+                    [f"{untested} features have too few passages, with or without them, to be tested."]
+                    if untested
+                    else []
+                ),
+            ),
+            data={"features.csv": rows},
+        )
 
     def _rows(self, data: HalvedTraces, labels: Mapping[str, FeatureLabels], probabilities: Probabilities) -> list[Row]:
         found: list[Row] = [
@@ -118,7 +157,7 @@ class Features(Experiment):
     def _finding(self, features: FeatureStore, rows: Sequence[Row]) -> str:
         own = next(iter(features.values()))
         alive = [int(each.alive.sum()) for each in features.values()]
-        counted = words.number(alive[0]) if len(alive) == 1 else f"{min(alive):,} to {max(alive):,}"
+        counted = f"{alive[0]:,}" if len(set(alive)) == 1 else f"{min(alive):,} to {max(alive):,}"
         known = ", ".join(f"{name} {shown(each[ENDS], 2)}" for name, each in rows if _known(each.get(ENDS)))
         told = (
             f"AUROC that a {self.config.label} sentence begins next, among sentence ends: {known}; 0.5 is chance."
@@ -179,11 +218,12 @@ def _table(
             yield {
                 "model": model,
                 "feature": own.layout.unit(u).name,
+                "column": u,
                 "frequency": float(frequency[u]),
                 "mean": float(own.mean[u]),
                 "largest": float(own.largest[u]),
                 "contribution": float(added[u]),
-                **{f"auroc {where}": float(each.testing[u]) for where, each in told.told.items()},
+                **{f"auroc {w}": float(told.told[w].testing[u]) if w in told.told else None for w in WHERE},
                 **{f"lift {label}": float(told.lifts[i, u]) for i, label in enumerate(told.labels)},
                 "makes likelier": promoted[model][u],
             }

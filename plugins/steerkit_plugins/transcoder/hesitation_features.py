@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from steerkit.units.collected import CollectedUnits
 
 from steerkit.context import Run
 from steerkit.data.trace import Item, Span, Trace
@@ -16,6 +15,7 @@ from steerkit.models.models import Models
 from steerkit.parts import Step
 from steerkit.stats.noise import key_of
 from steerkit.training.settings import Training
+from steerkit.units.collected import CollectedUnits
 from steerkit.units.marks import marks_of
 from steerkit_plugins.transcoder.arms import Diffing, one_arm
 from steerkit_plugins.transcoder.feature_store import FeatureStore

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from steerkit.units.active_store import ActiveStore
 
+from steerkit.units.active_store import ActiveStore
 from steerkit_plugins.transcoder.units import transcoder_groups
 
 if TYPE_CHECKING:
