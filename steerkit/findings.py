@@ -188,7 +188,43 @@ class Graph:
     edges: tuple[tuple[int, int, float], ...]
 
 
-Panel = Annotated[Lines | Heatmap | Bars | Marked | Graph, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """A node of a `Network`.
+
+    Attributes:
+        kind: which of the panel's kinds it is of; it has that number's look.
+        label: stands beside it; empty for none.
+    """
+
+    x: float
+    y: float
+    kind: int = 0
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Dots at places along two axes, and weighted edges between them.
+
+    Attributes:
+        kinds: names of the dots' kinds.
+        edges: (from, to, weight): numbers of dots; a weight's sign has a colour, its size a width.
+        xticks, yticks: (place, name) along the axes.
+    """
+
+    kind: Literal["network"] = "network"
+    title: str
+    xlabel: str
+    ylabel: str
+    kinds: tuple[str, ...]
+    dots: tuple[Dot, ...]
+    edges: tuple[tuple[int, int, float], ...]
+    xticks: tuple[tuple[float, str], ...]
+    yticks: tuple[tuple[float, str], ...]
+
+
+Panel = Annotated[Lines | Heatmap | Bars | Marked | Graph | Network, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)

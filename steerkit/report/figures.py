@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from steerkit.findings import Bars, Figure, Graph, Heatmap, Lines, Marked
+from steerkit.findings import Bars, Figure, Graph, Heatmap, Lines, Marked, Network
 from steerkit.report import style
 from steerkit.report.graph import draw_graph
 from steerkit.report.heatmap import draw_heatmap
 from steerkit.report.lines import draw_bars, draw_lines
+from steerkit.report.network import draw_network, height_of
 from steerkit.report.run import Run
 from steerkit.report.sound import columns_of
 from steerkit.report.textgrid import draw_marked, fit, height
@@ -74,7 +75,7 @@ def image_of(figure: Figure, png: bytes = b"") -> Image:
 def width_of(figure: Figure) -> float:
     """Inches of a figure's width."""
     columns = columns_of(figure)
-    text = any(isinstance(panel, Marked) for panel in figure.panels)
+    text = any(isinstance(panel, Marked | Network) for panel in figure.panels)
     return max(WIDE.get(columns, 3.4 * columns), TEXT_WIDTH * text)
 
 
@@ -126,7 +127,7 @@ def drawn(figure: Figure, *, narrow: bool = False) -> Iterator[matplotlib.figure
         yield made
 
 
-def _height(panel: Lines | Heatmap | Bars | Marked | Graph, width: float) -> float:
+def _height(panel: Lines | Heatmap | Bars | Marked | Graph | Network, width: float) -> float:
     match panel:
         case Marked():
             return height(panel, width - 0.2) + 0.45
@@ -137,12 +138,14 @@ def _height(panel: Lines | Heatmap | Bars | Marked | Graph, width: float) -> flo
         case Graph():
             rows = {row for _, _, row in panel.nodes}
             return 1.2 + 0.8 * min((max(rows) - min(rows) + 1) if rows else 1, 12)
+        case Network():
+            return height_of(panel)
         case Lines():
             return 2.75
 
 
 def _panel(
-    made: matplotlib.figure.Figure, ax: Axes, panel: Lines | Heatmap | Bars | Marked | Graph, width: float
+    made: matplotlib.figure.Figure, ax: Axes, panel: Lines | Heatmap | Bars | Marked | Graph | Network, width: float
 ) -> None:
     match panel:
         case Lines():
@@ -155,6 +158,8 @@ def _panel(
             draw_marked(ax, panel, width - 0.2)
         case Graph():
             draw_graph(ax, panel)
+        case Network():
+            draw_network(ax, panel, width)
 
 
 def _heading(made: matplotlib.figure.Figure, heading: str, width: float) -> int:

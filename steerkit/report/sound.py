@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from steerkit.findings import Band, Bars, Figure, Graph, Heatmap, Lines, Marked, Series
+from steerkit.findings import Band, Bars, Figure, Graph, Heatmap, Lines, Marked, Network, Series
 
 
 def problems_of(figure: Figure) -> Iterator[str]:
@@ -25,7 +25,7 @@ def columns_of(figure: Figure) -> int:
     return max(1, min(figure.columns, len(figure.panels)))
 
 
-def _panel(panel: Lines | Heatmap | Bars | Marked | Graph) -> Iterator[str]:
+def _panel(panel: Lines | Heatmap | Bars | Marked | Graph | Network) -> Iterator[str]:
     match panel:
         case Lines():
             for series in panel.series:
@@ -38,7 +38,11 @@ def _panel(panel: Lines | Heatmap | Bars | Marked | Graph) -> Iterator[str]:
             yield from _lengths("bars", len(panel.names), values=panel.values)
             yield from _lengths("bars", len(panel.names), optional=True, low=panel.low, high=panel.high)
         case Graph():
-            yield from _graph(panel)
+            yield from _edges(panel.edges, len(panel.nodes))
+        case Network():
+            yield from _edges(panel.edges, len(panel.dots))
+            if any(not 0 <= dot.kind < len(panel.kinds) for dot in panel.dots):
+                yield f"a dot is of a kind that isn't there: kinds are 0 to {len(panel.kinds) - 1}"
         case Marked():
             if any(not 0 <= piece.shade <= 5 for piece in panel.pieces):
                 yield "a piece's shade is a number from 0 to 5"
@@ -72,10 +76,9 @@ def _grid(name: str, values: Sequence[Sequence[object]], rows: int, columns: int
         yield f"{name} is not {rows} rows of {columns} columns"
 
 
-def _graph(panel: Graph) -> Iterator[str]:
-    last = len(panel.nodes) - 1
-    if any(not (0 <= a <= last and 0 <= b <= last) for a, b, _ in panel.edges):
-        yield f"an edge leads to a node that isn't there: nodes are 0 to {last}"
+def _edges(edges: Sequence[tuple[int, int, float]], count: int) -> Iterator[str]:
+    if any(not (0 <= a < count and 0 <= b < count) for a, b, _ in edges):
+        yield f"an edge leads to a node that isn't there: nodes are 0 to {count - 1}"
 
 
 def _lengths(name: str, length: int, *, optional: bool = False, **values: Sequence[object]) -> Iterator[str]:
