@@ -205,7 +205,7 @@ def test_means_over_texts_and_over_tokens() -> None:
 
 def test_nothing_stays_behind_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, groups = adapted("llama")
-    before, calls = weights(lm), []
+    before, own, calls = weights(lm), hooks(lm), []
     plain = ablate(lm, groups, texts(), some_sets(groups)).kl
 
     def broken(own: LanguageModel, ids: Any, places: Any) -> Any:
@@ -218,7 +218,7 @@ def test_nothing_stays_behind_an_exception(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ZeroDivisionError):
         ablate(lm, groups, texts(), some_sets(groups))
     monkeypatch.undo()
-    assert hooks(lm) == [] and len(calls) == 3
+    assert hooks(lm) == own and len(calls) == 3
     assert same(before, weights(lm))
     assert np.array_equal(ablate(lm, groups, texts(), some_sets(groups)).kl, plain)
 

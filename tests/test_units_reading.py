@@ -13,6 +13,7 @@ import torch
 from adapter_zoo import put_on
 from test_lora_units import TARGETS, adapted
 from tiny import build, random_items, tiny
+from tiny_training import hooks
 from torch import Tensor
 
 from steerkit.data.trace import Item
@@ -143,13 +144,14 @@ def test_nothing_runs_after_the_last_unit() -> None:
 
 def test_hooks_come_off_also_where_reading_fails() -> None:
     lm = tiny("llama")
+    before = hooks(lm)
 
     def fails(item: Item, numbers: Tensor) -> None:
         raise RuntimeError("no room on the disk")
 
     with pytest.raises(RuntimeError, match="no room on the disk"):
         read_units(lm, ITEMS, neurons(lm), fails)
-    assert not any(m._forward_pre_hooks or m._forward_hooks for m in lm.model.modules())
+    assert hooks(lm) == before
 
 
 def test_memory_that_runs_out_halves_the_batches(caplog: pytest.LogCaptureFixture) -> None:

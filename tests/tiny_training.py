@@ -95,10 +95,15 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
 
 
-def hooks(lm: LanguageModel) -> list[str]:
-    """Modules with hooks or a forward of their own."""
+def hooks(lm: LanguageModel) -> list[tuple[str, object]]:
+    """A module's name with each of its hooks and a forward of its own; a shared model may have some of others'."""
     return [
-        name
+        (name, own)
         for name, module in lm.model.named_modules()
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module)
+        for own in (
+            *module._forward_hooks.values(),
+            *module._forward_pre_hooks.values(),
+            *module._backward_hooks.values(),
+            *(value for key, value in vars(module).items() if key == "forward"),
+        )
     ]
