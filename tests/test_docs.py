@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,15 @@ COMMANDS = [
 ]
 
 
+@cache
+def steerkit() -> Any:
+    """The command with all of its commands, built once."""
+    return typer.main.get_command(app)
+
+
 def parse(words: list[str]) -> None:
     """Read a command line as `steerkit` does, without running it."""
-    command: Any = typer.main.get_command(app)
+    command = steerkit()
     while words and hasattr(command, "commands"):
         assert words[0] in command.commands, f"there is no {words[0]!r}"
         command, words = command.commands[words[0]], words[1:]
@@ -144,7 +151,7 @@ def test_every_command_is_called_by_a_test() -> None:
         else:
             yield path
 
-    for path in leaves(typer.main.get_command(app), ()):
+    for path in leaves(steerkit(), ()):
         quoted = ", ".join(f'"{word}"' for word in path)
         calls = (quoted, f'{path[0]}("{path[-1]}"', f"steerkit {' '.join(path)} ")
         assert any(call in texts for call in calls), f"no test runs steerkit {' '.join(path)}"

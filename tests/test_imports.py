@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -41,13 +43,19 @@ DEFAULTS = {
 CODE = [path for path in sorted(CORE.rglob("*.py")) if path.parent.name != "cli"]
 
 
+@cache
+def plugin_names() -> frozenset[str]:
+    """Names of the built-in plugins of four kinds: looking through every installed package takes long."""
+    groups = [f"steerkit.{kind}" for kind in ("extractors", "fitters", "steerers", "judges")]
+    names = {point.name for group in groups for point in entry_points(group=group)}
+    return frozenset(names - {"keyword"})  # a metric, too
+
+
 @pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(CORE)))
 def test_the_core_names_no_plugin(path: Path) -> None:
     """No name of a built-in plugin stands in the core's code (docstrings and defaults aside)."""
-    from importlib.metadata import entry_points
-
-    groups = [f"steerkit.{kind}" for kind in ("extractors", "fitters", "steerers", "judges")]
-    names = {point.name for group in groups for point in entry_points(group=group)} - {"keyword"}  # a metric, too
+    names = plugin_names()
+    assert names
     tree = ast.parse(path.read_text(encoding="utf-8"))
     docs = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
