@@ -57,6 +57,12 @@ def arm_name(weight: float) -> str:
     return f"l1-{weight:g}"
 
 
+def adapters_called(run: Run, config: DiffConfig) -> dict[str, str]:
+    """Arm → what reports call it."""
+    called = {arm_name(weight): f"adapter (λ₁ {weight:g})" for weight in run.use(Diffing).l1_weights}
+    return {arm.name: called.get(arm.name, "adapter") for arm in adapter_arms(run, config)}
+
+
 def one_arm(run: Run, config: OneAdapterConfig) -> Arm:
     """The adapter that an experiment looks at."""
     arms = adapter_arms(run, config)

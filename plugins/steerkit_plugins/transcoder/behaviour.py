@@ -28,6 +28,7 @@ from steerkit_plugins.transcoder.arms import (
     DiffConfig,
     Diffing,
     adapter_arms,
+    adapters_called,
     arm_name,
     models_of,
     problems,
@@ -74,7 +75,7 @@ class Behaviour(Experiment):
         beside = [metric for metric in results.metrics if metric.name in (OTHERS, ACCURACY)]
         found |= {metric.name: Measured(results, metric) for metric in beside if metric.name not in found}
         main = next(iter(found.values()))
-        adapters = {name: called for name, called in self._adapters(run).items() if main.has(name)}
+        adapters = {name: called for name, called in adapters_called(run, self.config).items() if main.has(name)}
         fixed = {TARGET: "target", HYBRID: "hybrid", BASE: "base"}
         names = {arm: called for arm, called in fixed.items() if main.has(arm)} | adapters
         note = (
@@ -110,12 +111,6 @@ class Behaviour(Experiment):
             ),
             value={claim.text: claim.verdict for claim in claims},
         )
-
-    def _adapters(self, run: Run) -> dict[str, str]:
-        """Arm → its name in figures."""
-        weights = run.use(Diffing).l1_weights
-        called = {arm_name(weight): f"adapter (λ₁ {weight:g})" for weight in weights}
-        return {arm.name: called.get(arm.name, "adapter") for arm in self.arms(run)}
 
     def _claims(self, main: Measured, adapters: Mapping[str, str]) -> Iterator[Claim]:
         """What was laid down beforehand, for each adapter."""
