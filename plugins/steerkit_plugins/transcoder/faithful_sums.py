@@ -61,7 +61,7 @@ def adapter_sums(
     lm: LanguageModel, texts: Sequence[CountedText], batch_tokens: int, told: Callable[[int], None]
 ) -> Sums:
     """Of a hybrid with its transcoders in all blocks (``full``), in the first k (``first.k``), the last k (``last.k``)
-    or one (``one.l``), with the target's own MLPs in the others; k = 1 … L − 1, l = 0 … L − 1. And the target's own loss.
+    or one (``one.l``), with the target's own MLPs in the others; k = 1 … L − 1, l = 0 … L − 1. And the target's loss.
 
     Blocks below the first that differs from a pass that is known are not run again.
     """
