@@ -6,7 +6,7 @@ next token does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +228,7 @@ def _add(
     rows: Rows,
     target: Tensor,
     head: Head,
-    states: dict[str, tuple[Tensor, Head]],
+    states: Mapping[str, tuple[Tensor, Head]],
     places: Sequence[int],
     n: int,
 ) -> None:
