@@ -32,6 +32,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Plugins that are imported at the end look through the collector's objects."""
+    gc.unfreeze()
+
+
 @pytest.fixture(params=ARCHITECTURES)
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
     """A model of each architecture in turn."""

@@ -71,6 +71,8 @@ RUN_ELSEWHERE = {
     "rank1": "test_rank1.py",
     "rank1-qwen-32b": "test_rank1.py",
     "rank1-smollm2": "test_rank1.py",
+    "transcoder": "test_transcoder_run.py",
+    "transcoder-r1-qwen-7b": "test_transcoder_run.py",
 }
 """Recipes → the file among the tests that runs them."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from steerkit.artifacts import PluginSpec
 from steerkit.context import Run
-from steerkit.errors import Problem, nearest
+from steerkit.errors import Problem, SteerkitError, nearest
 from steerkit.interfaces import Config
 from steerkit.settings import distinct
 from steerkit.training.arms import Arm
@@ -64,10 +64,14 @@ def adapters_called(run: Run, config: DiffConfig) -> dict[str, str]:
 
 
 def one_arm(run: Run, config: OneAdapterConfig) -> Arm:
-    """The adapter that an experiment looks at."""
-    arms = adapter_arms(run, config)
-    weights = run.use(Diffing).l1_weights
-    return arms[weights.index(config.l1_weight)] if config.l1_weight is not None else arms[0]
+    """The adapter that an experiment looks at. Raises: SteerkitError when none is trained with its weight."""
+    arms, weights, chosen = adapter_arms(run, config), run.use(Diffing).l1_weights, config.l1_weight
+    if chosen is None:
+        return arms[0]
+    if chosen not in weights:
+        told = f"choose from {', '.join(f'{w:g}' for w in weights)}, or add it" if weights else "set l1_weights"
+        raise SteerkitError(f"{run.title}.l1_weight: no adapter is trained with {chosen:g} (l1_weights): {told}")
+    return arms[weights.index(chosen)]
 
 
 def models_of(run: Run, arm: Arm) -> list[str]:
@@ -87,7 +91,3 @@ def problems(experiment: str, run: Run, config: DiffConfig) -> Iterator[Problem]
             f"is not {config.target} with the MLPs of {config.base}",
             f"write {{weights: WEIGHTS OF {config.target}, parts_from: {{mlp: {config.base}}}}}",
         )
-    weights: Sequence[float] = run.use(Diffing).l1_weights
-    chosen = getattr(config, "l1_weight", None)
-    if chosen is not None and chosen not in weights:
-        yield Problem(f"{experiment}.l1_weight", f"no adapter is trained with {chosen:g}", "add it to l1_weights")

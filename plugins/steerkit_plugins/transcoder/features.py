@@ -54,6 +54,7 @@ class Features(Experiment):
     Config = FeaturesConfig
     uses = (Training, Diffing, Intervals)
     rows = None
+    steers = False
 
     def check(self, run: Run) -> Iterator[Problem]:
         yield from problems(self.name, run, self.config)

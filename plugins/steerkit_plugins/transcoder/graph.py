@@ -30,6 +30,7 @@ class Graph(Experiment):
     Config = GraphConfig
     uses = (Training, Diffing)
     rows = None
+    steers = False
 
     def check(self, run: Run) -> Iterator[Problem]:
         c = self.config
