@@ -87,20 +87,29 @@ def _replaced(module: nn.Module, change: Callable[[Callable[..., Any]], Callable
             module.forward = before
 
 
-_probed: WeakKeyDictionary[nn.Module, tuple[Tensor, Outputs]] = WeakKeyDictionary()
 PROBE_TOKENS = 32
+"""Of the row that a model is tried with."""
+_begins: WeakKeyDictionary[nn.Module, frozenset[int]] = WeakKeyDictionary()
 
 
 def halves_of(lm: LanguageModel, ids: Tensor, mask: Tensor) -> Halves:
     """Raises: SteerkitError: the two halves don't make the model's own logits, which is tried once a model."""
-    if lm.decoder not in _probed:
-        row = ids[:1, : int(mask[0].sum())][:, :PROBE_TOKENS]
-        _probed[lm.decoder] = (row, _probe(_plain(lm), row))
+    if lm.decoder not in _begins:
+        _begins[lm.decoder] = _probe(_plain(lm), ids[:1, : int(mask[0].sum())][:, :PROBE_TOKENS])
     return Halves(lm, ids, mask)
 
 
-def _probe(lm: LanguageModel, ids: Tensor) -> Outputs:
-    """What the blocks put out for a row [1, T] without padding."""
+def can_begin(lm: LanguageModel, first: int) -> bool:
+    """Whether a pass may begin at a block, with what the blocks below it gave; known after `halves_of`."""
+    return first in _begins[lm.decoder]
+
+
+def _probe(lm: LanguageModel, ids: Tensor) -> frozenset[int]:
+    """The blocks that a pass may begin at, all tried now: later, other weights would give other outputs.
+
+    Args:
+        ids: [1, T] without padding.
+    """
     outputs: Outputs = {}
     halves = Halves(lm, ids, torch.ones_like(ids))
     with torch.no_grad():
@@ -112,18 +121,12 @@ def _probe(lm: LanguageModel, ids: Tensor) -> Outputs:
             if out_of_memory(error):
                 raise
             difference = math.inf
-    if not difference <= TOLERANCE[str(whole.dtype).removeprefix("torch.")]:
-        raise SteerkitError(
-            f"{lm.name}: its head can't be run apart from its blocks, as objective bridging does it so that memory "
-            "holds the logits of long texts"
-        )
-    return outputs
-
-
-def can_begin(lm: LanguageModel, first: int) -> bool:
-    """Whether a pass may begin at a block, with what the blocks below it gave. Tried once a model and block."""
-    with torch.no_grad():
-        return can_begin_at(_plain(lm), first, *_probed[lm.decoder])
+        if not difference <= TOLERANCE[str(whole.dtype).removeprefix("torch.")]:
+            raise SteerkitError(
+                f"{lm.name}: its head can't be run apart from its blocks, as objective bridging does it so that memory "
+                "holds the logits of long texts"
+            )
+        return frozenset(first for first in range(1, lm.depth) if can_begin_at(lm, first, ids, outputs))
 
 
 def _plain(lm: LanguageModel) -> LanguageModel:
