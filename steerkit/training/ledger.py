@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from steerkit.training.contract import Loss
+from steerkit.training.watch import Measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.rows: list[LoggedStep] = []
+        self.measures: list[Measure] = []  # of a watch
         self.steered = 0  # positions at which interventions changed activations or gradients
         self._sums: dict[str, float] = {}  # since the last row; the loss itself has the empty name
         self._since = 0
@@ -71,11 +73,13 @@ class Ledger:
     def state(self) -> dict[str, Any]:
         """JSON of it."""
         rows = [asdict(row) for row in self.rows]
-        return {"rows": rows, "steered": self.steered, "sums": self._sums, "since": self._since}
+        measures = [asdict(measure) for measure in self.measures]
+        return {"rows": rows, "measures": measures, "steered": self.steered, "sums": self._sums, "since": self._since}
 
     def restore(self, state: Mapping[str, Any], *, first: bool) -> None:
         """Go on from `state`; what was gathered is the first process's."""
         self.rows = [LoggedStep(**row) for row in state["rows"]]
+        self.measures = [Measure(**measure) for measure in state["measures"]]
         self._since = state["since"]
         self._sums = {name: value if first else 0.0 for name, value in state["sums"].items()}
         self.steered = state["steered"] if first else 0

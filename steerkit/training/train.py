@@ -24,6 +24,7 @@ from steerkit.training.held_out import mean_loss
 from steerkit.training.ledger import LoggedStep
 from steerkit.training.masks import Encoded, encode_rows
 from steerkit.training.rows import TrainingRow
+from steerkit.training.watch import Measure, Watch
 
 if TYPE_CHECKING:
     from steerkit.models.language_model import LanguageModel
@@ -43,6 +44,7 @@ class Trained:
         trainable, parameters: how many numbers are trained, and how many there are.
         cut: rows that lost their end for `max_tokens`.
         held_out: loss per learned token of the held-out rows before and after; None where there are none.
+        measures: of the watch, where there is one.
     """
 
     lm: LanguageModel
@@ -54,6 +56,7 @@ class Trained:
     parameters: int
     cut: int
     held_out: tuple[float, float] | None
+    measures: tuple[Measure, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Write what was trained: a PEFT adapter, or a whole model (`Adapter.whole`)."""
@@ -80,6 +83,7 @@ def train(
     max_tokens: int | None = None,
     trailing: bool = False,
     allowed: Sequence[str] = (),
+    watch: Watch | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Fine-tune a model in place.
@@ -101,6 +105,7 @@ def train(
         max_tokens: longer rows lose their end.
         trailing: learn what the chat template writes behind the end of the model's turn, too.
         allowed: special tokens that responses may hold (`</think>`); others are an error.
+        watch: measures the model while it is trained, and may end the training; schedules are those of all steps.
         progress: takes (steps done, steps in all).
 
     Raises:
@@ -129,6 +134,7 @@ def train(
             "seed": seed,
             "start": None if start is None else _digests(start),
             "processes": made.world_size,
+            "watch": None if watch is None else [watch.every, watch.settings()],
         }
         checkpoints = Checkpoints(
             folder, plain(settings), given.get("save_total_limit") or DEFAULTS["save_total_limit"]
@@ -139,7 +145,7 @@ def train(
         undo.callback(adapter.detach, trained)
         before = mean_loss(trained, apart, objective, made.train_batch_size)
         try:
-            trainer = _trainer(trained, encoded, objective, training, made, checkpoints, progress)
+            trainer = _trainer(trained, encoded, objective, training, made, checkpoints, progress, watch)
         except (ValueError, ImportError) as error:
             raise refused(error, given) from error
         undo.callback(trainer.release)
@@ -159,6 +165,7 @@ def train(
         parameters=sum(weight.numel() for weight in weights),
         cut=sum(row.cut for row in encoded),
         held_out=None if before is None or after is None else (before, after),
+        measures=tuple(trainer.ledger.measures),
     )
 
 

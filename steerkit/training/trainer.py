@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,12 +23,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from steerkit.errors import SteerkitError
 from steerkit.models.language_model import LanguageModel
 from steerkit.store.files import disk_error
+from steerkit.training.as_before import as_before, own_randomness
 from steerkit.training.batches import as_dataset, batch_of, collator
 from steerkit.training.checkpoints import Checkpoint, Checkpoints
 from steerkit.training.contract import Loss, Objective
 from steerkit.training.edits import TrainingEdits, positions_changed
 from steerkit.training.ledger import Ledger
 from steerkit.training.masks import Encoded
+from steerkit.training.watch import Measure, Watch
 
 TRAINED = "trained.safetensors"
 """A checkpoint's file of trained weights, by their names in the model."""
@@ -53,6 +56,22 @@ class Reporter(TrainerCallback):
             self._progress(state.global_step, state.max_steps)
 
 
+class Watcher(TrainerCallback):
+    """Measures where a watch says so, and ends the training when it has seen enough."""
+
+    def __init__(self, trainer: InterventionTrainer, watch: Watch) -> None:
+        self._trainer, self._watch = trainer, watch
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self._watch.every:
+            return
+        measures = self._trainer.ledger.measures
+        measures.append(Measure(step=state.global_step, values=self._trainer.measured(self._watch)))
+        if self._watch.enough(measures):
+            control.should_training_stop = control.should_log = True
+            control.should_save = control.should_save or args.save_strategy != "no"
+
+
 class InterventionTrainer(Trainer):
     """A Trainer of one model, objective and set of rows. Its `ledger` has the log."""
 
@@ -67,8 +86,9 @@ class InterventionTrainer(Trainer):
         arguments: TrainingArguments,
         checkpoints: Checkpoints,
         progress: Callable[[int, int], None] | None,
+        watch: Watch | None = None,
     ) -> None:
-        self.lm, self.rows, self.objective, self.edits = lm, rows, objective, edits
+        self.lm, self.rows, self.objective, self.edits, self.watch = lm, rows, objective, edits, watch
         self.checkpoints, self.ledger = checkpoints, Ledger()
         self._had_forward = "forward" in vars(lm.model)
         super().__init__(
@@ -76,7 +96,7 @@ class InterventionTrainer(Trainer):
             args=arguments,
             data_collator=collator(lm.tokenizer),
             train_dataset=as_dataset(rows),
-            callbacks=[Reporter(progress)],
+            callbacks=[Reporter(progress), *([Watcher(self, watch)] if watch else [])],
         )
         self.remove_callback(PrinterCallback)
         self.create_optimizer()  # now, so that one that isn't installed is told before anything is done
@@ -89,6 +109,10 @@ class InterventionTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if last is not None:
             self.ledger.restore(last.state, first=self.accelerator.is_main_process)
+            if self.watch and self.watch.enough(self.ledger.measures):  # it had ended there
+                self._load_from_checkpoint(str(last.path))
+                self.state.global_step = last.step
+                return
         logger = logging.getLogger("transformers.trainer_utils")
         logger.addFilter(_compared)
         try:
@@ -131,6 +155,17 @@ class InterventionTrainer(Trainer):
         self.ledger.close(self.state.global_step, size, logs["learning_rate"])
         if size is not None and not math.isfinite(size) and self.accelerator.scaler is None:
             self._stop("the gradient is not finite")
+
+    def measured(self, watch: Watch) -> dict[str, float]:
+        """A watch's numbers, the first process's in all of them."""
+        found: list[dict[str, float]] = [{}]
+        if self.accelerator.is_main_process:
+            with torch.no_grad(), as_before(self.lm), own_randomness(self.args.seed):
+                self.lm.model.eval()
+                found = [{name: float(value) for name, value in watch.measure(self.lm).items()}]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        return found[0]
 
     def _stop(self, what: str) -> None:
         done = self.state.global_step
