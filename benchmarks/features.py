@@ -29,7 +29,6 @@ from steerkit.data.trace import Item
 from steerkit.models.language_model import LanguageModel
 from steerkit.units.collected import CollectedUnits
 from steerkit.units.collecting import collect, layout_of
-from steerkit.units.reading import read_units
 from steerkit.units.regions import REGIONS
 
 TRACES = {"full": (12, 500), "quick": (12, 500), "smallest": (3, 40)}  # and their mean length
@@ -68,15 +67,6 @@ def collecting(
     return run
 
 
-def dense(lm: LanguageModel, items: Sequence[Item], groups: Sequence[TranscoderGroup]) -> Callable[[], None]:
-    """All numbers of all features, as the units of small adapters are read; nothing is done with them."""
-
-    def run() -> None:
-        read_units(lm, items, groups, lambda item, numbers: None)
-
-    return run
-
-
 def run(rounds: int, size: str = "full", threads: int = 1) -> list[Result]:
     """Measure everything."""
     settle(threads or 1)
@@ -90,7 +80,6 @@ def run(rounds: int, size: str = "full", threads: int = 1) -> list[Result]:
         works: dict[str, Any] = {
             "features": collecting(lm, items, groups, found),
             "plain": plain(lm, items),
-            "dense": dense(lm, items, groups),
         }
         works["features"]()
         active = found[0].active.sum() / found[0].tokens / len(groups)
@@ -101,7 +90,6 @@ def run(rounds: int, size: str = "full", threads: int = 1) -> list[Result]:
             works,
             [
                 Question(f"{name}: features / decoder forward", "features", "plain", 1.1, note=note),
-                Question(f"{name}: features / all numbers read", "features", "dense", 1.1, note=note),
             ],
             rounds,
         )

@@ -122,8 +122,8 @@ class JudgedFeatures:
             ),
             title="Do the descriptions find texts?",
             note="strongest: strong contexts that the description was not made from; any: contexts drawn from all "
-            "tokens at which the feature is active. Each against as many passages of other texts, from the same places, in "
-            "which the feature is 0 throughout: chance is 0.5. Means over features.",
+            "tokens at which the feature is active. Each against as many passages of other texts, from the same "
+            "places, in which the feature is 0 throughout: chance is 0.5. Means over features.",
         )
 
     def _cell(self, test: str, number: int, label: str) -> str:
