@@ -33,6 +33,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
     "benchmarks/executors.py": ONCE,
     "benchmarks/features.py": ONCE,
     "benchmarks/gradients.py": ONCE,
+    "benchmarks/graphs.py": ("--size", "smallest", "--rounds", "1", "--out", "."),
     "benchmarks/growth.py": ("--size", "smallest", "--rounds", "1", "--out", "."),
     "benchmarks/page.py": ("--page", "benchmarks.md"),
     "benchmarks/peers.py": ONCE,
@@ -67,6 +68,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
         "pair",
     ),
     "plugins/steerkit_plugins/pocket/train_instructable.py": ("--steps", "1", "--tried", "1", "--out", "told"),
+    "tests/trials/circuit_tracer.py": ("--out", "out.json"),
     "tests/trials/contrast.py": ("--out", "out.json"),
     "tests/trials/bounds.py": ("show", "--page", "supply.md"),
     "tests/trials/fuzz.py": ("--seconds", "2", "--target", "gguf", "--out", "out.json"),
@@ -184,6 +186,23 @@ def test_growth_is_drawn(script: Script, tmp_path: Path) -> None:
     assert len(found) == 7 == printed.count(" slope ")
     assert all(own["relative"][0] == 1 and own["relative"][1] > 0 for own in found.values())
     assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+def test_time_of_graphs_is_drawn(script: Script, tmp_path: Path) -> None:
+    printed = script("benchmarks/graphs.py", *RUN_HERE["benchmarks/graphs.py"])
+    found = json.loads((tmp_path / "graphs.json").read_text())
+    assert len(found["graph"]) == 2 == printed.count("times the floor") and found["active"] > 32
+    assert (tmp_path / "graphs.png").stat().st_size > 1000
+
+
+def test_graphs_beside_circuit_tracer(script: Script, tmp_path: Path) -> None:
+    printed = script("tests/trials/circuit_tracer.py", *RUN_HERE["tests/trials/circuit_tracer.py"])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["features"] > 100 and found["edges"] > 1000
+    if find_spec("circuit_tracer") is None:
+        assert "not compared with circuit-tracer, which is not installed" in printed
+    else:
+        assert found["read"] == ["a"] and all(row["nodes"][1] == 0 == row["edges"][1] for row in found["pruning"])
 
 
 def made_up(number: int) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def draw_network(ax: Axes, panel: Network, width: float) -> None:
     """Dots of a kind share a look. An edge is as wide and dark as its weight is large, and dashed below 0."""
     axes_words(ax, panel.title, panel.xlabel, panel.ylabel, width)
     if not panel.dots:
-        return empty(ax, "no nodes")
+        empty(ax, "no nodes")
+        return
     ax.grid(False)
     step = -(-len(panel.xticks) // TICKS) or 1
     shown = panel.xticks[::step]

@@ -141,9 +141,10 @@ def attribution_graph(
         if not len(features):
             raise SteerkitError(f"{lm.name}: no feature is active in a text of {len(ids)} tokens: there is no graph")
         edges = Edges(tape, features, logits, edge_target)
-        found = _Rows(edges, rows, features.layer.cpu().numpy(), logits.probabilities.double().cpu().numpy())
+        layers, probabilities = features.layer.cpu().numpy(), logits.probabilities.double().cpu().numpy()
+        found = _Rows(edges, rows, layers, probabilities, min(max_nodes, len(features)))
         found.add_logits()
-        found.add_features(max_nodes, on_batch)
+        found.add_features(on_batch)
         values = torch.cat([edges.feature_values(), edges.logit_values()]).double().cpu().numpy()
         numbers: list[Any] = [features.position, features.index, features.activation.double()]
         positions, indices, activations = (each.cpu().numpy() for each in numbers)
@@ -170,36 +171,48 @@ class _Rows:
         targets: [S] numbers of features; −1 for logits.
     """
 
-    def __init__(self, source: Edges, rows: int, layers: np.ndarray, probabilities: np.ndarray) -> None:
+    def __init__(self, source: Edges, rows: int, layers: np.ndarray, probabilities: np.ndarray, most: int) -> None:
         self.source, self.rows, self.layers, self.probabilities = source, rows, layers, probabilities
-        self.targets = np.full(len(probabilities), -1)
-        self.edges = np.zeros((0, source.columns), np.float64 if source.tape.ones.itemsize == 8 else np.float32)
-        self.constants = np.zeros(0)
+        self.targets = np.zeros(0, int)
+        size = len(probabilities) + most
+        self._edges = np.empty((size, source.columns), np.float64 if source.tape.ones.itemsize == 8 else np.float32)
+        self._constants = np.empty(size)
 
-    def _take(self, found: Sequence[Any]) -> None:
-        edges, rest = zip(*found, strict=True)
-        self.edges = np.concatenate([self.edges, *(each.cpu().numpy() for each in edges)])
-        self.constants = np.concatenate([self.constants, *(each.double().cpu().numpy() for each in rest)])
+    @property
+    def edges(self) -> np.ndarray:
+        return self._edges[: len(self.targets)]
+
+    @property
+    def constants(self) -> np.ndarray:
+        return self._constants[: len(self.targets)]
+
+    def _take(self, targets: np.ndarray, found: tuple[Any, Any]) -> None:
+        begin, end = len(self.targets), len(self.targets) + len(targets)
+        self._edges[begin:end], self._constants[begin:end] = (each.cpu().numpy() for each in found)
+        self.targets = np.concatenate([self.targets, targets])
 
     def add_logits(self) -> None:
         count = len(self.probabilities)
-        begins = range(0, count, self.rows)
-        self._take([self.source.of_logits(begin, min(begin + self.rows, count)) for begin in begins])
+        for begin in range(0, count, self.rows):
+            end = min(begin + self.rows, count)
+            self._take(np.full(end - begin, -1), self.source.of_logits(begin, end))
 
-    def add_features(self, most: int, on_batch: Callable[[int, int], None] | None) -> None:
+    def add_features(self, on_batch: Callable[[int, int], None] | None) -> None:
         import torch
 
-        left, wanted, done = np.ones(len(self.layers), bool), min(most, len(self.layers)), 0
+        left, wanted, done = np.ones(len(self.layers), bool), len(self._edges) - len(self.probabilities), 0
         while done < wanted:
             order = np.flatnonzero(left)
             if wanted < len(left):
                 order = order[np.argsort(-self._influence()[order], kind="stable")]
             queue = np.sort(order[: min(RERANKED * self.rows, wanted - done)])  # neighbouring blocks share a pass
-            parts = [queue[n : n + self.rows] for n in range(0, len(queue), self.rows)]
-            self._take([self.source.of_features(torch.from_numpy(part)) for part in parts])
-            self.targets, left[queue], done = np.concatenate([self.targets, queue]), False, done + len(queue)
-            if on_batch:
-                on_batch(done, wanted)
+            for begin in range(0, len(queue), self.rows):
+                part = queue[begin : begin + self.rows]
+                self._take(part, self.source.of_features(torch.from_numpy(part)))
+                done += len(part)
+                if on_batch:
+                    on_batch(done, wanted)
+            left[queue] = False
 
     def _influence(self) -> np.ndarray:
         """[N] of all features, by the rows that are there."""

@@ -12,9 +12,6 @@ from steerkit_plugins.transcoder.graph_tape import Tape
 
 EdgeTarget = Literal["pre_activation", "resid_pre"]
 
-ROOM = 2**24
-"""Numbers of a product of gradients and writes that are held at once."""
-
 
 class Edges:
     """Rows of edges of a text.
@@ -31,6 +28,7 @@ class Edges:
         self.tape, self.features, self.logits = tape, features, logits
         self.into = tape.inputs if at == "pre_activation" else tape.blocks
         self.begins = [0, *torch.bincount(features.group, minlength=len(tape.groups)).cumsum(0).tolist()]
+        self._slots = [self._by_token(number) for number in range(len(tape.groups))]
 
     @property
     def columns(self) -> int:
@@ -78,16 +76,28 @@ class Edges:
             if gradient is None:
                 continue
             gradient, transcoder = gradient[:count].to(wide), self.tape.groups[number].transcoder
-            begin, end = self.begins[number : number + 2]
-            step = max(ROOM // (count * gradient.shape[-1]), 1)
-            for first in range(begin, end, step):
-                part = slice(first, min(first + step, end))
-                writes = self.features.writes[number][part.start - begin : part.stop - begin].to(wide)
-                found[:, part] = (gradient[:, self.features.position[part]] * writes).sum(-1)
+            position, slot, writes = self._slots[number]
+            sums = gradient.transpose(0, 1) @ writes.to(wide)  # [T, n, slots]
+            found[:, self.begins[number] : self.begins[number + 1]] = sums[position, :, slot].T
             if transcoder.decoder.bias is not None:
                 bias = transcoder.scale * transcoder.decoder.bias.detach().to(wide)
                 rest = rest + (gradient @ bias).sum(-1)
         return found, rest
+
+    def _by_token(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A group's features as one matrix a token, so that a product takes no copies of gradients.
+
+        Returns:
+            [N_g] positions, [N_g] places among the features at that token, and [T, D, slots] what they write.
+        """
+        position = self.features.position[self.begins[number] : self.begins[number + 1]]
+        writes = self.features.writes[number]
+        counts = torch.bincount(position, minlength=self.tape.tokens)
+        slot = torch.arange(len(position), device=position.device) - (counts.cumsum(0) - counts)[position]
+        slots = int(counts.max()) if len(position) else 0
+        table = writes.new_zeros(self.tape.tokens, slots, self.tape.added[number].shape[-1])
+        table[position, slot] = writes
+        return position, slot, table.transpose(1, 2)
 
     def feature_values(self) -> Tensor:
         """[N] pre-activations, without gradients."""

@@ -89,7 +89,8 @@ def prune(
 
 def _threshold(scores: np.ndarray, share: float) -> float:
     """The score above and at which scores hold this share of their sum; never 0, which would keep what has none."""
-    ordered = -np.sort(-scores)
-    sums = np.cumsum(ordered) / max(ordered.sum(), 1e-300)
-    found = float(ordered[min(int(np.searchsorted(sums, share)), len(sums) - 1)])
-    return max(found, np.finfo(float).tiny)
+    ordered = np.sort(scores[scores > 0])[::-1]
+    if not len(ordered):
+        return float("inf")
+    sums = np.cumsum(ordered, dtype=np.float64)
+    return float(ordered[min(int(np.searchsorted(sums / sums[-1], share)), len(sums) - 1)])
