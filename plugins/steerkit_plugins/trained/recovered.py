@@ -8,7 +8,7 @@ from statistics import mean
 import numpy as np
 
 from steerkit.artifacts import Condition
-from steerkit.findings import Table
+from steerkit.findings import Claim, Table
 from steerkit.report import words
 from steerkit.stats.intervals import mean_interval
 from steerkit.steps.results import Results
@@ -40,6 +40,16 @@ def ratio(values: Mapping[str, np.ndarray], arm: str, whole: str, confidence: fl
 def share_text(share: Share | None) -> str:
     """A share in words; a dash where there is none."""
     return share.text() if share else words.NOTHING
+
+
+def most_claim(text: str, share: Share | None, least: float, n: int) -> Claim:
+    """The claim that a share is above `least`; none can be made where what it is a share of is not shown to be there."""
+    if share is None:
+        return Claim(
+            text=text, verdict="cannot be told", n=n, detail="there is nothing shown that it could be a share of"
+        )
+    verdict = "holds" if share.low > least else "does not hold" if share.high < least else "unclear"
+    return Claim(text=text, verdict=verdict, n=n, detail=f"{share_text(share)} of it")
 
 
 def sign_of(measured: Measured, ends: Ends) -> int:

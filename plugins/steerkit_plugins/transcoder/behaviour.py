@@ -18,8 +18,8 @@ from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.trained.checks import unknown_metric
-from steerkit_plugins.trained.measured import Measured, Verdict, by_metric, labels, table_of
-from steerkit_plugins.trained.recovered import gain, lengths, recovery_table, share_text, sign_of
+from steerkit_plugins.trained.measured import Measured, by_metric, labels, table_of
+from steerkit_plugins.trained.recovered import gain, lengths, recovery_table, sign_of
 from steerkit_plugins.trained.words import few_seeds, heading, told
 from steerkit_plugins.transcoder.arms import (
     BASE,
@@ -131,12 +131,7 @@ class Behaviour(Experiment):
             f"{words.named(main.metric)}"
         )
         share = gain(main.values, arm, ENDS, sign_of(main, ENDS), main.confidence)
-        n = main.difference(arm, HYBRID).n
-        if share is None:
-            return Claim(text=text, verdict="cannot be told", n=n, detail="target and hybrid are not shown to differ")
-        most = self.config.most
-        verdict: Verdict = "holds" if share.low > most else "does not hold" if share.high < most else "unclear"
-        return Claim(text=text, verdict=verdict, n=n, detail=f"{share_text(share)} of it")
+        return most_claim(text, share, self.config.most, main.difference(arm, HYBRID).n)
 
     def _ladder(self, run: Run, found: Sequence[Measured], above: str) -> Iterator[Figure]:
         """Each metric against the weight of the L1 term."""

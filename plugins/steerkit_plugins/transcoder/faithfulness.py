@@ -15,7 +15,7 @@ from steerkit.steps.trained_models import TrainedModel
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.trained.numbers import above_zero
-from steerkit_plugins.trained.recovered import share_text
+from steerkit_plugins.trained.recovered import most_claim
 from steerkit_plugins.trained.words import few_seeds, over_seeds
 from steerkit_plugins.transcoder.arms import HYBRID, Diffing, adapter_arms, adapters_called, models_of, problems
 from steerkit_plugins.transcoder.faithful_figures import figures, parts_table, table
@@ -71,13 +71,8 @@ class Faithfulness(Experiment):
     def _claims(self, read: Read, names: Mapping[str, str]) -> Iterator[Claim]:
         """What was laid down beforehand."""
         for arm, name in names.items():
-            if (removed := read.removed(arm)) is not None:
-                yield Claim(
-                    text=f"The {name} removes more than {100 * MOST:g} % of the hybrid's divergence",
-                    verdict="holds" if removed.low > MOST else "does not hold" if removed.high < MOST else "unclear",
-                    n=read.n,
-                    detail=f"{share_text(removed)} of it",
-                )
+            text = f"The {name} removes more than {100 * MOST:g} % of the hybrid's divergence"
+            yield most_claim(text, read.removed(arm), MOST, read.n)
             if (partial := read.worst_partial(arm)) is not None:
                 where, difference = partial
                 text = f"Any part of the {name} diverges less than all of it"

@@ -8,6 +8,7 @@ from steerkit.findings import Claim
 from steerkit.report import words
 from steerkit_plugins.experiments.measured import capital
 from steerkit_plugins.trained.measured import Measured
+from steerkit_plugins.trained.recovered import gain, most_claim, sign_of
 from steerkit_plugins.transcoder.arms import HYBRID, TARGET
 from steerkit_plugins.transcoder.hesitation_config import (
     BARE,
@@ -25,6 +26,8 @@ from steerkit_plugins.transcoder.hesitation_config import (
 from steerkit_plugins.transcoder.hesitation_variants import arm_of
 
 ADAPTER = "adapter"
+MOST = 0.5
+"""Share of what the adapter does above which features are said to suffice."""
 BY = {CONTEXTS: "by contexts", LOGITS: "by logits"}
 
 
@@ -48,6 +51,7 @@ def claims_of(main: Measured, others: Sequence[Measured], ways: Sequence[Way]) -
     """What was laid down beforehand, for each way of choosing; then the same differences in other metrics."""
     for text, pair in _pairs(main, ways).items():
         yield main.claim(text, *pair, 0.0)
+    yield from _sufficient(main, ways)
     yield from main.beside(_more(main, ways))
     for measured in others:
         pairs = _pairs(measured, ways)
@@ -68,6 +72,20 @@ def _pairs(measured: Measured, ways: Sequence[Way]) -> dict[str, tuple[str, str]
             f"Negating {them} on the target lowers {name}": (arms[NEGATED], TARGET),
         }
     return {text: pair for text, pair in found.items() if measured.has(*pair)}
+
+
+def _sufficient(main: Measured, ways: Sequence[Way]) -> Iterator[Claim]:
+    """That what is added to the hybrid brings back most of what all of the adapter does."""
+    ends = HYBRID, ADAPTER
+    for way in ways:
+        for kind, how in ((ONLY, "with decoder biases"), (BARE, "alone")):
+            if main.has(arm := arm_of(kind, way), *ends):
+                text = (
+                    f"Adding them ({BY[way]}) {how} brings back more than {100 * MOST:g} % of what the adapter does in "
+                    f"{words.named(main.metric)}"
+                )
+                share = gain(main.values, arm, ends, sign_of(main, ends), main.confidence)
+                yield most_claim(text, share, MOST, main.difference(arm, HYBRID).n)
 
 
 def _more(main: Measured, ways: Sequence[Way]) -> dict[str, tuple[str, str]]:
