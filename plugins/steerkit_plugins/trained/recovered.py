@@ -43,7 +43,7 @@ def share_text(share: Share | None) -> str:
 
 
 def most_claim(text: str, share: Share | None, least: float, n: int) -> Claim:
-    """The claim that a share is above `least`; none can be made where what it is a share of is not shown to be there."""
+    """The claim that a share is above `least`; none can be made where what it is a share of is not shown."""
     if share is None:
         return Claim(
             text=text, verdict="cannot be told", n=n, detail="there is nothing shown that it could be a share of"

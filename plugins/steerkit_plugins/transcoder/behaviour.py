@@ -19,7 +19,7 @@ from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.trained.checks import unknown_metric
 from steerkit_plugins.trained.measured import Measured, by_metric, labels, table_of
-from steerkit_plugins.trained.recovered import gain, lengths, recovery_table, sign_of
+from steerkit_plugins.trained.recovered import gain, lengths, most_claim, recovery_table, sign_of
 from steerkit_plugins.trained.words import few_seeds, heading, told
 from steerkit_plugins.transcoder.arms import (
     BASE,
