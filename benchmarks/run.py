@@ -14,6 +14,7 @@ from collections.abc import Callable
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import ablations
+import bridging
 import costs
 import determinism
 import gradients
@@ -27,7 +28,7 @@ from options import parser_of
 from steerkit.bench.measure import Result, write
 from steerkit.bench.table import text_table
 
-PARTS = ("costs", "determinism", "gradients", "scalars", "ablations", "sae", "training", "peers", "memory")
+PARTS = ("costs", "determinism", "gradients", "scalars", "ablations", "sae", "training", "bridging", "peers", "memory")
 
 
 def main() -> int:
@@ -43,6 +44,7 @@ def main() -> int:
         "ablations": lambda: ablations.run(args.rounds, args.size, args.threads),
         "sae": lambda: sae.run(args.rounds, args.size, args.threads),
         "training": lambda: training.run(args.rounds, args.size, args.threads),
+        "bridging": lambda: bridging.run(args.rounds, args.size, args.threads),
         "peers": lambda: peers.run(args.rounds, args.size, threads=args.threads, out=args.out),
         "memory": lambda: memory.run(args.size),
     }

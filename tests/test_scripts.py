@@ -28,6 +28,7 @@ ONCE = (*MEASURE, "--rounds", "1", "--threads", "1")
 
 RUN_HERE: dict[str, Sequence[str]] = {
     "benchmarks/ablations.py": ONCE,
+    "benchmarks/bridging.py": ONCE,
     "benchmarks/costs.py": ONCE,
     "benchmarks/determinism.py": MEASURE,
     "benchmarks/executors.py": ONCE,
@@ -146,7 +147,9 @@ def test_every_script_of_the_makefile_is_known() -> None:
     assert len(named) > 5 and set(named) <= {*RUN_HERE, *RUN_ELSEWHERE}
 
 
-@pytest.mark.parametrize("name", ["costs", "determinism", "executors", "gradients", "peers", "run", "training"])
+@pytest.mark.parametrize(
+    "name", ["bridging", "costs", "determinism", "executors", "gradients", "peers", "run", "training"]
+)
 def test_a_benchmark_measures_something(name: str, script: Script, tmp_path: Path) -> None:
     printed = script(f"benchmarks/{name}.py", *RUN_HERE[f"benchmarks/{name}.py"])
     found = read(tmp_path / "out.json")

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import build
 from tiny_training import Full, lora, push, run, weights
+from tiny_transcoder import AtBlock, adapter, hybrid
 
 from steerkit.store.files import write_json
 
@@ -33,7 +34,19 @@ def one(folder: Path, name: str, adapter: Any) -> None:
     write_json(folder / f"{name}.{RANK}.json", {"losses": losses, "steered": trained.steered, "steps": trained.steps})
 
 
+def bridged(folder: Path) -> None:
+    """Several passes through the model in one loss."""
+    arguments = {"gradient_accumulation_steps": 2 // PROCESSES, "num_train_epochs": 1.0}
+    lm, objective = hybrid("llama", on=False), AtBlock(2)
+    trained = run(lm, folder / "bridged", adapter=adapter(), objective=objective, arguments=arguments)
+    own = {key: value.clone() for key, value in weights(trained.lm).items() if "transcoder" in key}
+    save_file(own, folder / f"bridged.{RANK}.safetensors")
+    losses = [row.loss for row in trained.log]
+    write_json(folder / f"bridged.{RANK}.json", {"losses": losses, "steered": 0, "steps": trained.steps})
+
+
 def main(folder: Path) -> None:
+    bridged(folder)
     one(folder, "full", Full())
     one(folder, "lora", lora())
     if PROCESSES > 1:

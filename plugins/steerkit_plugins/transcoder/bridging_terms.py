@@ -106,9 +106,9 @@ def _chunk(head: Head, target: Tensor, weights: Tensor, students: Tensor, wanted
             logits = head(states)
         with torch.no_grad():
             second = _log_probabilities(logits)
-            difference = second.exp() - p
-            values.append((weights * difference.addcmul(p, first - second).sum(-1)).sum())
-            slope = (weights[:, None] * difference).to(logits.dtype)
+            difference = second.exp().sub_(p)
+            values.append((weights * torch.sub(first, second, out=second).mul_(p).add_(difference).sum(-1)).sum())
+            slope = difference.mul_(weights[:, None]).to(logits.dtype)
         gradients.append(torch.autograd.grad(logits, states, slope)[0] if wanted else states)
     return torch.stack(values), torch.stack(gradients)
 
