@@ -143,8 +143,8 @@ def test_draws_are_even_over_the_tokens_at_which_a_feature_is_active() -> None:
     table = collected(sample=10**6).drawn()
     score = (table.score + 2**31) / 2**32
     assert len(table) == found().active.sum() and kstest(score, "uniform").pvalue > 0.01
-    for column in (table.value, table.at, table.unit, table.trace):
-        assert spearmanr(score, column).pvalue > 0.001
+    for told in (table.value, table.at, table.unit, table.trace):
+        assert spearmanr(score, told).pvalue > 0.001
     other = (collected(sample=10**6, seed=1).drawn().score + 2**31) / 2**32
     assert abs(np.corrcoef(np.sort(score), np.sort(other))[0, 1]) > 0.99 and not np.array_equal(score, other)
     by_place = {

@@ -129,12 +129,26 @@ class Page:
         if ENDS in self.labels.told:
             about = f"how well it tells, at sentence ends of the testing half, that a {label} sentence follows"
             found.append(Column(key="auroc", title="AUROC", about=about, digits=3))
-        for name in self.labels.labels:
-            about = f"share of {name} sentences where it is active at the end before, over their share among all"
-            found.append(Column(key=f"lift {name}", title=f"lift {name}", about=about, digits=2))
-        found.append(Column(key="likelier", title="makes likelier", about="top of its logit lens"))
-        found.append(Column(key="unlikelier", title="less likely", about="bottom of its logit lens"))
-        return found
+        lifts = [self._lift_column(name) for name in self._labels()]
+        return [
+            *found,
+            *lifts[:1],
+            Column(key="likelier", title="makes likelier", about="top of its logit lens"),
+            Column(key="unlikelier", title="less likely", about="bottom of its logit lens"),
+            *lifts[1:],
+        ]
+
+    def _labels(self) -> list[str]:
+        """Labels that any sentence of the testing half has, the experiment's first."""
+        known = [
+            name for name, own in zip(self.labels.labels, self.labels.lifts, strict=True) if np.isfinite(own).any()
+        ]
+        return sorted(known, key=lambda name: name != self.config.label)
+
+    @staticmethod
+    def _lift_column(name: str) -> Column:
+        about = f"share of {name} sentences where it is active at the end before, over their share among all"
+        return Column(key=f"lift {name}", title=f"lift {name}", about=about, digits=2)
 
     def features(self) -> Iterator[Feature]:
         """In the order of what they add."""
@@ -174,7 +188,8 @@ class Page:
         }
         if ENDS in labels.told:
             found["auroc"] = float(labels.told[ENDS].testing[u])
-        return found | {f"lift {name}": float(labels.lifts[i, u]) for i, name in enumerate(labels.labels)}
+        lifts = {name: float(labels.lifts[i, u]) for i, name in enumerate(labels.labels)}
+        return found | {f"lift {name}": lifts[name] for name in self._labels()}
 
     def words(self, ids: Sequence[int] | np.ndarray) -> str:
         """Some tokens in a line."""
