@@ -53,7 +53,7 @@ def hybrid(size: str) -> LanguageModel:
     base = LanguageModel("base", copy.deepcopy(lm.model), lm.tokenizer)
     with torch.no_grad():
         for block in base.blocks:
-            for weight in block.mlp.parameters():  # type: ignore[union-attr, operator]
+            for weight in block.mlp.parameters():  # type: ignore[union-attr]
                 weight.add_(0.01 * torch.randn_like(weight))
     swapped = put_parts(lm, base, ["mlp"])
     lm.model.steerkit_swapped = swapped
