@@ -18,8 +18,8 @@ CORE = ROOT / "steerkit"
 PAPER = ("base", "reasoning", "backtracking", "deduction", "wait", "hmm")
 """Roles, labels and keywords of the paper: none is a value in the core."""
 OWN_WORDS = ("choose", "layers", "lens", "agreement", "texts", "projection", "strength", "sweep", "features")
-"""Names of experiments that are words of the core, too: a split, a list of blocks, an extra of a vector, a setting, what
-a page shows."""
+"""Names of experiments that are words of the core, too: a split, a list of blocks, an extra of a vector, a setting,
+what a page shows."""
 ALLOWED = {
     ("cli", "backtracking"): "the recipe that `steerkit bench` measures where none is named",
     ("cli", "reasoning"): "the taxonomy that `steerkit annotate` shows where none is named",
