@@ -47,10 +47,13 @@ def with_transcoders(lm: LanguageModel, ratio: int, items: Sequence[Item]) -> La
             group.transcoder.decoder.weight.normal_(std=0.01)
         for group in groups:  # what a block does depends on those before it
             seen: list[torch.Tensor] = []
-            handle = group.transcoder.encoder.register_forward_hook(lambda m, a, out, seen=seen: seen.append(out))  # type: ignore[misc]
-            made.decoder(input_ids=torch.tensor([items[0].ids]), use_cache=False)
+            handle = group.transcoder.encoder.register_forward_hook(lambda m, a, out, seen=seen: seen.append(out[0]))  # type: ignore[misc]
+            for item in items:
+                made.decoder(input_ids=torch.tensor([item.ids]), use_cache=False)
             handle.remove()
-            group.transcoder.encoder.bias -= seen[0][0].quantile(1 - ACTIVE / group.count, dim=0)
+            rows = torch.cat(seen)
+            most = max(1, len(rows) * ACTIVE // group.count)
+            group.transcoder.encoder.bias -= rows.topk(most + 1, dim=0).values[-1]
     return made
 
 

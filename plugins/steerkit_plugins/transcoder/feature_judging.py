@@ -104,10 +104,7 @@ class JudgeFeatures(Step):
     ) -> Iterator[Judged]:
         c = config_of(run)
         tests: dict[tuple[int, str], list[Passage]] = {}
-        readers = {
-            model: Passages(own, features.active(model), c.passage_before, c.passage_after)
-            for model, own in features.items()
-        }
+        readers = {model: Passages(features.active(model), c.passage_before, c.passage_after) for model in features}
         for number, own in enumerate(found):
             if not own.label:
                 continue
