@@ -47,13 +47,13 @@ def with_transcoders(lm: LanguageModel, ratio: int, items: Sequence[Item]) -> La
             group.transcoder.decoder.weight.normal_(std=0.01)
         for group in groups:  # what a block does depends on those before it
             seen: list[torch.Tensor] = []
-            handle = group.transcoder.encoder.register_forward_hook(lambda m, a, out, seen=seen: seen.append(out[0]))  # type: ignore[misc]
+            handle = group.transcoder.encoder.register_forward_hook(lambda m, a, out, seen=seen: seen.append(out[0]))
             for item in items:
                 made.decoder(input_ids=torch.tensor([item.ids]), use_cache=False)
             handle.remove()
             rows = torch.cat(seen)
             most = max(1, len(rows) * ACTIVE // group.count)
-            group.transcoder.encoder.bias -= rows.topk(most + 1, dim=0).values[-1]
+            group.transcoder.encoder.bias.sub_(rows.topk(most + 1, dim=0).values[-1])
     return made
 
 

@@ -41,10 +41,9 @@ def _sizes(run: Run, s: Training) -> list[str]:
         spec, shape = arm.adapter or s.adapter, run.models.shape(arm.model)
         count = registry.build("adapters", spec).count(shape) if shape.parameters else None
         if count:
-            share = f"{100 * count / shape.parameters:.3g} % of {arm.model}"
-            found[
-                f"trained         {count:,} numbers ({share}), {count * STATE / 2**30:.1f} GiB with gradients and Adam"
-            ] = 0
+            share, size = 100 * count / shape.parameters, count * STATE / 2**30
+            told = f"{count:,} numbers ({share:.3g} % of {arm.model}), {size:.1f} GiB with gradients and Adam"
+            found[f"trained         {told}"] = None
     return list(found)
 
 

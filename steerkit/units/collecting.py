@@ -131,6 +131,7 @@ class _Group:
 
         if self.active is None:
             self._begin(own.unit.device)
+        assert self.active is not None
         layout = self.found.layout
         counted = places.count[own.token]
         by_region = own.unit * len(layout.regions) + places.region[own.token]

@@ -78,7 +78,9 @@ class FormJudge(AskingJudge):
             requests = {text: self._request(form, messages) for text, messages in left.items()}
             outcomes = self._client.ask(requests, batch=self.config.batch)
             answers += [outcome for outcome in outcomes.values() if isinstance(outcome, Answer)]
-            found |= {text: _read(form, outcome) for text, outcome in outcomes.items()}
+            for text, outcome in outcomes.items():
+                read = _read(form, outcome)
+                found[text] = read
             left = {text: again for text, messages in left.items() if (again := _corrected(messages, found[text]))}
             if not left:
                 break

@@ -85,7 +85,7 @@ class Traces(HalvedTraces):
         return Told(
             units=store.units,
             values=values,
-            detected=detect(values, marks, self.choosing, self.testing, **self.bootstrap),  # type: ignore[arg-type]
+            detected=detect(values, marks, self.choosing, self.testing, **self.bootstrap),
             probe=self.contrast_of(where, [(1.0, {trace: probe.scores(values[trace]) for trace in self.testing})]),
         )
 

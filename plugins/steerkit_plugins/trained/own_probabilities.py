@@ -7,13 +7,14 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from steerkit.context import Run
 from steerkit.data.trace import Item, Span, Trace
 from steerkit.errors import SteerkitError
+from steerkit.interfaces import Config
 from steerkit.models.models import Models
 from steerkit.parts import Step
 from steerkit.training.settings import Training
@@ -45,7 +46,7 @@ class OwnProbabilities(Step):
     traces alone: no list of words. Of a subclass's experiment are the models, the label and the halves.
     """
 
-    uses = (Training,)
+    uses: ClassVar[tuple[type[Config], ...]] = (Training,)
     kept_in = "probabilities"
     """The folder."""
 

@@ -13,7 +13,7 @@ from steerkit.report import words
 from steerkit.stats.intervals import mean_interval
 from steerkit.steps.results import Results
 from steerkit_plugins.experiments.shares import Share, share_of
-from steerkit_plugins.trained.measured import ARM, Measured
+from steerkit_plugins.trained.measured import ARM, Measured, Verdict
 
 Ends = tuple[str, str]
 """The arm that has nothing of it, and the one that has all."""
@@ -48,7 +48,7 @@ def most_claim(text: str, share: Share | None, least: float, n: int) -> Claim:
         return Claim(
             text=text, verdict="cannot be told", n=n, detail="there is nothing shown that it could be a share of"
         )
-    verdict = "holds" if share.low > least else "does not hold" if share.high < least else "unclear"
+    verdict: Verdict = "holds" if share.low > least else "does not hold" if share.high < least else "unclear"
     return Claim(text=text, verdict=verdict, n=n, detail=f"{share_text(share)} of it")
 
 

@@ -73,5 +73,5 @@ class FeaturesConfig(OneAdapterConfig):
 def config_of(run: Run) -> FeaturesConfig:
     """The experiment's settings; those of a recipe without it are the defaults."""
     found = run.experiments.get(FEATURES)
-    config: FeaturesConfig = found.config if found else FeaturesConfig()  # type: ignore[assignment]
+    config: FeaturesConfig = found.config if found else FeaturesConfig()
     return config

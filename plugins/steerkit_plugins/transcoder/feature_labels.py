@@ -77,10 +77,10 @@ class FeatureLabels:
 
         with safe_open(path, "np") as file:
             head = json.loads(file.metadata()["told"])
-            told = {
-                where: Told(*(file.get_tensor(f"{where}.{name}") for name in ARRAYS), best, sign, Estimate(**tested))
-                for where, (best, sign, tested) in head["best"].items()
-            }
+            told = {}
+            for where, (best, sign, tested) in head["best"].items():
+                own: dict[str, Any] = {name: file.get_tensor(f"{where}.{name}") for name in ARRAYS}
+                told[where] = Told(**own, best=best, sign=sign, tested=Estimate(**tested))
             return cls(told, tuple(head["labels"]), file.get_tensor("aurocs"), file.get_tensor("lifts"))
 
 

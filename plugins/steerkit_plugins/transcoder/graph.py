@@ -150,11 +150,11 @@ def _features(graphs: Sequence[Mapping[str, Any]]) -> Table:
         ids = {(own["model"], node["node_id"].rpartition("_")[0].replace("_", ".mlp.")): node["clerp"] for node in best}
         counts.update(ids.keys())
         names |= ids
-    own = sorted(counts, key=lambda key: (-counts[key], key))[:SHOWN]
+    shown = sorted(counts, key=lambda key: (-counts[key], key))[:SHOWN]
     return Table(
         title="Features in the most graphs",
         headings=("model", "feature", "makes likelier", "graphs"),
-        rows=tuple((*key, names[key], str(counts[key])) for key in own),
+        rows=tuple((*key, names[key], str(counts[key])) for key in shown),
         left=3,
         note=f"Among the {5 * SHOWN} nodes with most influence of each of {len(graphs)} graphs.",
     )

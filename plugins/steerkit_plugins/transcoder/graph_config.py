@@ -56,5 +56,5 @@ class GraphConfig(OneAdapterConfig):
 def config_of(run: Run) -> GraphConfig:
     """The experiment's settings; those of a recipe without it are the defaults."""
     found = run.experiments.get(GRAPH)
-    config: GraphConfig = found.config if found else GraphConfig()  # type: ignore[assignment]
+    config: GraphConfig = found.config if found else GraphConfig()
     return config

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,8 +80,8 @@ def active_features(tape: Tape, *, first_token: bool) -> Features:
         reads.append(transcoder.encoder.weight.detach()[index])
         biases.append(transcoder.encoder.bias.detach()[index])
         writes.append(f[:, None] * transcoder.scale * transcoder.decoder.weight.detach().T[index])
-    joined: list[Any] = [torch.cat(each) for each in (groups, layers, positions, indices, activations)]
-    return Features(*joined, reads=reads, biases=torch.cat(biases), writes=writes)
+    group, layer, at, index, f = (torch.cat(each) for each in (groups, layers, positions, indices, activations))
+    return Features(group, layer, at, index, f, reads=reads, biases=torch.cat(biases), writes=writes)
 
 
 def likeliest(lm: LanguageModel, tape: Tape, *, most: int, share: float) -> Logits:

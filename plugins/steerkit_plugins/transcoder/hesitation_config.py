@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -12,17 +12,16 @@ from steerkit_plugins.transcoder.arms import OneAdapterConfig, models_of, one_ar
 
 HESITATION = "hesitation"
 """The experiment."""
-CONTEXTS, LOGITS = "contexts", "logits"
+CONTEXTS: Final = "contexts"
+LOGITS: Final = "logits"
 Way = Literal["contexts", "logits"]
-WITHOUT, MATCHED, RANDOM, ONLY, BARE, BIASES, NEGATED = (
-    "without",
-    "matched",
-    "random",
-    "only",
-    "only-no-bias",
-    "biases",
-    "negated",
-)
+WITHOUT: Final = "without"
+MATCHED: Final = "matched"
+RANDOM: Final = "random"
+ONLY: Final = "only"
+BARE: Final = "only-no-bias"
+BIASES: Final = "biases"
+NEGATED: Final = "negated"
 Kind = Literal["without", "matched", "random", "only", "only-no-bias", "biases", "negated"]
 DEFAULT: tuple[Kind, ...] = (WITHOUT, MATCHED, ONLY, BARE, BIASES, NEGATED)
 

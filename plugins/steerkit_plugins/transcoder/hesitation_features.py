@@ -73,7 +73,7 @@ class HesitationFeatures(Step):
         return found
 
     def work(self, models: Models, piece: WordsPiece) -> list[float]:
-        return toward(models[piece.model], piece.counts).tolist()  # type: ignore[no-any-return]
+        return toward(models[piece.model], piece.counts).tolist()
 
     def join(
         self,

@@ -69,12 +69,13 @@ def linearised(lm: LanguageModel, ones: Tensor | None = None) -> Iterator[None]:
                 stack.callback(module.register_forward_hook(_norm_rule(lm, module, ones)).remove)
             elif ones is not None and isinstance(constant := getattr(module, "bias", None), Tensor):
                 stack.callback(module.register_forward_hook(_counted(constant, ones)).remove)
-        for module in lm.decoder.children() if ones is not None else ():
-            if isinstance(module, nn.Embedding) and module is not lm.model.get_input_embeddings():
+        for module in lm.decoder.children():
+            places = isinstance(module, nn.Embedding) and module is not lm.model.get_input_embeddings()
+            if places and ones is not None:
                 stack.callback(module.register_forward_hook(_counted(None, ones)).remove)
         for layer in range(lm.depth):
             for part in ("q", "k"):
-                place = resolve(lm, Site(layer, part, "out"))  # type: ignore[arg-type]  # both are parts
+                place = resolve(lm, Site(layer, part, "out"))
                 stack.callback(place.module.register_forward_hook(_constant(place)).remove)
             for handle in _mlp_rules(lm, layer):
                 stack.callback(handle.remove)
@@ -115,7 +116,7 @@ def _constant(place: Place) -> Callable[..., Any]:
 def _norm_rule(lm: LanguageModel, norm: nn.Module, ones: Tensor | None) -> Callable[..., Tensor]:
     """gain · (x − mean) · scale + offset with a constant scale; in float32 at least, as the norms themselves."""
     centred = isinstance(norm, nn.LayerNorm)
-    eps = float(getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 0.0))
+    eps = float(getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or 0.0)
     gain, offset = _gain(lm, norm, eps), getattr(norm, "bias", None)
 
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:

@@ -101,7 +101,8 @@ class TranscoderLayer(nn.Module, BaseTunerLayer):
     def transcoder(self) -> Transcoder | None:
         """The one that is on; None where none is."""
         parts: Any = self.transcoder_parts
-        on = [] if self.disable_adapters else [name for name in self.active_adapters if name in parts]
+        active: Any = self.active_adapters
+        on = [] if self.disable_adapters else [name for name in active if name in parts]
         return parts[on[0]] if on else None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
