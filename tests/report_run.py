@@ -17,12 +17,14 @@ from steerkit.findings import (
     Band,
     Bars,
     Claim,
+    Dot,
     Figure,
     Findings,
     Graph,
     Heatmap,
     Lines,
     Marked,
+    Network,
     Piece,
     Series,
     Table,
@@ -169,6 +171,16 @@ def every_kind() -> tuple[Figure, ...]:
         nodes=(("“Wait”", 0, 0), ("negation", 0, 1), ("doubt", 1, 0), ("summing up", 1, 1), ("turns back", 2, 0)),
         edges=((0, 2, 1.8), (1, 2, 0.7), (1, 3, -0.6), (2, 4, 2.4), (3, 4, -1.2)),
     )
+    network = Network(
+        title="what hangs on what",
+        xlabel="token",
+        ylabel="block",
+        kinds=("feature", "token"),
+        dots=(Dot(x=0, y=-1, kind=1), Dot(x=1, y=0, label="“Wait”"), Dot(x=1, y=2, label="doubt")),
+        edges=((0, 1, 1.8), (1, 2, -0.7), (0, 2, 0.0)),
+        xticks=((0, "if 0"), (1, "so 1")),
+        yticks=((-1, "tokens"), (0, "0"), (1, "1"), (2, "2")),
+    )
     blank = replace(
         auroc,
         title="nothing to show",
@@ -202,6 +214,7 @@ def every_kind() -> tuple[Figure, ...]:
             panels=(bars,),
         ),
         Figure(name="circuit", title="A graph", caption="Width is the size of an edge's weight.", panels=(graph,)),
+        Figure(name="network", title="Dots and edges", caption="Width is an edge's size.", panels=(network,)),
     )
 
 

@@ -69,7 +69,7 @@ RUN_HERE: dict[str, Sequence[str]] = {
         "pair",
     ),
     "plugins/steerkit_plugins/pocket/train_instructable.py": ("--steps", "1", "--tried", "1", "--out", "told"),
-    "tests/trials/circuit_tracer.py": ("--out", "out.json"),
+    "tests/trials/circuit_graphs.py": ("--out", "out.json"),
     "tests/trials/contrast.py": ("--out", "out.json"),
     "tests/trials/bounds.py": ("show", "--page", "supply.md"),
     "tests/trials/fuzz.py": ("--seconds", "2", "--target", "gguf", "--out", "out.json"),
@@ -199,7 +199,7 @@ def test_time_of_graphs_is_drawn(script: Script, tmp_path: Path) -> None:
 
 
 def test_graphs_beside_circuit_tracer(script: Script, tmp_path: Path) -> None:
-    printed = script("tests/trials/circuit_tracer.py", *RUN_HERE["tests/trials/circuit_tracer.py"])
+    printed = script("tests/trials/circuit_graphs.py", *RUN_HERE["tests/trials/circuit_graphs.py"])
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["features"] > 100 and found["edges"] > 1000
     if find_spec("circuit_tracer") is None:

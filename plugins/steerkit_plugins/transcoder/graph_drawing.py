@@ -13,6 +13,8 @@ KINDS = (FEATURE, TOKEN, LOGIT)
 NAMES = ("feature", "token", "next token")
 NAMED = 16
 """Features in a figure that are named."""
+STEP = 0.6
+"""Between nodes at one token and block, where tokens stand 1 apart."""
 EDGES = 150
 """Edges in a figure, at most, the largest."""
 
@@ -29,7 +31,8 @@ def figure_of(name: str, found: Mapping[str, Any], drawn: int) -> Figure:
     places = sorted({node["ctx_idx"] for node in nodes})
     layers = sorted({int(node["layer"]) for node in nodes if node["feature_type"] == FEATURE})
     top = layers[-1] + 1 if layers else 1
-    dots = _dots(nodes, {place: x for x, place in enumerate(places)}, top)
+    xs = _columns(nodes, places)
+    dots = _dots(nodes, xs, top)
     number = {node["node_id"]: n for n, node in enumerate(nodes)}
     tokens = graph["metadata"]["prompt_tokens"]
     features = sum(node["feature_type"] == FEATURE for node in nodes)
@@ -48,9 +51,7 @@ def figure_of(name: str, found: Mapping[str, Any], drawn: int) -> Figure:
                 kinds=NAMES,
                 dots=dots,
                 edges=tuple((number[link["source"]], number[link["target"]], link["weight"]) for link in links),
-                xticks=tuple(
-                    (x, f"{tokens[place].strip() or repr(tokens[place])} {place}") for x, place in enumerate(places)
-                ),
+                xticks=tuple((x, f"{tokens[place].strip() or repr(tokens[place])} {place}") for place, x in xs.items()),
                 yticks=((-1, "tokens"), *((layer, str(layer)) for layer in range(top)), (top, "next token")),
             ),
         ),
@@ -73,7 +74,19 @@ def _part(graph: Mapping[str, Any], drawn: int) -> tuple[list[Mapping[str, Any]]
     return [node for node in graph["nodes"] if node["node_id"] in ends], links
 
 
-def _dots(nodes: Sequence[Mapping[str, Any]], xs: Mapping[int, int], top: int) -> tuple[Dot, ...]:
+def _columns(nodes: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[int, float]:
+    """Where each token stands: one with many nodes in a block takes more room."""
+    most = Counter[int]()
+    for (place, _), count in Counter((node["ctx_idx"], node["layer"]) for node in nodes).items():
+        most[place] = max(most[place], count)
+    found, at = dict[int, float](), 0.0
+    for place in places:
+        half = max(1.0, STEP * most[place] + 0.4) / 2
+        found[place], at = at + half, at + 2 * half
+    return found
+
+
+def _dots(nodes: Sequence[Mapping[str, Any]], xs: Mapping[int, float], top: int) -> tuple[Dot, ...]:
     """Nodes at one token and block stand side by side."""
     named = {node["node_id"] for node in strongest(nodes, NAMED)}
     cells = [(node["ctx_idx"], node["layer"]) for node in nodes]
@@ -82,10 +95,9 @@ def _dots(nodes: Sequence[Mapping[str, Any]], xs: Mapping[int, int], top: int) -
         place, count = met[cell], counts[cell]
         met[cell] += 1
         kind = KINDS.index(node["feature_type"])
-        step = min(0.3, 0.8 / count)
         label = node["clerp"] if kind == 0 and node["node_id"] in named else _quoted(node["clerp"]) if kind == 2 else ""
         y = (int(node["layer"]) if kind == 0 else -1, -1, top)[kind]
-        found.append(Dot(x=xs[cell[0]] + step * (place - (count - 1) / 2), y=y, kind=kind, label=label))
+        found.append(Dot(x=xs[cell[0]] + STEP * (place - (count - 1) / 2), y=y, kind=kind, label=label))
     return tuple(found)
 
 

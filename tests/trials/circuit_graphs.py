@@ -1,4 +1,4 @@
-"""Graphs beside circuit-tracer: `python tests/trials/circuit_tracer.py [--graphs RUN/graphs] [--out out.json]`.
+"""Graphs beside circuit-tracer: `python tests/trials/circuit_graphs.py [--graphs RUN/graphs] [--out out.json]`.
 
 Its own reader opens the files, its server serves the folder, and its pruning keeps the same nodes and edges. Needs it
 installed, without what it needs to load models (`pip install --no-deps circuit-tracer==0.5.0`). Without `--graphs`, a
