@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from steerkit.errors import SteerkitError
 from steerkit.extraction.batching import BATCH_TOKENS, Queue
 from steerkit.extraction.extract import forward_layers
@@ -114,7 +116,7 @@ def _active(lm: LanguageModel, batch: Sequence[Item], group: UnitGroup, numbers:
     if numbers.numel() != len(batch) * width * group.count:
         raise SteerkitError(f"{lm.name}: block {group.layer}: {group.name} ran on other tokens than the batch's")
     flat = numbers.detach().reshape(len(batch) * width, group.count)
-    token, unit = flat.nonzero().unbind(1)
+    token, unit = _places(flat)
     value = flat[token, unit].float()
     lengths = torch.tensor([len(item.ids) for item in batch], device=token.device)
     own = token % width < lengths[token // width]
@@ -130,3 +132,14 @@ def _active(lm: LanguageModel, batch: Sequence[Item], group: UnitGroup, numbers:
         )
     order = unit.argsort(stable=True)
     return Active(unit[order], token[order], value[order])
+
+
+def _places(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of each number of [N, F] that is not 0, NaN among them."""
+    import torch
+
+    if flat.device.type != "cpu":
+        row, column = flat.nonzero().unbind(1)
+        return row, column
+    where = torch.from_numpy(np.flatnonzero((flat != 0).numpy()))  # several times as fast as torch's there
+    return where // flat.shape[1], where % flat.shape[1]
