@@ -1,9 +1,9 @@
 """Time of an attribution graph against the features in it: `python benchmarks/graphs.py [--rounds 3] [--out FOLDER]`.
 
 The embedded model with a transcoder of random weights, one text. The floor is what no implementation can do without:
-the bare model's forward of as many rows, and as many backward passes as the graph has batches of targets, without rules,
-edges, ranking and pruning; sizes and floors in turns. Writes graphs.png and graphs.json, into docs/ where no folder is
-named.
+the bare model's forward of as many rows, and as many backward passes as the graph has batches of targets, without
+rules, edges, ranking and pruning; sizes and floors in turns. Writes graphs.png and graphs.json, into docs/ where no
+folder is named.
 """
 
 from __future__ import annotations
