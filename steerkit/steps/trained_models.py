@@ -24,6 +24,7 @@ class TrainedModel:
         log: a row for each logged step: step, loss (per learned token), its parts, grad_norm, learning_rate.
         held_out: loss per learned token of the held-out rows before and after; None without such rows.
         steered: positions at which interventions changed something, summed over steps, rows and sites.
+        measures: `step` and `values` of each measure on validation prompts.
         trainable, parameters: how many numbers were trained, and how many there are.
     """
 
@@ -35,6 +36,7 @@ class TrainedModel:
     steered: int
     trainable: int
     parameters: int
+    measures: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

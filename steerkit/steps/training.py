@@ -23,6 +23,7 @@ from steerkit.settings import Chatting
 from steerkit.steps.generations import edits_of
 from steerkit.steps.trained_models import Made, TrainedModel, pack, told_of, unpack
 from steerkit.steps.training_rows import dealt
+from steerkit.steps.validating import TextWatch, watch_of
 from steerkit.store.files import write_json
 from steerkit.training.arguments import check_arguments
 from steerkit.training.arms import Arm, stage_of
@@ -41,6 +42,7 @@ class TrainingPiece:
     Attributes:
         start: folder of the weights that it goes on from; None for the model as it is.
         checkpoints: folder that outlives a kill.
+        watch: what ends it early, if anything does.
     """
 
     name: str
@@ -56,6 +58,7 @@ class TrainingPiece:
     chat: tuple[Any, ...]
     start: Path | None
     checkpoints: Path
+    watch: TextWatch | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,7 +78,8 @@ class TrainModels(Step):
             return tuple(f"training.{stage}" for stage in sorted(stages))
         before = [f"training.{int(self.of) - 1}"] if self.of != "0" else []
         vectors = ["vectors"] if any(arm.interventions for arm in self._arms(run)) else []
-        return ("rows", *before, *vectors)
+        validation = ["validation-texts"] if run.use(Training).validation else []
+        return ("rows", *validation, *before, *vectors)
 
     def models(self, run: Run) -> Sequence[str]:
         return tuple(dict.fromkeys(arm.model for arm in self._arms(run)))
@@ -148,6 +152,7 @@ class TrainModels(Step):
                         chat=(c.chat, c.chat_template_kwargs, c.chat_date),
                         start=_folder(run, f"{arm.after}.{seed}") if arm.after else None,
                         checkpoints=Path(run.scratch or run.folder.path) / "checkpoints" / name,
+                        watch=watch_of(run, needs[1], arm.model) if s.validation else None,
                     )
                 )
         return found
@@ -167,6 +172,7 @@ class TrainModels(Step):
             held_out=piece.held_out,
             seed=piece.seed,
             **piece.encoding,
+            watch=piece.watch,
             progress=lambda done, total: models.progress(len(piece) * done // total),
         )
         try:
@@ -184,6 +190,7 @@ class TrainModels(Step):
             steered=trained.steered,
             trainable=trained.trainable,
             parameters=trained.parameters,
+            measures=[asdict(measure) for measure in trained.measures],
         )
         return Made(told, files)
 
@@ -197,7 +204,8 @@ class TrainModels(Step):
         found = {}
         for name, archive in zip(self._names(run), results, strict=True):
             found[name] = unpack(archive, _folder(run, name))
-            run.log(trained=name, steps=found[name].steps, held_out=found[name].held_out)
+            told = found[name]
+            run.log(trained=name, steps=told.steps, held_out=told.held_out, measures=list(told.measures))
         return found
 
     def make(self, run: Run, *stages: dict[str, TrainedModel]) -> dict[str, TrainedModel]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from steerkit.artifacts import Kind, PluginSpec
 from steerkit.interfaces import Config
+from steerkit.training.validation import Validation
 
 TRAIN, HELD_OUT = "train", "held_out"
 """Splits that are asked of the sources of rows."""
@@ -45,6 +46,9 @@ class Training(Config):
     each."""
     training_arguments: dict[str, Any] = Field(default_factory=dict)
     """transformers' TrainingArguments, any of them: `{learning_rate: 1e-5, num_train_epochs: 1}`."""
+    validation: Validation | None = None
+    """Ends trainings by what models do, as a loss may flatter: `{label: LABEL, goal: MODEL, every: 50, prompts: 32,
+    patience: 3}`. All steps are done when left out."""
 
     @property
     def encoding(self) -> dict[str, Any]:
