@@ -311,10 +311,8 @@ def test_shares_count_blocks_by_their_features() -> None:
 
 
 def test_regions_of_a_trace() -> None:
-    trace = Trace(
-        id="t", prompt_id="p", prompt="?", text="ab", answer_text="cd", prompt_ids=(9, 1), ids=(2, 3, 9, 4),
-        starts=(0, 1, 2, 3), finished=True,
-    )  # fmt: skip
+    places = {"prompt_ids": (9, 1), "ids": (2, 3, 9, 4), "starts": (0, 1, 2, 3)}
+    trace = Trace(id="t", prompt_id="p", prompt="?", text="ab", answer_text="cd", **places)
     told = [REGIONS[number] for number in regions_of(trace, {9})]
     assert told == ["marker", "prompt", "thinking", "thinking", "marker", "answer"]
 
