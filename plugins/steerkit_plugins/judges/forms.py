@@ -124,7 +124,7 @@ def said(values: dict[str, Any], name: str, most: int) -> str:
 def one_of(values: dict[str, Any], name: str, known: Sequence[str]) -> str:
     """A field that is one of some words. Raises: NotTheForm."""
     if (found := values.get(name)) not in known:
-        raise NotTheForm(f"the {name} is {found!r:.40}, not one of {', '.join(word or "''" for word in known)}")
+        raise NotTheForm(f"the {name} is {found!r:.40}, not one of {', '.join(word or 'none' for word in known)}")
     return str(found)
 
 
