@@ -78,7 +78,8 @@ class TextWatch(Watch):
 
 
 class ValidationTexts(Step):
-    """``steps/validation-texts.json``: the prompts that are answered, as ``rows`` of ids and noise keys, and the ``goal``."""
+    """``steps/validation-texts.json``: the prompts that are answered, as ``rows`` of ids and noise keys; ``sampling``;
+    ``goal``, the share that is to be reached."""
 
     uses = (Training, Chatting, Generating, Labelling)
 
