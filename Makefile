@@ -20,7 +20,7 @@ run: $(STAMP)  ## the main job: the embedded pair, offline, in minutes; ends wit
 test: $(STAMP)  ## lint, types and all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-vllm: $(VLLM_STAMP)  ## the vLLM engine against transformers, on the CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -q -s tests/test_engine_vllm.py

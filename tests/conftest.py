@@ -32,6 +32,39 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+FIRST = (
+    "test_executors",
+    "test_preventative",
+    "test_families",
+    "test_readme",
+    "test_scripts",
+    "test_paper",
+    "test_generation_stream",
+    "test_cli",
+    "test_contract",
+    "test_keys",
+    "test_hesitation_run",
+    "test_transcoder_run",
+    "test_features_run",
+    "test_validation",
+    "test_metrics",
+    "test_supply",
+    "test_rank1",
+)
+"""Files that take long, for workers to begin with: one that comes last leaves the others idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests that wait for other processes leave theirs idle."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
     """Plugins that are imported at the end look through the collector's objects."""

@@ -43,13 +43,12 @@ def grid(direction: torch.Tensor, depth: int) -> list[GenerationRow]:
     ]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.3])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "temperature"), [("llama", 0.0), *((name, 1.3) for name in ARCHITECTURES)])
 def test_a_stream_of_rows_equals_single_rows(architecture: str, temperature: float, direction) -> None:
     lm = ends_early(tiny(architecture), PROMPTS, NEW)
     rows = grid(direction, lm.depth)
     alone = [generate(lm, [row], max_new_tokens=NEW, temperature=temperature)[0] for row in rows]
-    for size in (1, 5, 16, 64):
+    for size in (5, 16, 64):
         together = generate(lm, rows, max_new_tokens=NEW, temperature=temperature, batch_size=size)
         assert [(t.ids, t.finished) for t in together] == [(a.ids, a.finished) for a in alone], size
 

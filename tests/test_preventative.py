@@ -18,8 +18,8 @@ from steerkit.stats.intervals import Estimate, constant_interval, mean_interval
 
 SMALL = (
     "prompts.extract=36",
-    "prompts.test=6",
-    "train_rows=24",
+    "prompts.test=4",
+    "train_rows=16",
     "held_out_rows=6",
     "training_seeds=[0, 1]",
     "max_new_tokens=100",

@@ -39,7 +39,8 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     def shrunk(name: str, overrides: Any = (), presets: Any = (), **word: Any) -> Any:
         if "llama" in name:
             return whole(name, overrides, presets, **word)
-        return whole(name, [*(SIZES if name.startswith(OTHERS) else SMALL), *overrides], presets, **word)
+        few = ["prompts.test=4"] if any(each.startswith("prompts.test=") for each in overrides) else []
+        return whole(name, [*(SIZES if name.startswith(OTHERS) else SMALL), *overrides, *few], presets, **word)
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(steerkit.recipe.load, "load_recipe", shrunk)
