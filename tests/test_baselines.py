@@ -195,9 +195,13 @@ def test_code_is_refused_the_same() -> None:
         SteeringTrainer({"base": "pocket:base", "reasoning": "pocket:reasoning"}, args=args, prompts=["a", "b", "c"])
 
 
+HYBRID = '{"weights": "pocket:reasoning", "parts_from": {"mlp": "base"}}'
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in (Path(__file__).parent.parent / "recipes").glob("[!p]*.yaml")))
 def test_shipped_recipes_have_no_condition_twice(name: str) -> None:
-    run, _ = planned_run(load_recipe(name, ["models={base: pocket:base, reasoning: pocket:reasoning}", "layer=1"]))
+    models = '{"base": "pocket:base", "reasoning": "pocket:reasoning", "hybrid": HYBRID}'.replace("HYBRID", HYBRID)
+    run, _ = planned_run(load_recipe(name, [f"models={models}", "layer=1"]))
     for experiment in {"transfer", "baselines", "offsets", "layers"} & set(run.experiments):
         ids = [c.id for c in conditions_of(experiment, run)]
         assert len(set(ids)) == len(ids) > 1

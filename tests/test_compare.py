@@ -40,7 +40,7 @@ def test_page_holds_both_findings_and_needs_nothing(tmp_path: Path) -> None:
     assert "1 of 3 claims hold." in html and "0 of 2 claims hold." in html
     assert "both runs used the same test prompts" in html
     assert "&lt;script&gt;alert(1)" in html and "<script" not in html and not re.search(r"https?://", html)
-    assert html.count("<img ") == 3 + 2 and html.count("Not in this run.</figcaption>") == 1
+    assert html.count("<img ") == 4 + 2 and html.count("Not in this run.</figcaption>") == 2
     table = next(claim_tables((Run.read(a), Run.read(b))))
     assert table.rows[0][1:] == ("claim", "holds: +6.20 [+4.90, +7.80]", "–")
     assert table.rows[1][2] == table.rows[1][3] == "does not hold: +0.40 [−0.30, +1.10]"

@@ -124,7 +124,7 @@ def assert_same(a: GradientStatistics, b: GradientStatistics, atol: float = 1e-6
         b.rows,
         b.responses,
     )
-    assert a.loss_sum == pytest.approx(b.loss_sum, rel=rtol)
+    assert a.loss_sum == pytest.approx(b.loss_sum, rel=3 * rtol)  # float32, row by row and together
     for site, kinds in a.sums.items():
         for kind, own in kinds.items():
             other = b.sums[site][kind].tensors()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "steerkit"
 PAPER = ("base", "reasoning", "backtracking", "deduction", "wait", "hmm")
 """Roles, labels and keywords of the paper: none is a value in the core."""
-OWN_WORDS = ("choose", "layers", "lens", "agreement", "texts", "projection", "strength", "sweep", "features")
+OWN_WORDS = ("choose", "layers", "lens", "agreement", "texts", "projection", "strength", "sweep", "features", "graph")
 """Names of experiments that are words of the core, too: a split, a list of blocks, an extra of a vector, a setting,
 what a page shows."""
 ALLOWED = {

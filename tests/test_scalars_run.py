@@ -14,6 +14,7 @@ import torch
 from pocket import SIZES
 from sklearn.metrics import roc_auc_score
 from steerkit_plugins.rank1_lora import scalar_capture
+from steerkit_plugins.trained import parts as cutting
 from steerkit_plugins.trained.parts import parts_of
 from test_training_run import ROWS
 from tiny import random_items
@@ -209,7 +210,7 @@ def test_the_claim_is_the_paired_difference(run: Path) -> None:
 
 
 def test_small_pieces_give_the_same_and_are_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scalar_capture, "PIECE_TOKENS", 2000)
+    monkeypatch.setattr(cutting, "PIECE_TOKENS", 2000)
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("scalars", "probabilities"))
     again = trainer(tmp_path, like=run.parent).run()
     for seed in (0, 1):
@@ -233,7 +234,7 @@ def test_pieces_are_whole_traces_of_like_length() -> None:
     own = random_items(9)
     for limit in (1, 120, 10**6):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(scalar_capture, "PIECE_TOKENS", limit)
+            patched.setattr(cutting, "PIECE_TOKENS", limit)
             parts = parts_of(own)
             assert parts == parts_of(own[::-1])
         assert sorted(item.trace.id for part in parts for item in part) == sorted(item.trace.id for item in own)

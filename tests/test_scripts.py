@@ -156,7 +156,7 @@ def test_a_benchmark_measures_something(name: str, script: Script, tmp_path: Pat
     assert (
         len(found)
         == {"costs": 9, "determinism": 2, "executors": 2, "gradients": 3, "run": 2, "training": 3}.get(name, len(found))
-        >= 2
+        >= (1 if name == "bridging" else 2)
     )
     assert all(result.name in printed for result in found)
     assert all(result.ratio > 0 for result in found if "rows differ" not in result.name and "row" not in result.name)
