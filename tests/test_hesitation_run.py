@@ -26,7 +26,7 @@ from steerkit.run import SteeringTrainer
 from steerkit.units.marks import marks_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's
-MODEL, FEATURES, CONTEXTS, LEAST, SCALE = "l1-0.001.0", 24, 6, 2, 0.5
+MODEL, FEATURES, CONTEXTS, LEAST, SCALE = "l1-0.001.0", 24, 20, 1, 0.5
 WAYS = ("contexts", "logits")
 BOTH = [f"{kind} ({way})" for kind in ("without", "matched", "only", "only-no-bias", "negated") for way in WAYS]
 
@@ -57,7 +57,7 @@ def trainer(folder: Path, *, update: bool = False, **changed: Any) -> SteeringTr
         **changed,
     }
     (folder / "hesitation.yaml").write_text(json.dumps(settings))
-    sizes = [*SIZES, "prompts.extract=24", "max_new_tokens=90", f"output_dir={folder / 'run'}"]
+    sizes = [*SIZES, "prompts.extract=28", "max_new_tokens=80", f"output_dir={folder / 'run'}"]
     recipe = load_recipe(str(folder / "hesitation.yaml"), sizes)
     return SteeringTrainer.from_recipe(recipe, update=update)
 
@@ -197,7 +197,7 @@ def test_variants_are_what_hooks_do(trained: SteeringTrainer, run: Path, chosen:
 def test_every_condition_has_texts_and_a_row(run: Path) -> None:
     found = findings(run, "hesitation")
     rows = [json.loads(line) for line in (run / "generations/test.jsonl").read_text().splitlines()]
-    conditions = {(row["condition"], row["labels"]["arm"]) for row in rows}
+    conditions = {row["condition"] for row in rows}
     assert len(conditions) == 5 + 1 + 6 * 2 and len(rows) == 4 * len(conditions)  # matched ones have two draws
     table = found["tables"][0]
     assert len(table["rows"]) == 3 + len(BOTH) + 1
@@ -207,7 +207,7 @@ def test_every_condition_has_texts_and_a_row(run: Path) -> None:
     claims = [claim["text"] for claim in found["claims"] if claim["kind"] == "claim"]
     assert len(claims) == 2 * 4 and all(any(f"(by {way})" in text for way in WAYS) for text in claims)
     assert {"contexts", "logits"} == found["value"]["share"].keys()
-    texts = {}
+    texts = dict[str, list[str]]()
     for row in rows:
         texts.setdefault(row["condition"], []).append(row["text"])
     assert len({tuple(own) for own in texts.values()}) > 5
@@ -247,8 +247,6 @@ def test_texts_are_kept_while_the_features_stay(run: Path) -> None:
         ({"hesitation": {"metric": "nothing"}}, "there is no metric 'nothing'"),
         ({"hesitation": {"least": 11}}, "11 of 10 contexts"),
         ({"hesitation": {"contexts": 21}}, "is 21, and 20 are kept"),
-        ({"hesitation": {"l1_weight": 0.1}}, "no adapter is trained with 0.1"),
-        ({"behaviour": {"hybrid": "reasoning"}}, "is not reasoning with the MLPs of base"),
         ({"behaviour": {"metric": "other_sentences"}}, "is better neither up nor down"),
     ],
 )
