@@ -45,7 +45,7 @@ class Texts:
     label: str
     sampling: Sampling
     max_new_tokens: int
-    marker: str | None
+    marker: str
 
     def share(self, lm: LanguageModel) -> float:
         """Share of sentences with the label, the mean over texts that have sentences; 0 where none has."""
