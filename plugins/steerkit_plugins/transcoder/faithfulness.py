@@ -77,7 +77,7 @@ class Faithfulness(Experiment):
                 where, difference = partial
                 text = f"Any part of the {name} diverges less than all of it"
                 yield above_zero(text, difference, 4, detail=f"nearest: {where}")
-        ladder = list(names)
+        ladder = sorted(names, key=lambda arm: float(arm.removeprefix("l1-")) if len(names) > 1 else 0.0)
         if len(ladder) > 1:
             yield above_zero(
                 "Fewer features are active as the weight of the L1 term rises",
