@@ -17,7 +17,7 @@ from steerkit.models.identity import model_identity
 from steerkit.models.language_model import LanguageModel
 from steerkit.models.loading import ModelShape, load_model, load_shape, load_tokenizer, wrap_model
 from steerkit.models.model_spec import Loading, ModelSpec, Trained
-from steerkit.models.parts_from import Swapped, put_parts
+from steerkit.models.parts_from import with_parts
 from steerkit.models.same_ids import check_vocabulary
 from steerkit.store.identity import Identity
 
@@ -184,7 +184,7 @@ class Models:
         lm = self._plain(spec.weights)
         if not spec.parts_from:
             return lm
-        swapped = Swapped({})
+        donors = {}
         for other in dict.fromkeys(spec.parts_from.values()):
             donor = self.specs[self.check_name(other)]
             if donor.adapter or donor.parts_from or other in self.in_memory:
@@ -192,12 +192,8 @@ class Models:
                     f"models.{name}.parts_from: {other} is not a model that lies somewhere by itself; name one without "
                     "an adapter, without parts of others and not in memory"
                 )
-            parts = [part for part, source in spec.parts_from.items() if source == other]
-            given = load_model(donor.weights, **{**asdict(self.loading), "device": "cpu", "device_map": None})
-            swapped = Swapped({**swapped.modules, **put_parts(lm, given, parts).modules})
-        lm.model.steerkit_swapped = swapped  # what a training holds it against; no part of its weights
-        label = ", ".join(f"{part} of {self.specs[other].weights}" for part, other in spec.parts_from.items())
-        return replace(lm, name=f"{spec.weights} with {label}", origin="")
+            donors[other] = load_model(donor.weights, **{**asdict(self.loading), "device": "cpu", "device_map": None})
+        return with_parts(lm, {part: donors[other] for part, other in spec.parts_from.items()})
 
     def _adapted(self, lm: LanguageModel, adapter: str) -> LanguageModel:
         return with_adapter(lm, adapter, trust_remote_code=self.loading.trust_remote_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from steerkit.data.site import Site
@@ -65,6 +65,20 @@ def put_parts(lm: LanguageModel, donor: LanguageModel, parts: Iterable[SwappedPa
     for name, (before, now) in found.items():
         _put(lm.model, name, now.to(_device(before)))
     return Swapped(found)
+
+
+def with_parts(lm: LanguageModel, given: Mapping[SwappedPart, LanguageModel]) -> LanguageModel:
+    """A model with parts of others, in place; ``transformer.steerkit_swapped`` keeps what was there (`Swapped`).
+
+    Raises:
+        SteerkitError: as of `put_parts`.
+    """
+    changed: dict[str, tuple[nn.Module, nn.Module]] = {}
+    for donor in {id(each): each for each in given.values()}.values():
+        changed |= put_parts(lm, donor, [part for part, each in given.items() if each is donor]).modules
+    lm.model.steerkit_swapped = Swapped(changed)  # what a training holds it against; no part of its weights
+    label = ", ".join(f"{part} of {donor.name}" for part, donor in given.items())
+    return replace(lm, name=f"{lm.name} with {label}", origin="")
 
 
 def modules_of(lm: LanguageModel, part: SwappedPart) -> Iterator[tuple[str, nn.Module]]:
@@ -128,9 +142,5 @@ def _tell_differences(lm: LanguageModel, donor: LanguageModel) -> None:
     other = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
     other += ["tie_word_embeddings"] if tied[0] != tied[1] else []
     if other:
-        log.warning(
-            "%s and %s differ in %s; parts of the second run with what the first says",
-            lm.name,
-            donor.name,
-            ", ".join(other),
-        )
+        told = "%s and %s differ in %s; parts of the second run with what the first says"
+        log.warning(told, lm.name, donor.name, ", ".join(other))

@@ -61,10 +61,9 @@ class Generations(Step):
         return (*self.follows(run), *needs_of_split(run, self.of))
 
     def follows(self, run: Run) -> Sequence[str]:
-        trained = any(e.split == self.of and e.arms(run.of(e, name)) for name, e in run.experiments.items())
-        derived = {
-            d.step: None for n, e in run.experiments.items() if e.split == self.of for d in e.derived(run.of(e, n))
-        }
+        own = [(run.of(e, name), e) for name, e in run.experiments.items() if e.split == self.of]
+        trained = any(e.arms(asking) for asking, e in own)
+        derived = dict.fromkeys(model.step for asking, e in own for model in e.derived(asking))
         # Of the others: `depends`.
         return ("prompts", "chats", "vectors", *(["training"] if trained else []), *derived)
 
