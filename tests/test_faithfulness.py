@@ -158,3 +158,12 @@ def test_means_are_over_texts_or_tokens() -> None:
     for average, wanted in (("per_sequence", (1 + 0.5 + 2) / 3), ("per_token", 14 / 12)):
         read = Read(losses, {"a": ["a.0"]}, average, 0.95)  # type: ignore[arg-type]
         assert read.mean(read.values("a", "kl")).mean == pytest.approx(wanted)
+
+
+def test_errors_are_shares_of_squares_and_features_those_of_blocks_that_have_some() -> None:
+    own = {"error": [[1.0, 6.0], [2.0, 2.0]], "size": [[2.0, 30.0], [4.0, 4.0]], "active": [[0.0, 0.0], [6.0, 8.0]]}
+    losses = {"counts": [2, 4], "models": {"a.0": {**own, "features": [0, 5], "alive": [0, 3]}}}
+    for average, error, active in (("per_sequence", (0.5 + 0.2) / 2, (3 + 2) / 2), ("per_token", 7 / 32, 14 / 6)):
+        read = Read(losses, {"a": ["a.0"]}, average, 0.95)  # type: ignore[arg-type]
+        assert read.layers("a", "error")[0].mean() == pytest.approx(error)
+        assert read.active("a").mean() == pytest.approx(active)

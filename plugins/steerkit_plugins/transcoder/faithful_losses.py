@@ -87,8 +87,9 @@ class FaithfulLosses(Step):
             found = part_sums(models[c.target], models[c.base], c.parts, piece.texts, tokens, told)
         else:
             found = adapter_sums(models[piece.name], piece.texts, tokens, told)
-        alive = {name: found.pop(name) for name in [name for name in found if name.startswith("alive.")]}
-        sizes = {"alive": [int(own.sum()) for own in alive.values()], "features": [len(own) for own in alive.values()]}
+        blocks = range(len(found.get("error", ())))
+        alive = [found.pop(f"alive.{layer}", ()) for layer in blocks]  # none where a block has no transcoder
+        sizes = {"alive": [int(sum(own)) for own in alive], "features": [len(own) for own in alive]}
         return {name: values.tolist() for name, values in found.items()} | sizes
 
     def join(self, run: Run, results: Iterable[Any], prompts: list[Prompt], trained: Any) -> Mapping[str, Any]:

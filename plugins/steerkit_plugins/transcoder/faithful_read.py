@@ -52,14 +52,16 @@ class Read:
             own = [self._of(PARTS, f"{kind}.{MLP if arm == HYBRID else what}")]
         else:
             own = [self._of(model, f"{kind}.{what}") for model in self._arms[arm]]
-        return self._averaged(np.stack(own, 1) / self.counts[:, None])
+        return self._averaged(np.stack(own, 1) / self.counts[:, None], self.counts[:, None])
 
     def layers(self, arm: str, kind: str) -> np.ndarray:
         """[L, N, S] of ``active`` features or the ``ratio`` a token, or the ``error`` as a share of the squares."""
         models = [self._models[model] for model in self._arms[arm]]
-        over = [np.array(each["size"]) if kind == "error" else self.counts for each in models]
-        own = [np.array(each[kind]) / of for each, of in zip(models, over, strict=True)]
-        return np.stack([self._averaged(np.stack([each[layer] for each in own], 1)) for layer in range(self.depth)])
+        found = []
+        for layer in range(self.depth):
+            of = np.stack([each["size"][layer] if kind == "error" else self.counts for each in models], 1)
+            found.append(self._averaged(np.stack([each[kind][layer] for each in models], 1) / of, of))
+        return np.stack(found)
 
     def mean(self, values: np.ndarray) -> Estimate:
         """Over texts and training seeds."""
@@ -97,8 +99,9 @@ class Read:
         return told, self.mean(difference)
 
     def active(self, arm: str) -> np.ndarray:
-        """[N, S] active features a token and block."""
-        return np.asarray(self.layers(arm, "active").mean(0))
+        """[N, S] active features a token and block, of the blocks that have a transcoder."""
+        blocks = [layer for layer, n in enumerate(self._models[self._arms[arm][0]]["features"]) if n]
+        return np.asarray(self.layers(arm, "active")[blocks].mean(0))
 
     def alive(self, arm: str) -> tuple[int, int]:
         """Features that were active somewhere, and how many there are, over trainings."""
@@ -113,13 +116,16 @@ class Read:
     def _of(self, model: str, name: str) -> np.ndarray:
         return np.array(self._models[model][name], float)
 
-    def _averaged(self, values: np.ndarray) -> np.ndarray:
-        """[N, S] means of texts, as values whose mean is the one that is asked for.
+    def _averaged(self, values: np.ndarray, of: np.ndarray) -> np.ndarray:
+        """[N, S] ratios of texts, as values whose mean is the one that is asked for.
 
-        Of a mean R over all tokens, a ratio of sums, they are linearised: R + (value − R) · tokens / mean tokens.
+        Over all tokens that is a ratio R of sums. The values are linearised then: R + (value − R) · of / mean of.
+
+        Args:
+            of: [N, S] or [N, 1] what the ratios divide by: counted tokens, or the target's squares.
         """
         if self.average == "per_sequence":
             return values
-        weight = (self.counts / self.counts.mean())[:, None]
+        weight = of / of.mean(0)
         ratio = (values * weight).mean(0)
         return np.asarray(ratio + (values - ratio) * weight)
