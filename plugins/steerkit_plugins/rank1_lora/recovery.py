@@ -11,7 +11,6 @@ from steerkit.artifacts import Condition, PluginSpec
 from steerkit.context import Run
 from steerkit.errors import Problem
 from steerkit.findings import Claim, Figure, Findings
-from steerkit.judging.metrics import ACCURACY, OTHERS
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals
@@ -24,7 +23,7 @@ from steerkit_plugins.rank1_lora.arms import ADAPTER, PairConfig, adapter_arm, u
 from steerkit_plugins.rank1_lora.curves import training_curves
 from steerkit_plugins.rank1_lora.recovered import BASE, ENDS, FULL, Losses
 from steerkit_plugins.trained.checks import unknown_metric
-from steerkit_plugins.trained.measured import Measured, by_metric, labels, table_of
+from steerkit_plugins.trained.measured import Measured, labels, table_of, with_beside
 from steerkit_plugins.trained.numbers import shown
 from steerkit_plugins.trained.recovered import lengths, recovery_table, share_text
 from steerkit_plugins.trained.words import few_seeds, heading, told
@@ -92,9 +91,7 @@ class Recovery(Experiment):
     ) -> Findings:
         arms, confidence = self.by_arm(run), run.use(Intervals).confidence
         losses = Losses(rows, {arm: [model for model, _ in own] for arm, own in arms.items()}, confidence)
-        found = by_metric(results, self.config.metric)
-        beside = [metric for metric in results.metrics if metric.name in (OTHERS, ACCURACY)]
-        found |= {metric.name: Measured(results, metric) for metric in beside if metric.name not in found}
+        found = with_beside(results, self.config.metric)
         main = next(iter(found.values()))
         head = f"{self.config.head.strip('^')} alone"
         called = {BASE: "base", ADAPTER: "adapter", HEAD: head, FULL: "full fine-tuning"}

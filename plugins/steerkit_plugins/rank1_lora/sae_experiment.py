@@ -26,10 +26,8 @@ from steerkit_plugins.rank1_lora.sae.trained import TrainedSAE
 from steerkit_plugins.rank1_lora.sae_tables import ENDS, EVERY, WHERE, Row, figure_of, rebuilt_table, signed, told_table
 from steerkit_plugins.rank1_lora.sae_training import file_of, held_out, saes_of
 from steerkit_plugins.rank1_lora.scalar_capture import SCALARS
+from steerkit_plugins.trained.halved import FEW_HITS
 from steerkit_plugins.trained.numbers import above_zero, shown
-
-FEW_HITS = 30
-"""Hits in the testing half below which a caution stands."""
 
 
 class SAEConfig(PairConfig, SAETraining):

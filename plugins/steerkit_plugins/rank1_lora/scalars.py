@@ -14,7 +14,7 @@ from steerkit.findings import Claim, Findings
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals
-from steerkit.stats.intervals import ENOUGH_POOLED, Estimate
+from steerkit.stats.intervals import Estimate
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit.units.marks import Which
@@ -27,9 +27,6 @@ from steerkit_plugins.trained.checks import unknown_label
 from steerkit_plugins.trained.halved import ENDS, EVERY, WHERE
 from steerkit_plugins.trained.numbers import above_zero, shown
 from steerkit_plugins.trained.own_probabilities import Probabilities
-
-FEW_HITS = 30
-"""Sentences with the label in the testing half below which a caution stands."""
 
 
 class ScalarsConfig(PairConfig):
@@ -105,7 +102,7 @@ class Scalars(Experiment):
             claims=(self._claim(data, list(told), probabilities),),
             figures=(figure_of(self.name, c.label, data, rows),),
             tables=(table_of(rows), *units_of(ends, c.top), *lifts_of(data, ends, c)),
-            cautions=tuple(self._cautions(run, data)),
+            cautions=tuple(data.cautions(len(run.use(Training).training_seeds), "best scalars")),
             notes=tuple(self._notes(data)),
             value={"best": {name: _best(own) for name, own in ends.items()}},
         )
@@ -161,25 +158,6 @@ class Scalars(Experiment):
             "A model's own probability is Σ p(v | text so far) · w(v) over the vocabulary, w(v) the share of the "
             "choosing half's sentences beginning with token v that have the label: no list of words."
         )
-
-    def _cautions(self, run: Run, data: Traces) -> Iterator[str]:
-        hits, _ = data.counts(ENDS, data.testing)
-        if hits < FEW_HITS:
-            yield (
-                f"Few {self.config.label} sentences: AUROCs rest on {hits} of them in the testing half. Take more "
-                "traces (prompts.extract)."
-            )
-        if len(data.testing) < ENOUGH_POOLED:
-            yield (
-                f"Few traces behind a pooled figure: AUROCs rest on {len(data.testing)}. With fewer than "
-                f"{ENOUGH_POOLED}, a bootstrap interval can miss the true value more often than its level says "
-                "(docs/statistics.md)."
-            )
-        seeds = len(run.use(Training).training_seeds)
-        if seeds == 1:
-            yield "One training seed: intervals cover traces alone, and another training may have other best scalars."
-        else:
-            yield f"Intervals cover traces alone: the {seeds} trainings are taken as they are."
 
 
 def _best(told: Told) -> dict[str, Any]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from steerkit.data.trace import Item
 from steerkit.settings import Intervals
-from steerkit.stats.intervals import Estimate
+from steerkit.stats.intervals import ENOUGH_POOLED, Estimate
 from steerkit.units.detection import contrast, halves
 from steerkit.units.marks import Marks, Which, marks_of
 
 ENDS: Which = "sentence ends"
 EVERY: Which = "all tokens"
 WHERE: tuple[Which, ...] = (ENDS, EVERY)
+FEW_HITS = 30
+"""Sentences with the label in the testing half below which a caution stands."""
 
 
 class HalvedTraces:
@@ -47,6 +49,30 @@ class HalvedTraces:
             self._marks[where, each] = {
                 trace: Marks(np.ones(len(at), bool), whole[trace].hits[at]) for trace, at in places.items()
             }
+
+    def cautions(self, seeds: int, others: str) -> Iterator[str]:
+        """What limits AUROCs on the testing half.
+
+        Args:
+            seeds: trainings that are looked at.
+            others: what another training may have in another way.
+        """
+        hits, _ = self.counts(ENDS, self.testing)
+        if hits < FEW_HITS:
+            yield (
+                f"Few {self.label} sentences: AUROCs rest on {hits} of them in the testing half. Take more traces "
+                "(prompts.extract)."
+            )
+        if len(self.testing) < ENOUGH_POOLED:
+            yield (
+                f"Few traces behind a pooled figure: AUROCs rest on {len(self.testing)}. With fewer than "
+                f"{ENOUGH_POOLED}, a bootstrap interval can miss the true value more often than its level says "
+                "(docs/statistics.md)."
+            )
+        if seeds == 1:
+            yield f"One training seed: intervals cover traces alone, and another training may have other {others}."
+        else:
+            yield f"Intervals cover traces alone: the {seeds} trainings are taken as they are."
 
     def whole(self, where: Which, label: str = "") -> dict[str, Marks]:
         """Of all tokens of each trace; of the label, or another one."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from steerkit.artifacts import Condition
 from steerkit.findings import Bars, Claim, Table
-from steerkit.judging.metrics import RunMetric
+from steerkit.judging.metrics import ACCURACY, OTHERS, RunMetric
 from steerkit.report import words
 from steerkit.stats.intervals import Estimate, constant_interval, holm
 from steerkit.stats.two_level import contrast_interval
@@ -159,6 +159,13 @@ def by_metric(results: Results, main_metric: str = "") -> dict[str, Measured]:
     main = results.scored.metric(main_metric) if main_metric else results.score
     ordered = [main, *(metric for metric in results.shown if metric.name != main.name)]
     return {metric.name: Measured(results, metric) for metric in ordered}
+
+
+def with_beside(results: Results, main_metric: str = "") -> dict[str, Measured]:
+    """Those of `by_metric`, then the share of sentences that fit no label, and right answers."""
+    found = by_metric(results, main_metric)
+    beside = [metric for metric in results.metrics if metric.name in (OTHERS, ACCURACY)]
+    return found | {metric.name: Measured(results, metric) for metric in beside if metric.name not in found}
 
 
 def missing(results: Results, conditions: Sequence[Condition], metric: RunMetric) -> str:

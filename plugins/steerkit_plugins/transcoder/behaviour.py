@@ -10,7 +10,6 @@ from steerkit.artifacts import Condition
 from steerkit.context import Run
 from steerkit.errors import Problem
 from steerkit.findings import Claim, Figure, Findings, Lines, Series
-from steerkit.judging.metrics import ACCURACY, OTHERS
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals
@@ -18,7 +17,7 @@ from steerkit.steps.results import Results
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit_plugins.trained.checks import unknown_metric
-from steerkit_plugins.trained.measured import Measured, by_metric, labels, table_of
+from steerkit_plugins.trained.measured import Measured, labels, table_of, with_beside
 from steerkit_plugins.trained.recovered import gain, lengths, most_claim, recovery_table, sign_of
 from steerkit_plugins.trained.words import few_seeds, heading, told
 from steerkit_plugins.transcoder.arms import (
@@ -71,9 +70,7 @@ class Behaviour(Experiment):
 
     def findings(self, run: Run, results: Results) -> Findings:
         confidence = run.use(Intervals).confidence
-        found = by_metric(results, self.config.metric)
-        beside = [metric for metric in results.metrics if metric.name in (OTHERS, ACCURACY)]
-        found |= {metric.name: Measured(results, metric) for metric in beside if metric.name not in found}
+        found = with_beside(results, self.config.metric)
         main = next(iter(found.values()))
         adapters = {name: called for name, called in adapters_called(run, self.config).items() if main.has(name)}
         fixed = {TARGET: "target", HYBRID: "hybrid", BASE: "base"}

@@ -18,7 +18,7 @@ from steerkit.findings import Claim, Findings
 from steerkit.parts import Experiment
 from steerkit.report import words
 from steerkit.settings import Intervals, Labelling
-from steerkit.stats.intervals import ENOUGH_POOLED, Estimate
+from steerkit.stats.intervals import Estimate
 from steerkit.training.arms import Arm
 from steerkit.training.settings import Training
 from steerkit.units.active_aurocs import column
@@ -43,8 +43,6 @@ from steerkit_plugins.transcoder.feature_words import (
     frequency_figure,
 )
 
-FEW_HITS = 30
-"""Sentences with the label in the testing half below which a caution stands."""
 Row = tuple[str, Mapping[Which, Estimate]]
 
 
@@ -103,7 +101,7 @@ class Features(Experiment):
                 auroc_table(rows),
                 *best_tables(features, labels, tokens, promoted, c.top),
             ),
-            cautions=tuple(self._cautions(run, data)),
+            cautions=tuple(data.cautions(len(run.use(Training).training_seeds), "features")),
             notes=(f"Every feature's contexts, lifts and logit lens are in {pages}: pages to search, sort and read.",),
             data={"features.csv": list(_table(features, labels, promoted))},
             value={"best": {model: _best(features, model, own) for model, own in labels.items() if ENDS in own.told}},
@@ -188,25 +186,6 @@ class Features(Experiment):
         if not _known(ends) or words.missing(ends.low):
             return unknown
         return above_zero(text, ends, 2, detail="n: traces; difference of AUROCs on the testing half, paired by trace")
-
-    def _cautions(self, run: Run, data: HalvedTraces) -> Iterator[str]:
-        hits, _ = data.counts(ENDS, data.testing)
-        if hits < FEW_HITS:
-            yield (
-                f"Few {self.config.label} sentences: AUROCs rest on {hits} of them in the testing half. Take more "
-                "traces (prompts.extract)."
-            )
-        if len(data.testing) < ENOUGH_POOLED:
-            yield (
-                f"Few traces behind a pooled figure: AUROCs rest on {len(data.testing)}. With fewer than "
-                f"{ENOUGH_POOLED}, a bootstrap interval can miss the true value more often than its level says "
-                "(docs/statistics.md)."
-            )
-        seeds = len(run.use(Training).training_seeds)
-        if seeds == 1:
-            yield "One training seed: intervals cover traces alone, and another training may have other features."
-        else:
-            yield f"Intervals cover traces alone: the {seeds} trainings are taken as they are."
 
 
 def _table(

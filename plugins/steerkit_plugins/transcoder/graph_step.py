@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,9 +134,6 @@ class AttributionGraphs(Step):
             "gap": graph.gap,
             "graph": viewer,
         }
-
-    def join(self, run: Run, results: Iterable[Found], *needs: Any) -> list[Found]:
-        return list(results)
 
     def save(self, run: Run, value: Sequence[Found]) -> Sequence[str]:
         write_json(run.folder / self._file, [{**own, "graph": own["graph"]["metadata"]["slug"]} for own in value])

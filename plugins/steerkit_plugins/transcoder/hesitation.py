@@ -19,7 +19,7 @@ from steerkit.training.derived import Derived
 from steerkit.training.settings import Training
 from steerkit_plugins.experiments.measured import three
 from steerkit_plugins.trained.checks import unknown_label, unknown_metric
-from steerkit_plugins.trained.measured import ARM, Measured, by_metric, labels, table_of
+from steerkit_plugins.trained.measured import ARM, Measured, labels, table_of, with_beside
 from steerkit_plugins.trained.recovered import lengths
 from steerkit_plugins.trained.words import few_seeds, heading, told
 from steerkit_plugins.transcoder.arms import HYBRID, TARGET, Diffing, one_arm, problems
@@ -79,9 +79,7 @@ class Hesitation(Experiment):
 
     def findings(self, run: Run, results: Results, chosen: Mapping[str, Any]) -> Findings:
         confidence = run.use(Intervals).confidence
-        found = by_metric(results, self.config.metric)
-        beside = [metric for metric in results.metrics if metric.name in (OTHERS, ACCURACY)]
-        found |= {metric.name: Measured(results, metric) for metric in beside if metric.name not in found}
+        found = with_beside(results, self.config.metric)
         main = next(iter(found.values()))
         names = {arm: called for arm, called in names_of(self.config).items() if main.has(arm)}
         short = {arm: called.replace(" (", "\n(") for arm, called in names.items()}
